@@ -1,0 +1,161 @@
+"""The spec of a session: what `session.toml` holds, and the one schema behind form, checks, `--set` and docs.
+
+A spec is complete: `fluxtui new` fills every field, from the defaults of the model's kind (`defaults.py`) and what
+the user set, and writes it once. The *recipe* (model, dataset, lora, train, validate) decides what is trained; its
+hash stands in every record and checkpoint. The other tables may change from attempt to attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
+
+Precision = Literal["auto", "bf16", "fp32"]
+TimestepSampling = Literal["uniform", "sigmoid", "flux_shift"]
+Optimizer = Literal["adamw"]
+Scheduler = Literal[
+    "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0.0, description="seconds; 0 means never kill, amber still shows")]
+
+
+class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the spec: frozen, and an unknown key is an error."""
+
+
+class ModelSpec(Table):
+    """Which FLUX.1 pipeline is adapted."""
+
+    source: Annotated[str, Meta(min_length=1, description="'pico', a hub id, or a folder in diffusers layout")]
+    revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
+    precision: Annotated[Precision, Meta(description="dtype of the frozen base; auto: bf16 on a GPU, fp32 on the CPU")] = "auto"
+
+
+class DatasetSpec(Table):
+    """The pictures and their captions."""
+
+    path: Annotated[str, Meta(min_length=1, description="folder of images, each with a caption of the same stem; or 'demo'")]
+    trigger: Annotated[str, Meta(max_length=100, description="word put before captions that lack it; [trigger] in captions")] = ""
+    resolution: Annotated[
+        list[Annotated[int, Meta(ge=16, le=2048, multiple_of=16)]],
+        Meta(min_length=1, max_length=8, description="pixels; the area of a bucket is at most this squared"),
+    ] = field(default_factory=lambda: [512, 768, 1024])
+    repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
+    caption_extension: Annotated[str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", description="extension of caption files")] = ".txt"
+    caption_dropout: Annotated[float, Meta(ge=0.0, le=1.0, description="share of samples trained with an empty caption")] = 0.0
+
+
+class LoraSpec(Table):
+    """The adapter."""
+
+    rank: Annotated[int, Meta(ge=1, le=1024, description="rank of every adapted layer")] = 16
+    alpha: Annotated[float, Meta(gt=0.0, le=4096.0, description="scale of the update is alpha / rank")] = 16.0
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="dropout on the input of the adapter")] = 0.0
+    targets: Annotated[
+        str, Meta(min_length=1, description="'attention+mlp', 'attention', or a regular expression over module names")
+    ] = "attention+mlp"
+
+
+class TrainSpec(Table):
+    """The optimisation."""
+
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000, description="passes over the data; unused where steps is given")] = 16
+    steps: Annotated[int, Meta(ge=0, le=10_000_000, description="optimizer steps; wins over epochs; 0: by epochs")] = 0
+    batch_size: Annotated[int, Meta(ge=1, le=1024, description="samples a micro-step and rank")] = 1
+    gradient_accumulation: Annotated[int, Meta(ge=1, le=1024, description="micro-steps an optimizer step")] = 1
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1e9, description="peak learning rate")] = 1e-4
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1.0, description="AdamW's decoupled weight decay")] = 0.01
+    optimizer: Annotated[Optimizer, Meta(description="optimizer")] = "adamw"
+    scheduler: Annotated[Scheduler, Meta(description="learning-rate schedule")] = "constant_with_decay"
+    warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000, description="optimizer steps of linear warm-up")] = 50
+    decay_share: Annotated[float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")] = 0.2
+    max_grad_norm: Annotated[float, Meta(ge=0.0, le=1e9, description="gradient clipping; 0: off")] = 1.0
+    timestep_sampling: Annotated[TimestepSampling, Meta(description="distribution of sigma")] = "flux_shift"
+    guidance: Annotated[float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models in training")] = 1.0
+    gradient_checkpointing: Annotated[bool, Meta(description="recompute activations by block: less memory, a third slower")] = True
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="seed of every random number of the run")] = 42
+
+
+class CheckpointSpec(Table):
+    """When the state is committed to disk."""
+
+    every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never by epochs")] = 4
+    every_steps: Annotated[int, Meta(ge=0, le=10_000_000, description="0: never by steps")] = 0
+    every_minutes: Annotated[float, Meta(ge=0.0, le=100_000.0, description="0: never by time")] = 30.0
+    keep: Annotated[int, Meta(ge=2, le=10_000, description="checkpoints kept, newest first")] = 4
+
+
+class SampleSpec(Table):
+    """Pictures drawn along the way."""
+
+    prompts: Annotated[list[Annotated[str, Meta(max_length=4000)]], Meta(max_length=64, description="[trigger] is replaced; empty: none")] = field(
+        default_factory=list
+    )
+    every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never")] = 4
+    at_start: Annotated[bool, Meta(description="draw before the first step")] = True
+    steps: Annotated[int, Meta(ge=1, le=1000, description="denoising steps")] = 20
+    guidance: Annotated[float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models")] = 3.5
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="seed of the first prompt; the next prompts count up")] = 42
+    width: Annotated[int, Meta(ge=16, le=4096, multiple_of=16, description="pixels")] = 1024
+    height: Annotated[int, Meta(ge=16, le=4096, multiple_of=16, description="pixels")] = 1024
+
+
+class ValidateSpec(Table):
+    """Held-out loss."""
+
+    images: Annotated[int, Meta(ge=0, le=10_000, description="images held out of training; 0: none")] = 0
+    every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never")] = 4
+
+
+class GuardSpec(Table):
+    """Floors of the time-outs (seconds) and what happens after one fires. See docs/guards.md."""
+
+    start: Seconds = 300.0
+    load: Seconds = 600.0
+    download: Seconds = 300.0
+    encode: Seconds = 300.0
+    batch: Seconds = 300.0
+    worker_batch: Seconds = 60.0
+    file_read: Seconds = 30.0
+    first_steps: Seconds = 1800.0
+    step: Seconds = 300.0
+    checkpoint: Seconds = 600.0
+    sample: Seconds = 600.0
+    prove: Seconds = 600.0
+    stop: Annotated[float, Meta(ge=1.0, description="seconds a stop may take at the least")] = 60.0
+    grace: Annotated[float, Meta(ge=0.1, le=600.0, description="seconds between SIGTERM and SIGKILL of a stalled trainer")] = 10.0
+    auto_resume: Annotated[bool, Meta(description="retry from the last verified checkpoint after a hang or crash")] = True
+    max_auto_resumes: Annotated[int, Meta(ge=0, le=100, description="retries without a new checkpoint")] = 3
+    retry_delay: Annotated[float, Meta(ge=0.0, le=3600.0, description="seconds before the first retry; doubles with each")] = 5.0
+
+
+class HardwareSpec(Table):
+    """Where it runs."""
+
+    gpus: Annotated[Literal["auto"] | list[int | str], Meta(description="'auto' (one free GPU, or the CPU), indices or UUIDs; []: the CPU")] = "auto"
+    workers: Annotated[int, Meta(ge=0, le=64, description="data worker processes")] = 0
+    ranks: Annotated[int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")] = 1
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")] = 0
+
+
+class Spec(Table):
+    """A whole session: who it is, what it trains, how it is watched."""
+
+    name: str
+    id: Annotated[str, Meta(description="unique id of the session, made by `fluxtui new`")]
+    title: Annotated[str, Meta(max_length=200)] = ""
+    kind: Annotated[Literal["pico", "flux1"], Meta(description="whose defaults filled this spec")] = "flux1"
+    model: ModelSpec
+    dataset: DatasetSpec
+    lora: LoraSpec = field(default_factory=LoraSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    sample: SampleSpec = field(default_factory=SampleSpec)
+    validate: ValidateSpec = field(default_factory=ValidateSpec)
+    guard: GuardSpec = field(default_factory=GuardSpec)
+    hardware: HardwareSpec = field(default_factory=HardwareSpec)
