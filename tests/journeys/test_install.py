@@ -1,0 +1,84 @@
+"""What `make` does on machines that are not like this one. Pip is asked what it would install; nothing is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = ("torch", "triton", "nvidia-cu", "nvidia-nccl", "cuda-")
+
+
+def make(*variables: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(ROOT), "install", *variables]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+
+
+def shim(folder: Path, body: str) -> Path:
+    """A `python` that answers as the script says."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\nexec {sys.executable} \"$@\"\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def pod_python(tmp_path: Path) -> Path:
+    """The Python of a pod that already has a torch, of another version than the pinned one, in an environment of its own."""
+    pod = tmp_path / "pod"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(pod)], check=True)
+    site = pod / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    facts = site / "torch-2.9.1+cu128.dist-info"
+    facts.mkdir(parents=True)
+    (site / "torch").mkdir()
+    (site / "torch" / "__init__.py").write_text("__version__ = '2.9.1+cu128'\n")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1+cu128\n")
+    (facts / "RECORD").write_text("torch/__init__.py,,\n")
+    (facts / "WHEEL").write_text("Wheel-Version: 1.0\n")
+    return pod / "bin" / "python"
+
+
+def test_on_a_pod_that_has_torch_nothing_heavy_is_fetched_again(tmp_path: Path, pod_python: Path) -> None:
+    report = tmp_path / "report.json"
+    done = make("TORCH=system", f"PYTHON={pod_python}", f"VENV={tmp_path / 'venv'}", FLUXTUI_INSTALL_REPORT=str(report))
+    assert done.returncode == 0, done.stderr
+    names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
+    assert "diffusers" in names, "the report is not of a real resolution"
+    assert not [name for name in names if name.startswith(HEAVY)]
+    seen = subprocess.run([tmp_path / "venv/bin/python", "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
+    assert seen.stdout.strip() == "2.9.1+cu128"
+
+
+def test_system_torch_where_there_is_none_is_one_sentence(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(empty)], check=True)
+    done = make("TORCH=system", f"PYTHON={empty / 'bin/python'}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert "has no torch; leave TORCH out" in done.stderr
+
+
+def test_a_python_too_old_is_one_sentence(tmp_path: Path) -> None:
+    old = shim(tmp_path, 'case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2; exit 0;; esac')
+    done = make(f"PYTHON={old}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert "Python 3.9.2 is too old; install Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_without_venv_is_one_sentence(tmp_path: Path) -> None:
+    bare = shim(tmp_path, 'case "$*" in *ensurepip*) exit 1;; esac')
+    done = make(f"PYTHON={bare}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert "cannot make virtual environments; install its venv package" in done.stderr
+
+
+def test_no_python_at_all_is_one_sentence(tmp_path: Path) -> None:
+    done = make("PYTHON=python-that-is-not-there", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert "there is no python-that-is-not-there; install Python 3.11" in done.stderr
