@@ -14,7 +14,7 @@ from msgspec import Meta, Struct, field
 RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
 Precision = Literal["auto", "bf16", "fp32"]
-TimestepSampling = Literal["uniform", "sigmoid", "flux_shift"]
+TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal"]
 Optimizer = Literal["adamw"]
 Scheduler = Literal[
     "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
@@ -45,6 +45,9 @@ class DatasetSpec(Table):
         list[Annotated[int, Meta(ge=16, le=2048, multiple_of=16)]],
         Meta(min_length=1, max_length=8, description="pixels; the area of a bucket is at most this squared"),
     ] = field(default_factory=lambda: [512, 768, 1024])
+    bucket_step: Annotated[
+        int, Meta(ge=16, le=256, multiple_of=16, description="pixels between the sides of buckets; more: fewer, fuller buckets, more cropped")
+    ] = 16
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
     caption_extension: Annotated[str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", description="extension of caption files")] = ".txt"
     caption_dropout: Annotated[float, Meta(ge=0.0, le=1.0, description="share of samples trained with an empty caption")] = 0.0
@@ -76,6 +79,9 @@ class TrainSpec(Table):
     decay_share: Annotated[float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")] = 0.2
     max_grad_norm: Annotated[float, Meta(ge=0.0, le=1e9, description="gradient clipping; 0: off")] = 1.0
     timestep_sampling: Annotated[TimestepSampling, Meta(description="distribution of sigma")] = "flux_shift"
+    timestep_shift: Annotated[float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift'; 1: sigmoid, 3: more noise")] = 3.0
+    timestep_mean: Annotated[float, Meta(ge=-10.0, le=10.0, description="mean of 'logit_normal'; above 0: more noise")] = 0.0
+    timestep_std: Annotated[float, Meta(gt=0.0, le=10.0, description="standard deviation of 'logit_normal'")] = 1.0
     guidance: Annotated[float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models in training")] = 1.0
     gradient_checkpointing: Annotated[bool, Meta(description="recompute activations by block: less memory, a third slower")] = True
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="seed of every random number of the run")] = 42
