@@ -149,7 +149,7 @@ class HardwareSpec(Table):
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")] = 0
 
 
-class Spec(Table):
+class Spec(Table, frozen=True, kw_only=True):
     """A whole session: who it is, what it trains, how it is watched."""
 
     name: str
