@@ -1,0 +1,124 @@
+"""TOML into typed structs, bounded, and back, durably.
+
+Whatever lies at a path (a FIFO, a file of 1 GB, random bytes, the wrong types) is answered with one `DamagedError`;
+nothing is ever read past the limit. Parsed by tomli, which is the standard library's parser compiled: a front reads a
+thousand records at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import tomli
+import tomli_w
+
+from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
+
+LIMIT = 1024 * 1024  # bytes; a record or spec of ours has a few thousand
+
+T = TypeVar("T")
+
+
+def read(path: Path, type: type[T], limit: int = LIMIT) -> T:
+    """The file as a value of the type. Unknown keys are an error only where the type forbids them.
+
+    Raises `NotFoundError` (no such file), `DamagedError` (not TOML, too long, other types) or `StorageError` (the disk).
+    """
+    return convert(parse(read_bytes(path, limit), path), type, path)
+
+
+def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
+    """At most `limit` bytes of a regular file; a longer file, or anything but a regular file, is a `DamagedError`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise DamagedError(f"{path} is not a regular file; move it away.")
+            if facts.st_size > limit:
+                raise DamagedError(f"{path} has {facts.st_size} bytes, {limit} at most are read; it was not written by FluxTUI.")
+            return _read_whole(descriptor, limit, path)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no {path}.") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+
+
+def _read_whole(descriptor: int, limit: int, path: Path) -> bytes:
+    pieces = []
+    size = 0
+    while piece := os.read(descriptor, limit + 1 - size):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise DamagedError(f"{path} grew past {limit} bytes while it was read; it was not written by FluxTUI.")
+    return b"".join(pieces)
+
+
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """Bytes as a TOML document; `DamagedError` names the path and the place."""
+    try:
+        return tomli.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} is not text: byte {error.start} is not UTF-8.") from None
+    except (tomli.TOMLDecodeError, ValueError) as error:  # ValueError: a date or number out of all bounds
+        raise DamagedError(f"{path} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise DamagedError(f"{path} is not valid TOML: nested too deeply.") from None
+
+
+def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:
+    """A parsed document as a value of the type; `DamagedError` names the path and the key."""
+    try:
+        return msgspec.convert(document, type)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise DamagedError(f"{path} does not fit: {error}.") from None
+
+
+def to_text(value: msgspec.Struct | Mapping[str, Any]) -> str:
+    """TOML of a struct or mapping. TOML has no null: a key whose value is None is left out."""
+    plain = msgspec.to_builtins(value, builtin_types=(datetime,))
+    return tomli_w.dumps(_without_none(plain))
+
+
+def _without_none(value: Any) -> Any:  # noqa: ANN401  (a document holds anything TOML can hold)
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value if item is not None]
+    return value
+
+
+def write(path: Path, value: msgspec.Struct | Mapping[str, Any]) -> None:
+    """Writes the whole file durably (temporary name, fsync, rename, fsync of the folder). Raises `StorageError`."""
+    from fluxtui.persist.durable import write_file  # here, so that a front that only reads does not load it
+
+    write_file(path, to_text(value).encode())
+
+
+def write_beat(path: Path, value: msgspec.Struct | Mapping[str, Any]) -> None:
+    """Replaces the file in one step, without waiting for the disk: readers see the old or the new one, never half.
+
+    For beats every few seconds, where losing the last one to a power cut costs nothing. Raises `StorageError`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with open(temporary, "xb", opener=_private) as file:
+            file.write(to_text(value).encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
