@@ -3,6 +3,9 @@
 A spec is complete: `fluxtui new` fills every field, from the defaults of the model's kind (`defaults.py`) and what
 the user set, and writes it once. The *recipe* (model, dataset, lora, train, validate) decides what is trained; its
 hash stands in every record and checkpoint. The other tables may change from attempt to attempt.
+
+A default here is what a spec without the key means, and is never changed: the hash leaves out what equals it, so that
+a key added later does not change the hash of specs written before. What is recommended stands in `defaults.py`.
 """
 
 from __future__ import annotations
@@ -28,15 +31,23 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the spec: frozen, and an unknown key is an error."""
 
 
-class ModelSpec(Table):
+class ModelSpec(Table, frozen=True):
     """Which FLUX.1 pipeline is adapted."""
 
     source: Annotated[str, Meta(min_length=1, description="'pico', a hub id, or a folder in diffusers layout")]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
     precision: Annotated[Precision, Meta(description="dtype of the frozen base; auto: bf16 on a GPU, fp32 on the CPU")] = "auto"
+    start_from: Annotated[
+        str,
+        Meta(
+            pattern=r"^$|^[a-z0-9][a-z0-9._-]{0,63}/step-[0-9]{9}$",
+            examples=["other-session/step-000000480"],
+            description="'SESSION/step-000000480': weights, optimizer and counters to begin with; made by new --from",
+        ),
+    ] = ""
 
 
-class DatasetSpec(Table):
+class DatasetSpec(Table, frozen=True):
     """The pictures and their captions."""
 
     path: Annotated[str, Meta(min_length=1, description="folder of images, each with a caption of the same stem; or 'demo'")]
@@ -49,11 +60,13 @@ class DatasetSpec(Table):
         int, Meta(ge=16, le=256, multiple_of=16, description="pixels between the sides of buckets; more: fewer, fuller buckets, more cropped")
     ] = 16
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
-    caption_extension: Annotated[str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", description="extension of caption files")] = ".txt"
+    caption_extension: Annotated[
+        str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", examples=[".txt"], description="extension of caption files")
+    ] = ".txt"
     caption_dropout: Annotated[float, Meta(ge=0.0, le=1.0, description="share of samples trained with an empty caption")] = 0.0
 
 
-class LoraSpec(Table):
+class LoraSpec(Table, frozen=True):
     """The adapter."""
 
     rank: Annotated[int, Meta(ge=1, le=1024, description="rank of every adapted layer")] = 16
@@ -64,7 +77,7 @@ class LoraSpec(Table):
     ] = "attention+mlp"
 
 
-class TrainSpec(Table):
+class TrainSpec(Table, frozen=True):
     """The optimisation."""
 
     epochs: Annotated[int, Meta(ge=1, le=1_000_000, description="passes over the data; unused where steps is given")] = 16
@@ -76,18 +89,26 @@ class TrainSpec(Table):
     optimizer: Annotated[Optimizer, Meta(description="optimizer")] = "adamw"
     scheduler: Annotated[Scheduler, Meta(description="learning-rate schedule")] = "constant_with_decay"
     warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000, description="optimizer steps of linear warm-up")] = 50
-    decay_share: Annotated[float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")] = 0.2
+    decay_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")
+    ] = 0.2
     max_grad_norm: Annotated[float, Meta(ge=0.0, le=1e9, description="gradient clipping; 0: off")] = 1.0
     timestep_sampling: Annotated[TimestepSampling, Meta(description="distribution of sigma")] = "flux_shift"
-    timestep_shift: Annotated[float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift'; 1: sigmoid, 3: more noise")] = 3.0
+    timestep_shift: Annotated[
+        float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift'; 1: sigmoid, 3: more noise")
+    ] = 3.0
     timestep_mean: Annotated[float, Meta(ge=-10.0, le=10.0, description="mean of 'logit_normal'; above 0: more noise")] = 0.0
     timestep_std: Annotated[float, Meta(gt=0.0, le=10.0, description="standard deviation of 'logit_normal'")] = 1.0
-    guidance: Annotated[float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models in training")] = 1.0
-    gradient_checkpointing: Annotated[bool, Meta(description="recompute activations by block: less memory, a third slower")] = True
+    guidance: Annotated[
+        float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models in training")
+    ] = 1.0
+    gradient_checkpointing: Annotated[
+        bool, Meta(description="recompute activations by block: less memory, a third slower")
+    ] = True
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="seed of every random number of the run")] = 42
 
 
-class CheckpointSpec(Table):
+class CheckpointSpec(Table, frozen=True):
     """When the state is committed to disk."""
 
     every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never by epochs")] = 4
@@ -96,10 +117,12 @@ class CheckpointSpec(Table):
     keep: Annotated[int, Meta(ge=2, le=10_000, description="checkpoints kept, newest first")] = 4
 
 
-class SampleSpec(Table):
+class SampleSpec(Table, frozen=True):
     """Pictures drawn along the way."""
 
-    prompts: Annotated[list[Annotated[str, Meta(max_length=4000)]], Meta(max_length=64, description="[trigger] is replaced; empty: none")] = field(
+    prompts: Annotated[
+        list[Annotated[str, Meta(max_length=4000)]], Meta(max_length=64, description="[trigger] is replaced; empty: none")
+    ] = field(
         default_factory=list
     )
     every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never")] = 4
@@ -111,14 +134,14 @@ class SampleSpec(Table):
     height: Annotated[int, Meta(ge=16, le=4096, multiple_of=16, description="pixels")] = 1024
 
 
-class ValidateSpec(Table):
+class ValidateSpec(Table, frozen=True):
     """Held-out loss."""
 
     images: Annotated[int, Meta(ge=0, le=10_000, description="images held out of training; 0: none")] = 0
     every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never")] = 4
 
 
-class GuardSpec(Table):
+class GuardSpec(Table, frozen=True):
     """Floors of the time-outs (seconds) and what happens after one fires. See docs/guards.md."""
 
     start: Seconds = 300.0
@@ -140,13 +163,19 @@ class GuardSpec(Table):
     retry_delay: Annotated[float, Meta(ge=0.0, le=3600.0, description="seconds before the first retry; doubles with each")] = 5.0
 
 
-class HardwareSpec(Table):
+class HardwareSpec(Table, frozen=True):
     """Where it runs."""
 
-    gpus: Annotated[Literal["auto"] | list[int | str], Meta(description="'auto' (one free GPU, or the CPU), indices or UUIDs; []: the CPU")] = "auto"
+    gpus: Annotated[
+        Literal["auto"] | list[int | str], Meta(description="'auto' (one free GPU, or the CPU), indices or UUIDs; []: the CPU")
+    ] = "auto"
     workers: Annotated[int, Meta(ge=0, le=64, description="data worker processes")] = 0
-    ranks: Annotated[int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")] = 1
-    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")] = 0
+    ranks: Annotated[
+        int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")
+    ] = 1
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")
+    ] = 0
 
 
 class Spec(Table, frozen=True, kw_only=True):

@@ -35,10 +35,8 @@ def clean(foreign: str | bytes, limit: int = 10_000) -> str:
 
     `limit` counts characters of the result; a longer text ends in "…". Bytes are read as UTF-8, bad ones made visible.
     """
-    if isinstance(foreign, bytes):
-        text = foreign[: 4 * limit + 4096].decode("utf-8", "replace")
-    else:
-        text = foreign[: 2 * limit + 4096]
+    head = foreign[: 4 * limit + 4096]
+    text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head
     if _HARMLESS.fullmatch(text) is None:
         text = _CONTROLS.sub(SHOWN_AS, _SEQUENCES.sub("", text).expandtabs(TAB))
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
