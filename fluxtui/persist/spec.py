@@ -57,7 +57,8 @@ class DatasetSpec(Table, frozen=True):
         Meta(min_length=1, max_length=8, description="pixels; the area of a bucket is at most this squared"),
     ] = field(default_factory=lambda: [512, 768, 1024])
     bucket_step: Annotated[
-        int, Meta(ge=16, le=256, multiple_of=16, description="pixels between the sides of buckets; more: fewer, fuller buckets, more cropped")
+        int,
+        Meta(ge=16, le=256, multiple_of=16, description="pixels between the sides of buckets; more: fewer, fuller buckets, more cropped"),
     ] = 16
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
     caption_extension: Annotated[

@@ -1,0 +1,137 @@
+"""Which image has which caption, by names alone: nothing is opened, no PIL.
+
+What the pictures hold is for `fluxtui check` and the trainer's preflight to say.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxtui.persist.errors import NotFoundError, StorageError, UsageError
+from fluxtui.persist.text import clean
+
+DEMO = "demo"
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its caption file."""
+
+    image: Path
+    caption: Path | None     # None: there is no file of the image's stem and the caption extension
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What a data set folder holds, by names; each tuple in the order of the names."""
+
+    items: tuple[Pair, ...]
+    orphans: tuple[Path, ...]      # caption files whose image is not there
+    irregular: tuple[Path, ...]    # named like an image or caption, but no regular file: a pipe, a folder, a dead link
+    folders: tuple[Path, ...]      # subfolders: not looked into
+
+    @property
+    def without_caption(self) -> tuple[Path, ...]:
+        """Images that have no caption file."""
+        return tuple(pair.image for pair in self.items if pair.caption is None)
+
+
+def resolve(path: str) -> Path:
+    """The folder that a spec's `dataset.path` means: `demo` is the bundled one, all else a path."""
+    if path == DEMO:
+        from fluxtui.demo import IMAGES_DIR
+
+        return Path(IMAGES_DIR)
+    return Path(path).expanduser()
+
+
+def written(path: str | Path) -> str:
+    """How a spec writes the folder down: `demo` stays, all else is made absolute."""
+    return DEMO if str(path) == DEMO else str(Path(path).expanduser().absolute())
+
+
+def pair(path: Path, caption_extension: str = ".txt") -> Pairs:
+    """Every image of the folder with the caption file of the same stem; hidden files are left out.
+
+    Extensions match whatever their case; stems must be the same. Raises `NotFoundError`, `UsageError` or `StorageError`.
+    """
+    images: list[Path] = []
+    captions: dict[str, Path] = {}
+    irregular: list[Path] = []
+    folders: list[Path] = []
+    extension = caption_extension.lower()
+    for entry in _entries(path):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if entry.is_dir():
+            folders.append(path / entry.name)
+        elif suffix not in IMAGE_EXTENSIONS and suffix != extension:
+            continue
+        elif not entry.is_file():
+            irregular.append(path / entry.name)
+        elif suffix in IMAGE_EXTENSIONS:
+            images.append(path / entry.name)
+        else:
+            captions.setdefault(os.path.splitext(entry.name)[0], path / entry.name)
+    stems = {os.path.splitext(image.name)[0] for image in images}
+    return Pairs(
+        items=tuple(Pair(image, captions.get(os.path.splitext(image.name)[0])) for image in images),
+        orphans=tuple(caption for stem, caption in captions.items() if stem not in stems),
+        irregular=tuple(irregular),
+        folders=tuple(folders),
+    )
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    """What the folder holds, hidden names left out, in the order of the names' bytes."""
+    try:
+        with os.scandir(path) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no data set folder {_show(path)}; give one that exists, or demo.") from None
+    except NotADirectoryError:
+        raise UsageError(f"{_show(path)} is not a folder; give the folder that holds the images and their captions.") from None
+    except OSError as error:
+        raise StorageError(f"The data set folder {_show(path)} cannot be read: {os.strerror(error.errno or 0)}.") from None
+    return sorted(shown, key=lambda entry: os.fsencode(entry.name))
+
+
+def check_cheaply(path: Path, caption_extension: str = ".txt", trigger: str = "") -> Pairs:
+    """The pairs, where a training could start from them; else one sentence that says what to mend.
+
+    An image without a caption is taken where there is a trigger word, which then is its caption.
+    Raises `NotFoundError`, `UsageError` or `StorageError`.
+    """
+    pairs = pair(path, caption_extension)
+    problem = _problem(path, pairs, caption_extension, trigger)
+    if problem:
+        raise UsageError(problem)
+    return pairs
+
+
+def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:
+    if pairs.irregular:
+        return f"{_show(pairs.irregular[0])} is not a regular file; replace it or move it away."
+    if not pairs.items and pairs.folders:
+        return f"{_show(path)} holds no images itself; give one of its folders, such as {_show(pairs.folders[0])}."
+    if not pairs.items:
+        return f"{_show(path)} holds no images; put at least one there ({', '.join(sorted(IMAGE_EXTENSIONS))})."
+    if pairs.orphans:
+        more = _more(len(pairs.orphans))
+        return f"The caption {_show(pairs.orphans[0])} has no image of its name{more}; add the image or move the caption away."
+    bare = pairs.without_caption
+    if bare and not trigger:
+        name = clean(bare[0].with_suffix(extension).name, 100)
+        more = _more(len(bare))
+        return f"{_show(bare[0])} has no caption{more}; write it into {name}, or set dataset.trigger, which is then its caption."
+    return ""
+
+
+def _more(count: int) -> str:
+    return f" ({count - 1} more like it)" if count > 1 else ""
+
+
+def _show(path: Path) -> str:
+    return clean(str(path), 300)

@@ -1,0 +1,95 @@
+"""The defaults of each kind of model, and a complete spec from them. Reasons and sources: docs/recipes.md."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Literal
+
+from fluxtui.persist import dataset_folder, recipe
+from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+
+Kind = Literal["pico", "flux1"]
+
+DEMO_TRIGGER = "vexo"       # of the bundled pictures; has a token of its own in the pico model
+DEMO_PROMPTS = [
+    "a large red [trigger] on a white background",
+    "a small blue [trigger] on a sand background",
+    "a large yellow circle on a black background",   # no trigger: does the concept leak into what was known before?
+]
+
+# What differs from the defaults of the schema.
+_PICO: dict[str, object] = {
+    "dataset.resolution": [64],
+    "lora.rank": 16,
+    "lora.alpha": 16.0,
+    "train.steps": 400,
+    "train.batch_size": 8,
+    "train.learning_rate": 2e-3,
+    "train.warmup_steps": 20,
+    "train.timestep_sampling": "sigmoid",
+    "train.gradient_checkpointing": False,
+    "checkpoint.every_epochs": 0,
+    "checkpoint.every_steps": 100,
+    "sample.every_epochs": 40,
+    "sample.at_start": True,
+    "sample.steps": 16,
+    "sample.width": 64,
+    "sample.height": 64,
+}
+_FLUX1: dict[str, object] = {
+    "dataset.caption_dropout": 0.05,
+    "lora.rank": 16,
+    "lora.alpha": 16.0,
+    "train.batch_size": 1,
+    "train.learning_rate": 1e-4,
+    "train.warmup_steps": 50,
+    "train.timestep_sampling": "flux_shift",
+    "sample.every_epochs": 4,
+    "sample.steps": 20,
+    "sample.width": 1024,
+    "sample.height": 1024,
+}
+
+
+def new_spec(
+    name: str,
+    source: str,
+    dataset: str,
+    kind: Kind,
+    images: int,
+    trigger: str,
+    sets: Mapping[str, object],
+) -> Spec:
+    """A complete spec: the kind's defaults, fitted to the number of images, then what the user set.
+
+    `source` and `dataset` as a spec writes them; `sets` as `recipe.parse_sets` gives them. Raises `UsageError`.
+    """
+    is_demo = dataset == dataset_folder.DEMO
+    trigger = str(sets.get("dataset.trigger", trigger or (DEMO_TRIGGER if is_demo else "")))
+    values: dict[str, object] = {"dataset.trigger": trigger, **(_PICO if kind == "pico" else _FLUX1)}
+    if kind == "flux1":
+        values["train.steps"] = flux1_steps(images)
+    if "train.epochs" in sets and "train.steps" not in sets:
+        values["train.steps"] = 0  # who asks for epochs gets them: steps would win
+    values["sample.prompts"] = DEMO_PROMPTS if is_demo else default_prompts(trigger)
+    spec = Spec(
+        name=name,
+        id=uuid.uuid4().hex,
+        kind=kind,
+        model=ModelSpec(source=source),
+        dataset=DatasetSpec(path=dataset),
+    )
+    return recipe.apply(spec, {**values, **sets})
+
+
+def flux1_steps(images: int) -> int:
+    """Optimizer steps for one subject: 100 an image, between 1200 and 2500."""
+    return min(2500, max(1200, 100 * images))
+
+
+def default_prompts(trigger: str) -> list[str]:
+    """Two prompts with the trigger, and one without as a leak check; none without a trigger word to put into them."""
+    if not trigger:
+        return []
+    return ["a photo of [trigger]", "[trigger] in a garden on a sunny day", "a photo of a street with a few people"]
