@@ -1,0 +1,87 @@
+"""What a trainer tells its keeper and its log.
+
+Progress goes up the inherited pipe, one JSON line at a time, and never blocks: a line that does not fit now is dropped.
+What must not be lost (a commit, an error) is offered for a little longer. The log is standard output, whole lines.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from typing import Any
+
+from fluxtui.engine import wire
+from fluxtui.persist.record import Phase
+from fluxtui.persist.text import clean
+
+ALIVE_SECONDS = 5.0     # between two ticks of the thread that says "alive"
+IMPORTANT_SECONDS = 2.0  # how long a line that must not be lost is offered
+_IMPORTANT = frozenset({"error", "checkpoint", "resumed_from", "model_commit", "inexact_since", "acknowledged", "note", "versions"})
+
+
+class Reporter:
+    """One rank's voice. `fd` is the write end of the progress pipe, None where nobody listens."""
+
+    def __init__(self, fd: int | None, rank: int = 0) -> None:
+        self.fd = fd
+        self.rank = rank
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    @staticmethod
+    def from_environment() -> Reporter:
+        """As the keeper's environment says: its progress pipe and this process's rank."""
+        fd = os.environ.get(wire.PROGRESS_FD)
+        return Reporter(int(fd) if fd else None, int(os.environ.get("RANK", "0")))
+
+    def progress(self, phase: Phase | None = None, **what: Any) -> None:
+        """One `wire.ProgressLine`; the keywords are its fields."""
+        line = wire.encode(wire.ProgressLine(rank=self.rank, phase=phase, **what))
+        if not self._write(line) and not _IMPORTANT.isdisjoint(what):
+            self._offer(line)
+
+    def note(self, sentence: str) -> None:
+        """For the record and the log: something that happened and that the user should know."""
+        self.say(sentence)
+        self.progress(note=sentence)
+
+    def say(self, text: str) -> None:
+        """One line in the log, in one write, with the time of day."""
+        line = f"{time.strftime('%H:%M:%S')} {clean(text, 2000)}\n".encode()
+        try:
+            os.write(1, line)
+        except OSError:  # a log that cannot be written is not what ends a training; the checkpoint's own write will say so
+            return
+
+    def start_ticking(self) -> None:
+        """Say "alive" from a thread: it explains a stall (the interpreter still runs), and never counts as progress."""
+        if self.fd is not None:
+            threading.Thread(target=self._tick, name="alive", daemon=True).start()
+
+    def _tick(self) -> None:
+        line = wire.encode(wire.ProgressLine(rank=self.rank, alive=True))
+        while True:
+            time.sleep(ALIVE_SECONDS)
+            self._write(line)
+
+    def _write(self, line: bytes) -> bool:
+        """True unless the pipe had no room; lines of up to PIPE_BUF bytes go whole or not at all."""
+        if self.fd is None:
+            return True
+        try:
+            os.write(self.fd, line)
+        except BlockingIOError:
+            return False
+        except OSError:  # the reader is gone; so, a moment later, are we
+            return True
+        return True
+
+    def _offer(self, line: bytes) -> None:
+        end = time.monotonic() + IMPORTANT_SECONDS
+        while (left := end - time.monotonic()) > 0:
+            select.select([], [self.fd], [], left)
+            if self._write(line):
+                return
+            time.sleep(0.01)
