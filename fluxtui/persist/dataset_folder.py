@@ -94,7 +94,7 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
     except NotADirectoryError:
         raise UsageError(f"{_show(path)} is not a folder; give the folder that holds the images and their captions.") from None
     except OSError as error:
-        raise StorageError(f"The data set folder {_show(path)} cannot be read: {os.strerror(error.errno or 0)}.") from None
+        raise StorageError.of(error, "read the data set folder", _show(path)) from error
     return sorted(shown, key=lambda entry: os.fsencode(entry.name))
 
 

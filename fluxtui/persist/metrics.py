@@ -7,6 +7,7 @@ point is history undone: it is not shown.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from fluxtui.persist.errors import NotFoundError, StorageError
+from fluxtui.persist.regular import open_regular
 
 LINE_LIMIT = 4096                  # bytes of a line that is still looked at
 READ_LIMIT = 64 * 1024 * 1024      # bytes from the end; about 400,000 steps
@@ -44,7 +46,7 @@ def open_append(path: Path) -> int:
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             os.write(descriptor, b"\n")
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from None
+        raise StorageError.of(error, "write", path) from error
     return descriptor
 
 
@@ -54,9 +56,9 @@ def append(descriptor: int, metric: StepMetric) -> None:
     try:
         written = os.write(descriptor, line)
     except OSError as error:
-        raise StorageError(f"metrics.jsonl cannot be written: {os.strerror(error.errno or 0)}.") from None
+        raise StorageError.of(error, "write", "metrics.jsonl") from error
     if written != len(line):
-        raise StorageError("metrics.jsonl cannot be written: the disk is full; make room and resume.")
+        raise StorageError.of(OSError(errno.ENOSPC, "full"), "write", "metrics.jsonl")
 
 
 def read_tail(path: Path, count: int) -> list[StepMetric]:
@@ -98,14 +100,13 @@ def _decode(line: bytes) -> StepMetric | None:
 def _lines(path: Path, limit: int) -> list[bytes]:
     """The lines that begin in the last `limit` bytes. What follows the last newline is torn, or still being written."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC | os.O_NONBLOCK)) as file:
-            size = os.fstat(file.fileno()).st_size
-            start = max(0, size - limit)
+        with open(open_regular(path), "rb") as file:
+            start = max(0, os.fstat(file.fileno()).st_size - limit)
             file.seek(max(0, start - 1))
             data = file.read(limit + 1)
     except FileNotFoundError:
-        raise NotFoundError(f"There is no {path}; no step has been made yet.") from None
+        raise NotFoundError(f"There is no {path}: no step has been made yet.") from None
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
+        raise StorageError.of(error, "read", path) from error
     lines = data.split(b"\n")[:-1]
     return lines[1:] if start else lines

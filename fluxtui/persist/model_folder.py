@@ -121,7 +121,7 @@ def _weight_bytes(folder: Path) -> int:
 def _json(path: Path, name: str) -> dict[str, Any]:
     """A JSON object of the folder, bounded. Raises `UsageError`, which names it."""
     try:
-        value = json.loads(toml.read_bytes(path / name, _JSON_LIMIT))
+        value = json.loads(toml.read_bytes(path / name, _JSON_LIMIT, follow_links=True))  # the hub's cache is made of links
     except NotFoundError:
         raise UsageError(f"{_show(path)} is not a FLUX.1 pipeline in diffusers layout: there is no {name}.") from None
     except (DamagedError, ValueError, RecursionError):

@@ -58,7 +58,7 @@ class DatasetSpec(Table, frozen=True):
     ] = field(default_factory=lambda: [512, 768, 1024])
     bucket_step: Annotated[
         int,
-        Meta(ge=16, le=256, multiple_of=16, description="pixels between the sides of buckets; more: fewer, fuller buckets, more cropped"),
+        Meta(ge=16, le=256, multiple_of=16, description="pixels between sides of buckets; more: fewer buckets, more crop"),
     ] = 16
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
     caption_extension: Annotated[

@@ -7,9 +7,8 @@ thousand records at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
-import stat
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,10 @@ import msgspec
 import tomli
 import tomli_w
 
+from fluxtui.persist.durable import temporary_name, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
+from fluxtui.persist.regular import read_regular
+from fluxtui.persist.text import clean
 
 LIMIT = 1024 * 1024  # bytes; a record or spec of ours has a few thousand
 
@@ -34,34 +36,14 @@ def read(path: Path, type: type[T], limit: int = LIMIT) -> T:
     return convert(parse(read_bytes(path, limit), path), type, path)
 
 
-def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
-    """At most `limit` bytes of a regular file; a longer file, or anything but a regular file, is a `DamagedError`."""
+def read_bytes(path: Path, limit: int = LIMIT, *, follow_links: bool = False) -> bytes:
+    """A regular file of at most `limit` bytes. Raises `NotFoundError`, `DamagedError` (longer, no file) or `StorageError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                raise DamagedError(f"{path} is not a regular file; move it away.")
-            if facts.st_size > limit:
-                raise DamagedError(f"{path} has {facts.st_size} bytes, {limit} at most are read; it was not written by FluxTUI.")
-            return _read_whole(descriptor, limit, path)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no {path}.") from None
+        return read_regular(path, limit, follow_links=follow_links)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"There is no {clean(str(path), 300)}.") from None
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.") from None
-
-
-def _read_whole(descriptor: int, limit: int, path: Path) -> bytes:
-    pieces = []
-    size = 0
-    while piece := os.read(descriptor, limit + 1 - size):
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            raise DamagedError(f"{path} grew past {limit} bytes while it was read; it was not written by FluxTUI.")
-    return b"".join(pieces)
+        raise StorageError.of(error, "read", path) from error
 
 
 def parse(data: bytes, path: Path) -> dict[str, Any]:
@@ -69,11 +51,11 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
         return tomli.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DamagedError(f"{path} is not text: byte {error.start} is not UTF-8.") from None
-    except (tomli.TOMLDecodeError, ValueError) as error:  # ValueError: a date or number out of all bounds
-        raise DamagedError(f"{path} is not valid TOML: {error}.") from None
-    except RecursionError:
-        raise DamagedError(f"{path} is not valid TOML: nested too deeply.") from None
+        raise DamagedError(f"{path} is not text: byte {error.start} is not UTF-8.") from error
+    except ValueError as error:  # not TOML, or a date or number out of all bounds
+        raise DamagedError(f"{path} is not valid TOML: {clean(str(error), 200)}.") from error
+    except RecursionError as error:
+        raise DamagedError(f"{path} is not valid TOML: nested too deeply.") from error
 
 
 def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:
@@ -81,7 +63,7 @@ def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:
     try:
         return msgspec.convert(document, type)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise DamagedError(f"{path} does not fit: {error}.") from None
+        raise DamagedError(f"{path} does not fit: {clean(str(error), 200)}.") from error
 
 
 def to_text(value: msgspec.Struct | Mapping[str, Any]) -> str:
@@ -100,8 +82,6 @@ def _without_none(value: Any) -> Any:  # noqa: ANN401  (a document holds anythin
 
 def write(path: Path, value: msgspec.Struct | Mapping[str, Any]) -> None:
     """Writes the whole file durably (temporary name, fsync, rename, fsync of the folder). Raises `StorageError`."""
-    from fluxtui.persist.durable import write_file  # here, so that a front that only reads does not load it
-
     write_file(path, to_text(value).encode())
 
 
@@ -110,14 +90,15 @@ def write_beat(path: Path, value: msgspec.Struct | Mapping[str, Any]) -> None:
 
     For beats every few seconds, where losing the last one to a power cut costs nothing. Raises `StorageError`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(temporary_name())
     try:
         with open(temporary, "xb", opener=_private) as file:
             file.write(to_text(value).encode())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError.of(error, "write", path) from error
 
 
 def _private(path: str, flags: int) -> int:
