@@ -6,6 +6,7 @@ Every verb of the command line ends with the exit code of the error that ended i
 from __future__ import annotations
 
 import enum
+import errno
 
 
 class ExitCode(enum.IntEnum):
@@ -54,4 +55,32 @@ class DamagedError(FluxTUIError):
 
 
 class StorageError(FluxTUIError):
-    """The disk is full, read-only, not ours, or failed to keep what was written."""
+    """The disk is full, read-only, not ours, or failed to keep what was written.
+
+    `errno` is the system's own code where one was the cause, so that a full disk can be told from a broken one.
+    """
+
+    def __init__(self, sentence: str, errno: int | None = None) -> None:
+        super().__init__(sentence)
+        self.errno = errno
+
+    @classmethod
+    def of(cls, error: OSError, doing: str, path: object) -> StorageError:
+        """The sentence for what the system answered. `doing` is a verb phrase: "write", "sync", "rename"."""
+        words = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
+        return cls(f"cannot {doing} {path}: {words}", error.errno)
+
+
+_FULL = "the disk is full; free some room, or point FLUXTUI_HOME at a larger disk"
+_SENTENCES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: "your disk quota is used up; free some room, or point FLUXTUI_HOME at another disk",
+    errno.EFBIG: "the file would be larger than this file system or `ulimit -f` allows; raise the limit or use another disk",
+    errno.EROFS: "the disk is read-only; mount it writable, or point FLUXTUI_HOME at another disk",
+    errno.EIO: "the disk failed (input/output error); look at `dmesg`, and point FLUXTUI_HOME at a sound disk",
+    errno.EACCES: "permission denied; make the folder yours, or point FLUXTUI_HOME at one that is",
+    errno.EPERM: "the system does not permit it; make the folder yours and mutable, or point FLUXTUI_HOME at another",
+    errno.EMFILE: "too many open files; raise `ulimit -n`",
+    errno.ENFILE: "the machine has too many open files; close other programs",
+}
+DISK_FULL: frozenset[int] = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -1,0 +1,224 @@
+"""FLUXTUI_HOME and the session folders: every path, every permission, safe names."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxtui.persist.durable import fsync_folder, make_folder
+from fluxtui.persist.errors import RefusedError, StorageError, UsageError
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_ATTEMPT = re.compile(r"([0-9]{4,9})\.toml")
+
+
+def safe_name(name: str) -> str:
+    """`name`, where it is a safe slug; else UsageError with a name that would do.
+
+    A safe slug is 1 to 64 of a-z, 0-9, dot, underscore and minus; it begins with a letter or a digit and holds no "..".
+    """
+    if _SLUG.fullmatch(name) and ".." not in name:
+        return name
+    words = re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9._-]+", "-", name[:200].lower())).strip(".-_")[:64] or "my-lora"
+    rule = "use up to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
+    raise UsageError(f"{name[:80]!a} cannot be a name: {rule}; for example {words}")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """The paths of one session. Nothing need exist. Who writes which file: docs/architecture.md."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "session.toml"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "training.log"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.toml"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.path / "dataset.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def checkpoints_lock(self) -> Path:
+        """The trainer's own lock: whoever holds it may commit, sweep and retain."""
+        return self.checkpoints / ".lock"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def product(self) -> Path:
+        return self.path / f"{self.name}.safetensors"
+
+    @property
+    def card_file(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def reserve_file(self) -> Path:
+        return self.path / ".reserve"
+
+    def attempt_file(self, attempt: int) -> Path:
+        return self.attempts / f"{attempt:04d}.toml"
+
+    def attempt_numbers(self) -> list[int]:
+        """Numbers of the attempts that have a record, readable or not, ascending. Raises StorageError."""
+        matches = (_ATTEMPT.fullmatch(name) for name in _names(self.attempts))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def create(self) -> None:
+        """Make the folders, durably. Raises RefusedError where the name is taken, StorageError."""
+        try:
+            make_folder(self.path, may_exist=False)
+        except FileExistsError as error:
+            way_out = f"choose another name, or `fluxtui rm {self.name}`"
+            raise RefusedError(f"a session {self.name} exists already; {way_out}") from error
+        for folder in (self.attempts, self.control, self.checkpoints, self.samples):
+            make_folder(folder)
+        fsync_folder(self.path)
+        fsync_folder(self.path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where FluxTUI keeps everything. `root` is absolute, ours and exists."""
+
+    root: Path
+
+    @staticmethod
+    def open(root: Path | None = None) -> Home:
+        """The home at `root`, else FLUXTUI_HOME, else the user data folder; made where it is missing.
+
+        Raises StorageError where it cannot be made or belongs to somebody else.
+        """
+        chosen = (root or _default_root()).expanduser().absolute()
+        try:
+            if not chosen.is_dir():
+                chosen.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(chosen)
+            chosen = chosen.resolve()
+        except OSError as error:
+            raise StorageError.of(error, "make the folder", chosen) from error
+        _must_be_ours(chosen)
+        home = Home(chosen)
+        for folder in (home.sessions, home.cache, home.models):
+            make_folder(folder)
+            _must_be_ours(folder)
+        return home
+
+    @property
+    def sessions(self) -> Path:
+        return self.root / "sessions"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def cpu_lock(self) -> Path:
+        """Held by the keeper whose trainer uses the CPU: one at a time in a home."""
+        return self.root / "cpu.lock"
+
+    def session(self, name: str) -> SessionFolder:
+        """The folder of a session, which need not exist. Raises UsageError for a name that is not a safe slug."""
+        path = self.sessions / safe_name(name)
+        if path.is_symlink():
+            raise UsageError(f"{path} is a link, and a session never leads out of its home; move the folder itself here")
+        return SessionFolder(path)
+
+    def session_names(self) -> list[str]:
+        """Every session, sorted; a folder with nothing readable in it counts too. Raises StorageError."""
+        found = []
+        for name in _names(self.sessions):
+            path = self.sessions / name
+            if _SLUG.fullmatch(name) and ".." not in name and path.is_dir() and not path.is_symlink():
+                found.append(name)
+        return sorted(found)
+
+
+def runtime_folder() -> Path:
+    """The machine's own folder of this user: locks of GPUs, and of file systems that cannot lock. Gone after a reboot.
+
+    FLUXTUI_RUNTIME, else /tmp/fluxtui-UID. Not XDG_RUNTIME_DIR: the system removes that one at the last log-out, while a
+    training goes on, and two shells of one user may disagree about it. Raises StorageError where it is not ours.
+    """
+    given = os.environ.get("FLUXTUI_RUNTIME")
+    path = Path(given).absolute() if given else Path(f"/tmp/fluxtui-{os.geteuid()}")
+    make_folder(path)
+    if path.is_symlink():
+        raise StorageError(f"{path} is a link that somebody put there; remove it")
+    _must_be_ours(path)
+    os.chmod(path, 0o700)
+    return path
+
+
+def _default_root() -> Path:
+    given = os.environ.get("FLUXTUI_HOME")
+    if given:
+        return Path(given)
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if data.startswith("/") else Path("~/.local/share")) / "fluxtui"
+
+
+def _must_be_ours(path: Path) -> None:
+    found = os.stat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise StorageError(f"{path} is not a folder; move it, or point FLUXTUI_HOME elsewhere")
+    if found.st_uid != os.geteuid():
+        raise StorageError(f"{path} belongs to user {found.st_uid}, not to you; point FLUXTUI_HOME at a folder of your own")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError.of(error, "list", folder) from error

@@ -1,0 +1,142 @@
+"""Locks that die with their holder: open-file-description locks on a file that is never unlinked.
+
+Liveness in FluxTUI is such a lock, never a pid. The descriptor is closed on exec; a process that forks without exec would
+share the lock with its child, so a keeper never does. A file system that cannot lock gets its lock in the runtime folder,
+named by the hash of the path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import struct
+import time
+from pathlib import Path
+
+from fluxtui.persist.errors import StorageError
+from fluxtui.persist.home import runtime_folder
+
+_FLOCK = "hhqqi4x"  # struct flock of a 64-bit Linux
+_CANNOT_LOCK = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+_TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_REFRESH_SECONDS = 86400.0
+
+
+class Lock:
+    """A held lock. Made by `Lock.take` only; freed by `release`, and by the end of the process, however it ends."""
+
+    __slots__ = ("_descriptor", "_stand_in", "path")
+
+    def __init__(self, path: Path, descriptor: int, stand_in: int | None) -> None:
+        self.path = path
+        self._descriptor = descriptor  # of the file at `path`; carries the lock unless there is a stand-in
+        self._stand_in = stand_in      # of the file in the runtime folder, where the file system cannot lock
+
+    @classmethod
+    def take(cls, path: Path) -> Lock | None:
+        """Take the lock, making its file (0600) where it is missing; None where somebody holds it. Raises StorageError."""
+        try:
+            while True:
+                descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+                try:
+                    taken, stand_in = _lock(path, descriptor)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                if not taken:
+                    os.close(descriptor)
+                    return None
+                lock = cls(path, descriptor, stand_in)
+                if lock.still_at(path):
+                    return lock
+                lock.release()  # the file was replaced between opening and locking
+        except OSError as error:
+            raise StorageError.of(error, "lock", path) from error
+
+    @staticmethod
+    def held(path: Path) -> bool:
+        """Whether somebody holds the lock, this process included. Takes and makes nothing. Raises StorageError."""
+        try:
+            descriptor = _open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageError.of(error, "look at the lock", path) from error
+        try:
+            return _is_locked(descriptor)
+        except OSError as error:
+            if error.errno in _CANNOT_LOCK:
+                return Lock.held(_stand_in_path(path)) if path != _stand_in_path(path) else False
+            raise StorageError.of(error, "look at the lock", path) from error
+        finally:
+            os.close(descriptor)
+
+    def still_at(self, path: Path) -> bool:
+        """Whether `path` is still the very file that is locked: not removed, not replaced."""
+        mine = os.fstat(self._descriptor)
+        try:
+            there = os.lstat(path)
+        except OSError:
+            return False
+        if time.time() - mine.st_mtime > _REFRESH_SECONDS:
+            os.utime(self._descriptor)  # programs that tidy /tmp go by age
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+    def release(self) -> None:
+        """Give the lock back; the file stays. May be called twice."""
+        for descriptor in (self._stand_in, self._descriptor):
+            if descriptor is not None and descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor, self._stand_in = -1, None
+
+
+def _open(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | _FLAGS, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise StorageError(f"{path} is not a regular file, so it cannot be a lock; remove it")
+
+
+def _lock(path: Path, descriptor: int) -> tuple[bool, int | None]:
+    """Whether the lock was got, and the descriptor in the runtime folder where one was needed."""
+    try:
+        return _try_lock(descriptor), None
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+    stand_in = _open(_stand_in_path(path), os.O_RDWR | os.O_CREAT)
+    try:
+        taken = _try_lock(stand_in)
+    except BaseException:
+        os.close(stand_in)
+        raise
+    if not taken:
+        os.close(stand_in)
+        return False, None
+    return True, stand_in
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def _is_locked(descriptor: int) -> bool:
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _stand_in_path(path: Path) -> Path:
+    # the parent is resolved, so that a link to the home and the home itself share their locks
+    real = path.parent.resolve() / path.name
+    return runtime_folder() / f"lock-{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}"

@@ -1,0 +1,70 @@
+"""Reading files that somebody may have swapped for a FIFO, a device, a link or a gigabyte of garbage."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from fluxtui.persist.errors import DamagedError
+
+BLOCK = 1 << 20  # bytes read at a time
+
+
+def open_regular(path: Path, *, follow_links: bool = False) -> int:
+    """A read-only descriptor of a regular file; never blocks, whatever lies at `path`.
+
+    Raises DamagedError where it is no regular file, and OSError as the system answers it.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        # a link answers ELOOP, a socket ENXIO, a device without a driver ENXIO or ENODEV
+        if _is_irregular(path, follow_links):
+            raise DamagedError(f"{path} is not a regular file; remove it") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedError(f"{path} is not a regular file; remove it")
+    return descriptor
+
+
+def _is_irregular(path: Path, follow_links: bool) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode)
+    except OSError:
+        return False
+
+
+def read_regular(path: Path, limit: int, *, follow_links: bool = False) -> bytes:
+    """The whole file, where it is regular and at most `limit` bytes; else DamagedError. OSError as the system answers it."""
+    descriptor = open_regular(path, follow_links=follow_links)
+    try:
+        pieces: list[bytes] = []
+        room = limit + 1
+        while room and (piece := os.read(descriptor, min(room, BLOCK))):
+            pieces.append(piece)
+            room -= len(piece)
+    finally:
+        os.close(descriptor)
+    if not room:
+        raise DamagedError(f"{path} is larger than {limit} bytes, which no such file of ours is; remove it")
+    return b"".join(pieces)
+
+
+def blocks(descriptor: int, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
+    """The bytes from `start` up to `end` (None: the end of the file), at most a MiB each.
+
+    A block is valid until the next is asked for. A file that ends early simply gives fewer bytes.
+    """
+    buffer = memoryview(bytearray(BLOCK))
+    position = start
+    while end is None or position < end:
+        want = BLOCK if end is None else min(BLOCK, end - position)
+        got = os.preadv(descriptor, [buffer[:want]], position)
+        if not got:
+            return
+        yield buffer[:got]
+        position += got

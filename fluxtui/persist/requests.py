@@ -1,0 +1,94 @@
+"""Control files: what a front asks of a keeper. Temporary file + rename by the front; read once and unlinked by the keeper."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import msgspec
+from msgspec import Struct
+
+from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist.errors import DamagedError, StorageError, UsageError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.regular import read_regular
+
+Verb = Literal["stop", "stop-after-epoch", "kill", "checkpoint", "sample", "priority"]
+VERBS: tuple[str, ...] = get_args(Verb)
+LIMIT = 64 << 10  # bytes of one request
+_AT_ONCE = 256    # requests read in one go; the rest waits for the next tick
+
+
+class Request(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One request, for one attempt of a session."""
+
+    id: str
+    verb: Verb
+    attempt: int
+    at: datetime
+    value: str | int | None = None  # priority: the new priority
+
+
+def drop_request(folder: SessionFolder, verb: str, attempt: int, value: str | int | None = None) -> str:
+    """Ask the keeper of `attempt` for something; the id under which it will acknowledge. Raises UsageError, StorageError."""
+    if verb not in VERBS:
+        raise UsageError(f"{verb!a} is no request; the requests are {', '.join(VERBS)}")
+    request = Request(id=secrets.token_hex(8), verb=cast(Verb, verb), attempt=attempt, at=datetime.now(UTC), value=value)
+    make_folder(folder.control)
+    # the name carries the order; the clock may jump, and then only the order of two requests does
+    write_file(folder.control / f"{time.time_ns():020d}-{request.id}.toml", msgspec.toml.encode(request))
+    return request.id
+
+
+def take_requests(folder: SessionFolder) -> tuple[list[Request], list[str]]:
+    """The waiting requests, oldest first, and one sentence for each file that was none. All of them are unlinked.
+
+    Reads at most 256 files of at most 64 KiB, never blocks, never raises for what lies in the folder. On a disk that turned
+    read-only the files stay: the same id may then be given again, so act on an id once.
+    """
+    try:
+        with os.scandir(folder.control) as entries:
+            names = heapq.nsmallest(_AT_ONCE, (entry.name for entry in entries if not entry.name.startswith(".")))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [str(StorageError.of(error, "list", folder.control))]
+    requests: list[Request] = []
+    rejected: list[str] = []
+    for name in names:
+        path = folder.control / name
+        try:
+            requests.append(_read(path))
+        except FileNotFoundError:
+            continue
+        except (DamagedError, OSError, ValueError) as error:
+            rejected.append(f"the control file {name[:80]!a} was ignored: {ascii(str(error)[:200])[1:-1]}")
+        _consume(path)
+    return requests, rejected
+
+
+def _read(path: Path) -> Request:
+    """Raises DamagedError, OSError, ValueError (which the errors of msgspec, TOML and Unicode are)."""
+    data = read_regular(path, LIMIT)
+    try:
+        request = msgspec.toml.decode(data, type=Request)
+    except RecursionError as error:
+        raise DamagedError("its tables are nested too deeply") from error
+    if not request.id or len(request.id) > 64 or not request.id.isascii() or not request.id.isalnum():
+        raise DamagedError("its id is not one of ours")
+    return request
+
+
+def _consume(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        # a folder: hide it, so that it is not complained about at every tick
+        with contextlib.suppress(OSError):
+            path.rename(path.with_name(f".rejected-{secrets.token_hex(8)}"))
