@@ -57,13 +57,15 @@ def read_regular(path: Path, limit: int, *, follow_links: bool = False) -> bytes
 def blocks(descriptor: int, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
     """The bytes from `start` up to `end` (None: the end of the file), at most a MiB each.
 
-    A block is valid until the next is asked for. A file that ends early simply gives fewer bytes.
+    A block is valid until the next is asked for. Raises DamagedError for a file that ends before `end`.
     """
     buffer = memoryview(bytearray(BLOCK))
     position = start
     while end is None or position < end:
         want = BLOCK if end is None else min(BLOCK, end - position)
         got = os.preadv(descriptor, [buffer[:want]], position)
+        if not got and end is not None:
+            raise DamagedError(f"the file ended at {position} bytes instead of {end}; it is being changed")
         if not got:
             return
         yield buffer[:got]

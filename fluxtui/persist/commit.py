@@ -1,0 +1,280 @@
+"""Checkpoints that are there whole or not at all, on bytes.
+
+A commit: temporary folder beside the others, files, fsync each, MANIFEST last, fsync of the folder, rename, fsync of the
+parent. Whatever kills it, a name `step-000000480` means all of its bytes, and MANIFEST says how to know: sizes and SHA-256
+of every file, and the SHA-256 of itself on its last line. What does not verify is set aside as `.corrupt-…`, not deleted.
+
+Whoever commits, retains or sets aside must hold the lock of the folder (`SessionFolder.checkpoints_lock`): only then are the
+temporary folders found there those of the dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+
+from fluxtui.persist.durable import Buffer, create_file, fsync_folder, make_folder, remove_tree
+from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
+from fluxtui.persist.regular import blocks, open_regular, read_regular
+
+MANIFEST = "MANIFEST"
+_MANIFEST_LIMIT = 1 << 20  # bytes
+_STEP = re.compile(r"step-([0-9]{9})")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TEMPORARY = ".tmp-"
+_CORRUPT = ".corrupt-"
+_MEDIUM = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})  # the disk says that it lost the bytes
+
+
+class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of a checkpoint."""
+
+    size: int     # bytes
+    sha256: str
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint holds. `facts` are the committer's: step, recipe_sha256, counters."""
+
+    name: str
+    files: dict[str, FileEntry]
+    facts: dict[str, str | int] = field(default_factory=dict)
+    schema: int = 1
+
+
+def step_name(step: int) -> str:
+    """step-000000480. `step` counts optimizer steps, 0 to 999,999,999."""
+    if not 0 <= step < 10**9:
+        raise ValueError(f"{step} is not a step")
+    return f"step-{step:09d}"
+
+
+def step_of(name: str) -> int:
+    """480 of step-000000480; NotFoundError for anything else."""
+    match = _STEP.fullmatch(name)
+    if match is None:
+        raise NotFoundError(f"{name[:80]!a} is not the name of a checkpoint; they are called like {step_name(480)}")
+    return int(match[1])
+
+
+def commit_checkpoint(
+    parent: Path,
+    name: str,
+    files: Mapping[str, Buffer | Iterable[Buffer]],
+    facts: Mapping[str, str | int],
+    on_damaged: Callable[[str, str], None] | None = None,
+) -> Path:
+    """Write a checkpoint durably; its path. One of that name that verifies stays as it is, and nothing is written.
+
+    A damaged one of that name is set aside first, and `on_damaged(name, sentence)` told. Buffers are hashed on the way, not
+    copied. Raises StorageError, and then the temporary folder is gone, as far as the disk lets it go.
+    """
+    step_of(name)
+    if MANIFEST in files or not all(_FILE_NAME.fullmatch(file) for file in files):
+        raise ValueError(f"not names of files of a checkpoint: {sorted(files)}")
+    make_folder(parent)
+    sweep(parent)
+    final = parent / name
+    if os.path.lexists(final):
+        try:
+            verify_checkpoint(final)
+        except DamagedError as error:
+            set_aside(parent, name)
+            if on_damaged is not None:
+                on_damaged(name, str(error))
+        else:
+            fsync_folder(parent)  # whoever renamed it may have died before this
+            return final
+    temporary = parent / f"{_TEMPORARY}{name}-{secrets.token_hex(8)}"
+    try:
+        _write(temporary, name, files, facts)
+        os.rename(temporary, final)
+    except OSError as error:
+        _remove_quietly(temporary)
+        raise StorageError.of(error, "write the checkpoint", final) from error
+    except BaseException:
+        _remove_quietly(temporary)
+        raise
+    fsync_folder(parent)
+    return final
+
+
+def _write(folder: Path, name: str, files: Mapping[str, Buffer | Iterable[Buffer]], facts: Mapping[str, str | int]) -> None:
+    make_folder(folder, may_exist=False)
+    entries = {}
+    for file, data in files.items():
+        digest, size = hashlib.sha256(), 0
+
+        def seen(block: memoryview, digest: hashlib._Hash = digest) -> None:
+            nonlocal size
+            digest.update(block)
+            size += len(block)
+
+        create_file(folder / file, data, seen=seen)
+        entries[file] = FileEntry(size, digest.hexdigest())
+    manifest = Manifest(name=name, files=entries, facts=dict(facts))
+    body = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+    create_file(folder / MANIFEST, body + hashlib.sha256(body).hexdigest().encode() + b"\n")
+    fsync_folder(folder)
+
+
+def verify_checkpoint(path: Path) -> Manifest:
+    """Every byte of a checkpoint checked against its MANIFEST.
+
+    Raises DamagedError naming the file: one missing, added, torn, changed, unreadable to the disk, or not a regular file;
+    NotFoundError where there is no such checkpoint; StorageError where this process cannot read it.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise DamagedError(f"{path} is not a folder")
+        present = set(os.listdir(path))
+        if MANIFEST not in present:
+            raise DamagedError(f"{path} has no {MANIFEST}")
+        manifest = _read_manifest(path)
+        for file in sorted(manifest.files.keys() ^ (present - {MANIFEST})):
+            raise DamagedError(f"{path / file!s:.300} is {'missing' if file in manifest.files else 'not part of the checkpoint'}")
+        for file, entry in manifest.files.items():
+            _verify_file(path / file, entry)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no checkpoint {path}") from error
+    except OSError as error:
+        if error.errno in _MEDIUM:
+            raise DamagedError(f"{error.filename or path} cannot be read: {error.strerror}; look at `dmesg`") from error
+        raise StorageError.of(error, "read", path) from error
+    return manifest
+
+
+def _read_manifest(path: Path) -> Manifest:
+    data = read_regular(path / MANIFEST, _MANIFEST_LIMIT)
+    body, last_line = data[:-65], data[-65:]
+    if last_line != hashlib.sha256(body).hexdigest().encode() + b"\n":
+        raise DamagedError(f"{path / MANIFEST} was changed")
+    try:
+        manifest = msgspec.json.decode(body, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DamagedError(f"{path / MANIFEST} does not say what a checkpoint of ours says") from error
+    if manifest.name != path.name or not all(_FILE_NAME.fullmatch(file) for file in manifest.files):
+        raise DamagedError(f"{path / MANIFEST} is that of another checkpoint, {manifest.name[:80]!a}")
+    return manifest
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size != entry.size:
+            raise DamagedError(f"{path} has {size} bytes instead of {entry.size}")
+        digest = hashlib.sha256()
+        for block in blocks(descriptor):
+            digest.update(block)
+    finally:
+        os.close(descriptor)
+    if digest.hexdigest() != entry.sha256:
+        raise DamagedError(f"{path} was changed: its SHA-256 is not the one that was committed")
+
+
+def committed(parent: Path) -> list[str]:
+    """Names of the checkpoints there, ascending, not verified. Raises StorageError."""
+    return sorted(name for name in _names(parent) if _STEP.fullmatch(name))
+
+
+def newest_verified(parent: Path, on_damaged: Callable[[str, str], None]) -> str | None:
+    """The newest checkpoint whose every byte verifies; None where there never was one.
+
+    Damaged newer ones are set aside, and `on_damaged(name, sentence)` told. Some there, or set aside earlier, and none good:
+    DamagedError, since starting from nothing is not for a program to decide.
+    """
+    for name in reversed(committed(parent)):
+        try:
+            verify_checkpoint(parent / name)
+        except DamagedError as error:
+            set_aside(parent, name)
+            on_damaged(name, str(error))
+        else:
+            return name
+    corrupt = sorted(name for name in _names(parent) if name.startswith(_CORRUPT))
+    if corrupt:
+        raise DamagedError(
+            f"no checkpoint in {parent} is sound: {', '.join(corrupt[:3])} are damaged; "
+            "put a sound copy in their place, or delete them to begin from step 0"
+        )
+    return None
+
+
+def set_aside(parent: Path, name: str, label: str = "corrupt") -> Path:
+    """Rename a checkpoint to `.LABEL-NAME-N`, durably, with the first N that is free; its new path. Raises StorageError."""
+    number = 1
+    while os.path.lexists(aside := parent / f".{label}-{name}-{number}"):
+        number += 1
+    try:
+        os.rename(parent / name, aside)
+    except OSError as error:
+        raise StorageError.of(error, "set aside", parent / name) from error
+    fsync_folder(parent)
+    return aside
+
+
+def retain(parent: Path, keep: int, on_damaged: Callable[[str, str], None] | None = None) -> list[str]:
+    """Delete the older checkpoints, so that the newest `keep` that verify (at least two) stay; the names deleted.
+
+    Nothing is deleted before as many newer ones verified, and nothing that does not verify itself: that is set aside.
+    """
+    good = []
+    for name in reversed(committed(parent)):
+        try:
+            verify_checkpoint(parent / name)
+            good.append(name)
+        except DamagedError as error:
+            set_aside(parent, name)
+            if on_damaged is not None:
+                on_damaged(name, str(error))
+    doomed = sorted(good[max(keep, 2) :])
+    for name in doomed:
+        remove_checkpoint(parent, name)
+    return doomed
+
+
+def remove_checkpoint(parent: Path, name: str) -> None:
+    """Delete one checkpoint so that a kill on the way leaves no torn one to be seen. Raises NotFoundError, StorageError."""
+    step_of(name)
+    hidden = parent / f"{_TEMPORARY}{name}-{secrets.token_hex(8)}"
+    try:
+        os.rename(parent / name, hidden)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no checkpoint {name} in {parent}") from error
+    except OSError as error:
+        raise StorageError.of(error, "remove", parent / name) from error
+    fsync_folder(parent)
+    remove_tree(hidden)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what dead writers left half done. Only under the lock of the folder. Raises StorageError."""
+    for name in _names(parent):
+        if name.startswith(_TEMPORARY):
+            remove_tree(parent / name)
+
+
+def _names(parent: Path) -> list[str]:
+    try:
+        return os.listdir(parent)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError.of(error, "list", parent) from error
+
+
+def _remove_quietly(path: Path) -> None:
+    # the error that brought us here is the one to tell; the next commit sweeps what stays
+    with contextlib.suppress(StorageError):
+        remove_tree(path)
