@@ -1,0 +1,36 @@
+"""`python -m fluxtui.engine VERB …`: imports only what the verb needs, and answers one sentence where it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+VERBS = {
+    "keep": "fluxtui.engine.keeper.keep",
+    "train": "fluxtui.engine.trainer.train",
+    "check": "fluxtui.engine.check",
+    "plan": "fluxtui.engine.plan",
+    "prove": "fluxtui.engine.prove",
+    "export": "fluxtui.engine.export",
+    "publish": "fluxtui.engine.publish",
+}
+USAGE = 2
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb; its own `main(argv) -> int` gives the exit code."""
+    if not argv or argv[0] not in VERBS:
+        said = f"there is no engine verb {argv[0]!r}" if argv else "an engine verb is needed"
+        print(f"{said}: one of {', '.join(VERBS)}", file=sys.stderr)
+        return USAGE
+    module = VERBS[argv[0]]
+    if importlib.util.find_spec(module) is None:
+        print(f"`{argv[0]}` is not in this version of FluxTUI yet", file=sys.stderr)
+        return USAGE
+    code: int = importlib.import_module(module).main(argv[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

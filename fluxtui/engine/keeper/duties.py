@@ -1,0 +1,65 @@
+"""What the keeper owes every second, whatever stage it is in: its lock, the record, the log's cap, the control folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fluxtui.engine.keeper.journal import Journal
+from fluxtui.engine.keeper.loop import Loop
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.persist import requests
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.requests import Request
+from fluxtui.persist.spec import Spec
+
+EVERY = 0.5         # seconds between two looks into the control folder
+_REMEMBERED = 4096
+_GARBAGE_LINES = 5  # said in the log at one look; the rest is counted
+
+
+@dataclass(slots=True)
+class Duties:
+    """Everything that a stage of an attempt needs at hand, and the chores between its turns."""
+
+    home: Home
+    folder: SessionFolder
+    spec: Spec                      # with the overrides of this start
+    loop: Loop
+    log: Log
+    journal: Journal
+    _looked: float = field(default=-EVERY)
+    _seen: dict[str, None] = field(default_factory=dict)    # ids consumed: on a read-only disk the files stay
+
+    def turn(self) -> tuple[set[int], list[Request]]:
+        """One turn of the loop and what is due: ready descriptors, and the requests meant for this attempt.
+
+        Raises `SessionGoneError` where the session's folder is gone: the stage then ends what it started, at once.
+        """
+        ready = self.loop.turn()
+        if self.loop.missed:
+            self.log.line(f"the keeper stood still for {self.loop.missed:.1f} s; all limits are extended by that")
+        self.journal.check_lock()
+        self.journal.tick()
+        now = self.loop.watch.now()
+        if now - self._looked < EVERY:
+            return ready, []
+        self._looked = now
+        self.log.keep_short()
+        return ready, self._requests()
+
+    def _requests(self) -> list[Request]:
+        taken, rejected = requests.take_requests(self.folder)
+        for sentence in rejected[:_GARBAGE_LINES]:
+            self.log.line(f"a control request was ignored: {sentence}")
+        if len(rejected) > _GARBAGE_LINES:
+            self.log.line(f"{len(rejected) - _GARBAGE_LINES} more control requests were ignored")
+        taken = [request for request in taken if request.id not in self._seen]
+        self._seen |= dict.fromkeys(request.id for request in taken)
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        attempt = self.journal.record.attempt
+        for request in taken:
+            if request.attempt != attempt:
+                outcome = f"dropped: it was for attempt {request.attempt}, this is attempt {attempt}"
+                self.journal.acknowledge(request.id, request.verb, outcome)
+        return [request for request in taken if request.attempt == attempt]

@@ -1,0 +1,114 @@
+"""What the processes say, taken in: the guards are fed, the record is kept up to date, the log gets its markers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.guard import RankGuard
+from fluxtui.engine.keeper.lines import Lines
+from fluxtui.engine.keeper.spawn import Group
+from fluxtui.engine.wire import ProgressLine
+from fluxtui.persist.record import Phase
+from fluxtui.persist.text import clean
+
+_PLAIN = ("phase", "step", "steps", "epoch", "epochs", "loss", "step_seconds", "inexact_since")  # carried over as they are
+_TEXTS = ("checkpoint", "resumed_from", "model_commit")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(slots=True)
+class Hearing:
+    """The ears of one attendance."""
+
+    duties: Duties
+    group: Group
+    guards: dict[int, RankGuard] = field(init=False)
+    error: str = ""         # the first sentence of a rank that is about to end
+    remedy: str = ""
+    _lines: Lines = field(init=False)
+    _told: int = 0          # garbage lines that the log knows of
+
+    def __post_init__(self) -> None:
+        now = self.duties.loop.watch.now()
+        self.guards = {rank.rank: RankGuard(self.duties.spec.guard, now) for rank in self.group.ranks}
+        self._lines = Lines(self.group.progress_fd)
+        if self.group.what == "prover":
+            self.guards[0].phase = Phase.PROVE  # it has no other; until its first line it is starting all the same
+
+    @property
+    def is_open(self) -> bool:
+        return self._lines.is_open
+
+    def read(self) -> None:
+        """Take in all that has come."""
+        now = self.duties.loop.watch.now()
+        for line in self._lines.read():
+            known = self.guards.get(line.rank)
+            if known is None:
+                self._lines.garbage += 1
+                continue
+            known.heard(now, line)
+            self._explain(line)
+            if line.rank == 0 and not line.alive:
+                self._record(line)
+        if self._lines.garbage > self._told:
+            if not self._told:
+                self.duties.log.line("garbage on the progress pipe was ignored")
+            self._told = self._lines.garbage
+
+    def _explain(self, line: ProgressLine) -> None:
+        if line.error and not self.error:
+            who = f"rank {line.rank}: " if len(self.guards) > 1 else ""
+            self.error, self.remedy = who + clean(line.error, 1000), clean(line.remedy, 500)
+        if line.note:
+            note = clean(line.note, 500)
+            self.duties.log.line(note)
+            self.duties.journal.update(reason=note)
+
+    def _record(self, line: ProgressLine) -> None:
+        journal = self.duties.journal
+        if journal.record.status == "starting":
+            journal.transition("running")
+        changes: dict[str, Any] = {}
+        for name in _PLAIN:
+            if (value := getattr(line, name)) is not None:
+                changes[name] = value
+        for name in _TEXTS:
+            if value := getattr(line, name):
+                changes[name] = clean(value, 200)
+        if self.group.what == "prover":
+            changes = {"phase": Phase.PROVE}
+        if line.versions:
+            changes["versions"] = journal.record.versions | {clean(k, 50): clean(v, 50) for k, v in list(line.versions.items())[:50]}
+        changes["inner"] = inner(line)
+        if line.resumed_from:
+            self._say_resumed(line)
+        journal.update(**changes)
+        if line.acknowledged:
+            journal.acknowledge(clean(line.acknowledged, 64), "request", "carried out")
+
+    def _say_resumed(self, line: ProgressLine) -> None:
+        path = self.duties.folder.checkpoints / clean(line.resumed_from, 100)
+        self.duties.log.marker(f"TRAINING RESUMED - from {path} at step {line.step or 0}")
+
+
+def inner(line: ProgressLine) -> str:
+    """`12 of 40 images`, `1.2 GiB of 22.2 GiB`; empty where the line has no inner progress."""
+    if line.item is None:
+        return "waiting for data" if line.waiting else ""
+    if line.unit == "bytes":
+        done, total = _bytes(line.item), "" if line.items is None else f" of {_bytes(line.items)}"
+        return done + total
+    total = "" if line.items is None else f" of {line.items}"
+    return f"{line.item}{total} {clean(line.unit, 40)}".rstrip()
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,140 @@
+"""The record on disk, written by its keeper alone: transitions synced, beats not.
+
+A transition that the disk refuses is kept and tried again, first with the room that the reserve file gives up; what the
+keeper knows of an outcome is never lost to a full disk while the keeper lives.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from fluxtui.engine.keeper.clock import Watch, wall
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.persist import toml
+from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import TRANSITIONS, Acknowledgement, Record, Status
+
+RESERVE = 64 * 1024     # bytes
+BEAT = 5.0              # seconds between two writes where nothing changed
+PROGRESS = 1.0          # seconds between two writes where something did
+ACKS = 32               # of the last requests
+
+
+class SessionGoneError(FluxTUIError):
+    """The session's folder was removed, or is another one now: nothing may be written any more."""
+
+
+class Journal:
+    """The record of the present attempt."""
+
+    def __init__(self, folder: SessionFolder, lock: Lock, log: Log, watch: Watch) -> None:
+        self._folder, self._lock, self._log, self._watch = folder, lock, log, watch
+        self._record: Record | None = None
+        self._is_dirty = False          # something changed since the last write
+        self._is_owed = False           # a synced write failed and is due again
+        self._written = -BEAT
+
+    @property
+    def record(self) -> Record:
+        assert self._record is not None, "no attempt was begun"
+        return self._record
+
+    @property
+    def has_begun(self) -> bool:
+        return self._record is not None
+
+    @property
+    def is_owed(self) -> bool:
+        """True while the last transition is not on disk."""
+        return self._is_owed
+
+    def begin(self, record: Record) -> None:
+        """The first write of an attempt: raises `StorageError` where it cannot be made, and then nothing was begun."""
+        assert record.status == "queued" and (self._record is None or record.attempt == self._record.attempt + 1)
+        self._make_reserve()
+        self.check_lock()
+        record = msgspec.structs.replace(record, beat_at=wall())
+        toml.write(self._folder.attempt_file(record.attempt), record)
+        self._record, self._written = record, self._watch.now()
+        self._is_dirty = self._is_owed = False
+
+    def transition(self, status: Status, **changes: Any) -> None:  # noqa: ANN401  (fields of Record)
+        """To another status, synced. One that design §4 does not know is a mistake of ours."""
+        assert status in TRANSITIONS.get(self.record.status, ()), f"{self.record.status} -> {status}"
+        self._record = msgspec.structs.replace(self.record, status=status, **changes)
+        self._write_synced()
+
+    def update(self, **changes: Any) -> None:  # noqa: ANN401
+        """What a beat will carry; written within a second."""
+        if any(getattr(self.record, key) != value for key, value in changes.items()):
+            self._record = msgspec.structs.replace(self.record, **changes)
+            self._is_dirty = True
+
+    def acknowledge(self, request_id: str, verb: str, outcome: str) -> None:
+        """A control request was consumed: said at once."""
+        self.update(acks=[*self.record.acks[1 - ACKS :], Acknowledgement(request_id[:64], verb[:32], wall(), outcome)])
+        self._written = -BEAT
+
+    def tick(self) -> None:
+        """Write what is due: an owed transition each second, a change each second, a beat every five."""
+        since = self._watch.now() - self._written
+        if self._is_owed and since >= PROGRESS:
+            self._write_synced()
+        elif since >= BEAT or (self._is_dirty and since >= PROGRESS):
+            self._write_beat()
+
+    def check_lock(self) -> None:
+        """Raises `SessionGoneError` where the lock's path is no longer the file that this keeper locked."""
+        if not self._lock.still_at(self._folder.lock_file):
+            raise SessionGoneError("the session's folder was removed while it ran")
+
+    def today(self) -> datetime:
+        return self._watch.today()
+
+    def _write_synced(self) -> None:
+        self.check_lock()
+        self._record = msgspec.structs.replace(self.record, beat_at=wall())
+        path = self._folder.attempt_file(self.record.attempt)
+        was_owed, self._is_owed, self._written = self._is_owed, True, self._watch.now()
+        for is_last in (False, True):
+            try:
+                toml.write(path, self.record)
+            except StorageError as error:
+                if is_last and not was_owed:
+                    self._log.line(f"the record cannot be written and is tried again each second: {error}")
+                elif not is_last:
+                    self._give_up_reserve()
+            else:
+                self._is_dirty = self._is_owed = False
+                return
+
+    def _write_beat(self) -> None:
+        self.check_lock()
+        self._record = msgspec.structs.replace(self.record, beat_at=wall())
+        self._written = self._watch.now()
+        with suppress(StorageError):  # the next beat is due in a second; a transition is never written this way
+            toml.write_beat(self._folder.attempt_file(self.record.attempt), self.record)
+            self._is_dirty = False
+
+    def _make_reserve(self) -> None:
+        path = self._folder.reserve_file
+        with suppress(OSError):
+            if path.exists() and path.stat().st_size >= RESERVE:
+                return
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.write(fd, os.urandom(RESERVE))  # real bytes: a hole, or what compresses, reserves nothing
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _give_up_reserve(self) -> None:
+        with suppress(OSError):
+            self._folder.reserve_file.unlink()

@@ -1,0 +1,102 @@
+"""The session's log, as the keeper writes it: its own lines, the markers of design §4, and the cap on its size.
+
+The trainer writes into the same file through descriptors it inherited. Both append, so neither overwrites the other; nobody
+reads through a pipe, so nobody can block. A log that cannot be written never ends a training: the record is the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from fluxtui.persist.text import clean
+
+CAP = 64 * 2**20        # bytes of training.log; then it is copied to training.log.1 and begun anew
+_RULE = "=" * 80
+_CHUNK = 4 * 2**20
+_COPY_SECONDS = 0.2     # how long one tick may copy
+
+
+class Log:
+    """training.log, held open with O_APPEND for the keeper's life."""
+
+    def __init__(self, path: Path, cap: int = CAP) -> None:
+        self.path = path
+        self.cap = cap
+        self.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._copy: _Copy | None = None
+
+    def line(self, text: str) -> None:
+        """One line of the keeper's own. Foreign text in it is made inert."""
+        self._append(f"[keeper] {clean(text, 1000)}\n")
+
+    def marker(self, *lines: str) -> None:
+        """The lines between two rules of 80 `=`, written at once."""
+        body = "\n".join(clean(text, 1000) for text in lines)
+        self._append(f"{_RULE}\n{body}\n{_RULE}\n")
+
+    def last_line(self) -> str:
+        """The last line that is not blank and not the keeper's own, cleaned; looks at 8 KiB at most."""
+        with contextlib.suppress(OSError):
+            tail = os.pread(self.fd, 8192, max(0, os.fstat(self.fd).st_size - 8192))
+            lines = [text for text in tail.decode(errors="replace").splitlines() if text.strip()]
+            return next((clean(text, 500) for text in reversed(lines) if not text.startswith(("[keeper]", _RULE))), "")
+        return ""
+
+    def keep_short(self) -> None:
+        """Once a tick. Past the cap: copy to `.1`, at most 0.2 s a tick, then truncate; a flood never holds the keeper."""
+        with contextlib.suppress(OSError):
+            size = os.fstat(self.fd).st_size
+            if self._copy is None and size <= self.cap:
+                return
+            if self._copy is None:
+                self._copy = _Copy(self.fd, self.path, max(0, size - self.cap))
+            if self._copy.proceed(time.monotonic() + _COPY_SECONDS) or size > 4 * self.cap:
+                self._copy.finish()
+                os.ftruncate(self.fd, 0)
+                self._copy = None
+            return
+        if self._copy is not None:  # no room for a copy: the cap holds all the same
+            self._copy.give_up()
+            self._copy = None
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, 0)
+
+    def _append(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            size = os.fstat(self.fd).st_size
+            if size and os.pread(self.fd, 1, size - 1) != b"\n":
+                text = "\n" + text
+            os.write(self.fd, text.encode())
+
+
+class _Copy:
+    """A copy of the log's end under way to training.log.1."""
+
+    def __init__(self, source: int, path: Path, start: int) -> None:
+        self._source, self._at = source, start
+        self._final = path.with_name(path.name + ".1")
+        self._temporary = path.with_name(path.name + ".1.tmp")
+        self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def proceed(self, until: float) -> bool:
+        """Copy until the end of the log (True) or until the time is up (False)."""
+        while time.monotonic() < until:
+            data = os.pread(self._source, _CHUNK, self._at)
+            if not data:
+                return True
+            os.write(self._fd, data)
+            self._at += len(data)
+        return False
+
+    def finish(self) -> None:
+        os.close(self._fd)
+        os.replace(self._temporary, self._final)
+
+    def give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()

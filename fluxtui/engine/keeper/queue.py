@@ -1,0 +1,167 @@
+"""Who trains next on what: the locks of the devices, and the order of those who wait for them.
+
+The queue has no file. A waiting keeper holds its session's lock and has a record that says `queued`; it takes a device only
+when no live waiting keeper that could use the same one has a smaller (priority, queued_at, name). A GPU's lock is the
+machine's and lies in its runtime folder; the CPU's is the home's. A lease lives as long as the keeper wants it: through
+retries, until the trainer is gone and its memory is back.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from fluxtui.engine.keeper.gauges import Gauges, has_driver
+from fluxtui.persist import recipe, toml
+from fluxtui.persist.errors import FluxTUIError, UsageError
+from fluxtui.persist.home import Home, SessionFolder, runtime_folder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Record
+from fluxtui.persist.spec import HardwareSpec
+
+Key = tuple[int, datetime, str]
+
+
+@dataclass(slots=True)
+class Lease:
+    """The devices of one session, locked. No UUIDs: the CPU of its home."""
+
+    uuids: list[str]
+    _locks: list[Lock]
+
+    def release(self) -> None:
+        for lock in self._locks:
+            lock.release()
+        self._locks = []
+
+
+@dataclass(slots=True)
+class Turn:
+    """One look at the queue: a lease, or whom it waits for."""
+
+    lease: Lease | None = None
+    waiting_for: str = ""
+
+
+@dataclass(slots=True)
+class Queue:
+    """Waits on behalf of one session. `ask` is called about once a second and never blocks."""
+
+    home: Home
+    name: str
+    hardware: HardwareSpec
+    gauges: Gauges
+    _wishes: dict[str, HardwareSpec] = field(default_factory=dict)      # of other sessions, by name
+
+    def ask(self, own: Record) -> Turn:
+        """Try for the devices. Raises `UsageError` where a GPU was asked for that this machine does not have."""
+        wanted = self._wanted()
+        if wanted is None:
+            return Turn(waiting_for="the GPU driver to answer")
+        others = self._others()
+        ahead = [record for record in others if record.status == "queued" and not record.gpus and _key(record) < _key(own)]
+        rivals = [record for record in ahead if self._competes(record, wanted)]
+        if rivals:
+            first = min(rivals, key=_key)
+            return Turn(waiting_for=f"{_name(first)} (next in the queue)")
+        return self._take(wanted, others)
+
+    def _wanted(self) -> list[list[str]] | None:
+        """Alternatives, best first, each a list of UUIDs; `[[]]` is the CPU; None where the driver has not answered yet."""
+        gpus = self.hardware.gpus
+        if gpus == [] or (gpus == "auto" and not has_driver()):
+            return [[]]
+        self.gauges.start()
+        readings = self.gauges.latest()
+        if readings is None or (not readings.devices and gpus == "auto"):
+            return None
+        if gpus == "auto":
+            free_first = sorted(readings.devices, key=lambda one: one.memory_used - one.memory_total)
+            return [[one.uuid] for one in free_first]
+        by_name = {str(one.index): one.uuid for one in readings.devices} | {one.uuid: one.uuid for one in readings.devices}
+        missing = [str(one) for one in gpus if str(one) not in by_name]
+        if missing:
+            have = ", ".join(f"{one.index} ({one.uuid})" for one in readings.devices) or readings.why or "none"
+            raise UsageError(f"this machine has no GPU {', '.join(missing)}; it has: {have}; change it by --set hardware.gpus=...")
+        return [list(dict.fromkeys(by_name[str(one)] for one in gpus))]
+
+    def _others(self) -> list[Record]:
+        """Records of the other live keepers of this home that are not over. A session that cannot be read does not wait."""
+        found: list[Record] = []
+        for name in self.home.session_names():
+            if name == self.name:
+                continue
+            with suppress(FluxTUIError):
+                folder = self.home.session(name)
+                numbers = folder.attempt_numbers()
+                if not numbers or not Lock.held(folder.lock_file):
+                    continue
+                record = toml.read(folder.attempt_file(numbers[-1]), Record)
+                if record.status in ("queued", "starting", "running", "stopping"):
+                    found.append(record)
+                    self._remember(folder, record)
+        return found
+
+    def _remember(self, folder: SessionFolder, record: Record) -> None:
+        _NAMES[record.session_id] = folder.name
+        if folder.name not in self._wishes:
+            hardware = recipe.apply(recipe.load_spec(folder.spec_file), record.overrides).hardware
+            self._wishes[folder.name] = hardware
+
+    def _competes(self, record: Record, wanted: list[list[str]]) -> bool:
+        """Could it use a device that we could use?"""
+        hardware = self._wishes.get(_name(record))
+        if hardware is None:
+            return False
+        if wanted == [[]]:
+            return hardware.gpus == [] or (hardware.gpus == "auto" and not has_driver())
+        if hardware.gpus == "auto":
+            return True
+        readings = self.gauges.latest()
+        index_of = {one.uuid: str(one.index) for one in readings.devices} if readings else {}
+        ours = {uuid for one in wanted for uuid in one}
+        return any(str(gpu) in ours or str(gpu) in {index_of.get(uuid) for uuid in ours} for gpu in hardware.gpus)
+
+    def _take(self, wanted: list[list[str]], others: list[Record]) -> Turn:
+        busy = ""
+        for uuids in wanted:
+            locks: list[Lock] = []
+            for path, uuid in self._lock_paths(uuids):
+                lock = Lock.take(path)
+                if lock is None:
+                    busy = busy or _owner(uuid, others)
+                    break
+                locks.append(lock)
+            else:
+                return Turn(Lease(uuids, locks))
+            for lock in locks:
+                lock.release()
+        return Turn(waiting_for=busy)
+
+    def _lock_paths(self, uuids: list[str]) -> list[tuple[Path, str]]:
+        if not uuids:
+            return [(self.home.cpu_lock, "")]
+        return [(runtime_folder() / f"gpu-{uuid}", uuid) for uuid in sorted(uuids)]  # sorted: two who want both cannot cross
+
+
+_NAMES: dict[str, str] = {}     # session id -> folder name, of the records seen
+
+
+def _name(record: Record) -> str:
+    return _NAMES.get(record.session_id, record.session_id)
+
+
+def _key(record: Record) -> Key:
+    return (record.priority, record.queued_at, record.session_id)
+
+
+def _owner(uuid: str, others: list[Record]) -> str:
+    """Who holds a device, by the records of this home."""
+    what = f"GPU {uuid}" if uuid else "the CPU"
+    for record in others:
+        holds = uuid in record.gpus if uuid else not record.gpus
+        if holds and record.status != "queued":
+            return f"{_name(record)} ({what})"
+    return f"a session of another home ({what})" if uuid else what

@@ -1,0 +1,212 @@
+"""Processes that the keeper starts: the ranks of a trainer, and the prover. Pipes, environment, the job.
+
+Each is a session of its own, so that its process group can be ended as a whole, and each has the run id in its environment.
+The write end of the progress pipe never blocks, whoever writes; the job comes from a file in memory, so that a trainer
+that never reads it holds up nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from fluxtui.engine import wire
+from fluxtui.engine.keeper.kin import OWN_CHILD, Kin
+from fluxtui.persist import process
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.record import ProcessIdentity
+
+TRAINER = "FLUXTUI_TRAINER"  # for tests: a module to run instead of `fluxtui.engine train`
+PROVER = "FLUXTUI_PROVER"
+_RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+
+
+class CannotStartError(FluxTUIError):
+    """A process of the engine could not be started at all."""
+
+
+@dataclass(slots=True)
+class Rank:
+    """One process that was started. It is reaped last of all: until then its pid, and its group's, are nobody else's."""
+
+    rank: int
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    identity: ProcessIdentity
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+@dataclass(slots=True)
+class Group:
+    """The ranks of one trainer, or the one process of a prover."""
+
+    what: str                                   # "trainer", "prover"
+    run_id: str
+    ranks: list[Rank]
+    progress_fd: int                            # read end
+    request_fd: int = -1                        # write end
+    answer_fd: int = -1                         # the prover's standard output
+    kin: Kin = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kin = Kin(self.run_id, {rank.pid for rank in self.ranks})
+
+    def request(self, line: wire.RequestLine) -> bool:
+        """Send a request down to rank 0; False where it does not read, or is gone."""
+        if self.request_fd < 0:
+            return False
+        try:
+            os.write(self.request_fd, wire.encode(line))
+        except OSError:
+            return False
+        return True
+
+    def signal_ranks(self, number: int) -> None:
+        """To each rank that was not reaped: its pid cannot be anyone else's."""
+        for rank in self.ranks:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(rank.pidfd, number)
+
+    def kill_groups(self) -> None:
+        """SIGKILL to the process groups of the ranks. Their leaders are not reaped yet, so the groups are theirs."""
+        for rank in self.ranks:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(rank.pid, signal.SIGKILL)
+
+    def release(self) -> None:
+        """Reap the ranks and close what was opened for them. Only after all of them have ended."""
+        for rank in self.ranks:
+            rank.process.wait()
+            os.close(rank.pidfd)
+        for fd in (self.progress_fd, self.request_fd, self.answer_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def spawn_trainer(job: wire.TrainJob, ranks: int, log_fd: int) -> Group:
+    """Start every rank of a trainer; raises `CannotStartError`, with none left behind."""
+    module = os.environ.get(TRAINER)
+    command = [sys.executable, "-m", module] if module else [sys.executable, "-m", "fluxtui.engine", "train"]
+    progress, progress_end = _progress_pipe()
+    request_end, request = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(request, False)
+    environment = _environment(job.run_id, job.devices, job.threads) | _rendezvous(ranks)
+    started: list[Rank] = []
+    try:
+        for number in range(ranks):
+            own = {"RANK": str(number), wire.PROGRESS_FD: str(progress_end)}
+            own |= {"LOCAL_RANK": str(number)} if ranks > 1 else {}
+            own |= {wire.REQUEST_FD: str(request_end)} if number == 0 else {}
+            keep = (progress_end, request_end) if number == 0 else (progress_end,)
+            started.append(_start(number, command, environment | own, keep, msgspec.json.encode(job), log_fd, log_fd))
+    except OSError as error:
+        _undo(started)
+        os.close(progress)
+        os.close(request)
+        raise CannotStartError(_why_not(error)) from error
+    finally:
+        os.close(progress_end)
+        os.close(request_end)
+    return Group("trainer", job.run_id, started, progress, request)
+
+
+def spawn_prover(arguments: Sequence[str], run_id: str, devices: Sequence[str], threads: int, log_fd: int) -> Group:
+    """Start the process that proves the product; its answer is read from `answer_fd` once it has ended."""
+    module = os.environ.get(PROVER)
+    command = [sys.executable, "-m", module] if module else [sys.executable, "-m", "fluxtui.engine", "prove"]
+    progress, progress_end = _progress_pipe()
+    answer = os.memfd_create("proof", os.MFD_CLOEXEC)
+    environment = _environment(run_id, devices, threads) | {wire.PROGRESS_FD: str(progress_end)}
+    try:
+        rank = _start(0, [*command, *arguments], environment, (progress_end,), b"", answer, log_fd)
+    except OSError as error:
+        os.close(progress)
+        os.close(answer)
+        raise CannotStartError(_why_not(error)) from error
+    finally:
+        os.close(progress_end)
+    return Group("prover", run_id, [rank], progress, answer_fd=answer)
+
+
+def _start(
+    number: int, command: Sequence[str], environment: Mapping[str, str], keep: Sequence[int], job: bytes, out_fd: int, err_fd: int
+) -> Rank:
+    given = os.memfd_create("job", os.MFD_CLOEXEC)
+    try:
+        os.write(given, job)
+        os.lseek(given, 0, os.SEEK_SET)
+        started = subprocess.Popen(
+            command, stdin=given, stdout=out_fd, stderr=err_fd, pass_fds=keep, env=dict(environment), cwd="/", start_new_session=True
+        )
+    finally:
+        os.close(given)
+    try:
+        pidfd = os.pidfd_open(started.pid)
+        identity = process.identify(started.pid)
+    except OSError:
+        started.kill()
+        started.wait()
+        raise
+    if identity is None:  # it is our child and not reaped: /proc itself is at fault
+        started.kill()
+        started.wait()
+        os.close(pidfd)
+        raise OSError(errno.ENOENT, "/proc cannot be read")
+    return Rank(number, started, pidfd, identity)
+
+
+def _progress_pipe() -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    with suppress(OSError):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 2**20)
+    return read, write
+
+
+def _environment(run_id: str, devices: Sequence[str], threads: int) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in (*_RENDEZVOUS, OWN_CHILD)}
+    return kept | {
+        wire.KEEPER_PID: str(os.getpid()),
+        wire.RUN_ID: run_id,
+        "CUDA_VISIBLE_DEVICES": ",".join(devices),      # empty: a session of the CPU never touches a GPU
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONFAULTHANDLER": "1",                      # a crash before the trainer's first act leaves a stack too
+    }
+
+
+def _rendezvous(ranks: int) -> dict[str, str]:
+    """What torch.distributed reads. One rank gets none of it, so that nothing listens on a port for it."""
+    if ranks == 1:
+        return {"WORLD_SIZE": "1"}
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _undo(started: Sequence[Rank]) -> None:
+    for rank in started:
+        rank.process.kill()
+        rank.process.wait()
+        os.close(rank.pidfd)
+
+
+def _why_not(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "no file descriptors are left to start the trainer with: raise `ulimit -n`"
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        return "no process can be started: the limit on processes (`ulimit -u`, a container's pids limit) or the memory is used up"
+    return f"the trainer cannot be started: {error.strerror or error}"
