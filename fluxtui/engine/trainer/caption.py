@@ -1,0 +1,38 @@
+"""Captions: from the bytes of a file to the texts that an image is trained with. No torch, no PIL."""
+
+from __future__ import annotations
+
+import re
+
+from fluxtui.engine.trainer.refusal import DataError
+
+CAPTION_LIMIT = 64 * 1024       # bytes; T5 takes 512 tokens, some 2,500 characters
+PLACEHOLDER = "[trigger]"
+_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+
+
+def caption_text(data: bytes, name: str) -> str:
+    """The text of a caption file, white space collapsed, a byte order mark dropped (DataError, naming the file)."""
+    if len(data) > CAPTION_LIMIT:
+        raise DataError(f"{name} is longer than {CAPTION_LIMIT >> 10} KiB: is it a caption? Shorten or remove it")
+    if b"\0" in data:
+        raise DataError(f"{name} holds NUL bytes, so it is no UTF-8 text; save it again as UTF-8")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 at byte {error.start}; save it again as UTF-8") from error
+    return " ".join(text.removeprefix(_BOM).split())
+
+
+def with_trigger(text: str, trigger: str) -> str:
+    """`[trigger]` replaced; the trigger put before a text that lacks it ("ring, a gold band"). See `has_trigger`."""
+    if PLACEHOLDER in text:
+        text = " ".join(text.replace(PLACEHOLDER, trigger).split())
+    if not trigger or has_trigger(text, trigger):
+        return text
+    return f"{trigger}, {text}" if text else trigger
+
+
+def has_trigger(text: str, trigger: str) -> bool:
+    """True where the trigger stands in the text as a word of its own, whatever its case."""
+    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE) is not None

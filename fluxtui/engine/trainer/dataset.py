@@ -1,0 +1,190 @@
+"""The data set as the loop sees it: items with their captions and places, and the global batches of an epoch. No torch.
+
+An image is used `repeats` times an epoch at each listed resolution that it is large enough for. A global batch
+(batch_size x gradient_accumulation x ranks slots) is formed inside one bucket and then split, so that neither the split
+nor the number of ranks changes which samples an optimizer step sees. Everything here is a function of the files, the
+spec and the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from fluxtui.engine.trainer import draws, fingerprint
+from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
+from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_text, with_trigger
+from fluxtui.engine.trainer.fingerprint import Fingerprint
+from fluxtui.engine.trainer.image import read_regular
+from fluxtui.engine.trainer.refusal import DataError
+from fluxtui.persist import dataset_folder
+from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.text import clean
+
+_LONGEST_CAPTION = 1 << 20      # bytes read of a caption file before it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image of the data set with all that is trained with it."""
+
+    name: str                       # relative to the folder, made safe to print
+    image: Path
+    image_sha256: str
+    width: int                      # pixels, upright
+    height: int
+    captions: tuple[str, ...]       # at least one; a sample takes one of them
+    places: tuple[Place, ...]       # one for each resolution it is used at, smallest first
+
+    @property
+    def caption(self) -> str:
+        """The caption that validation uses."""
+        return self.captions[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One sample of a global batch: what is loaded, and the number that its random draws are keyed by."""
+
+    index: int                      # in the global batch; with the step, the key of every draw
+    item: Item
+    place: Place
+    caption: str                    # as chosen for this sample; "" where it was dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The samples of one optimizer step, all of one bucket."""
+
+    step: int                       # optimizer steps done before it, over all attempts
+    bucket: Bucket
+    slots: tuple[Slot, ...]
+
+    def micro_batches(self, batch_size: int, ranks: int = 1, rank: int = 0) -> tuple[tuple[Slot, ...], ...]:
+        """This rank's share, one tuple a micro-step.
+
+        Every rank gets as many micro-steps; the last ones of a partial batch may be shorter, and empty for some ranks.
+        """
+        share = batch_size * ranks
+        parts = (self.slots[start : start + share] for start in range(0, len(self.slots), share))
+        return tuple(part[rank::ranks] for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What is trained on, what is held out, and the facts of the files."""
+
+    folder: Path
+    spec: DatasetSpec
+    items: tuple[Item, ...]                 # trained on, in the order of their names
+    held_out: tuple[Item, ...]              # only validated on
+    fingerprint: Fingerprint = field(repr=False)
+
+    def uses(self) -> Iterator[tuple[Item, Place]]:
+        """Every use of an image in an epoch, in a fixed order."""
+        for item in self.items:
+            for _ in range(self.spec.repeats):
+                for place in item.places:
+                    yield item, place
+
+    def validation_slots(self) -> tuple[Slot, ...]:
+        """Each held-out image once, at the largest resolution it is used at."""
+        return tuple(Slot(index, item, item.places[-1], item.caption) for index, item in enumerate(self.held_out))
+
+
+def read_dataset(
+    spec: DatasetSpec,
+    *,
+    hold_out: int = 0,
+    known: Fingerprint | None = None,
+    progress: fingerprint.Progress = lambda done, total: None,
+) -> Dataset:
+    """Reads, hashes and decodes what is not already in `known`, and pairs images with captions.
+
+    `hold_out` images are kept from training. Raises DataError, naming the file, or the errors of `dataset_folder`.
+    """
+    folder = dataset_folder.resolve(spec.path)
+    pairs = dataset_folder.check_cheaply(folder, spec.caption_extension, spec.trigger)
+    captions = [pair.caption for pair in pairs.items if pair.caption is not None]
+    found = fingerprint.take(folder, [pair.image for pair in pairs.items], captions, known, progress)
+    facts = {fact.path: fact for fact in found.files}
+    items = tuple(_item(folder, pair, facts[pair.image.relative_to(folder).as_posix()], spec) for pair in pairs.items)
+    trained, held_out = _split(items, hold_out)
+    return Dataset(folder, spec, trained, held_out, found)
+
+
+def steps_per_epoch(dataset: Dataset, train: TrainSpec, ranks: int = 1) -> int:
+    """Optimizer steps of an epoch: each bucket's uses by the size of the global batch, rounded up."""
+    size = train.batch_size * train.gradient_accumulation * ranks
+    return sum(-(-len(uses) // size) for uses in _by_bucket(dataset).values())
+
+
+def plan_epoch(
+    dataset: Dataset, train: TrainSpec, epoch: int, ranks: int = 1, first_step: int | None = None
+) -> tuple[Batch, ...]:
+    """The global batches of an epoch (counted from 0) in order, a function of the seed and the epoch.
+
+    `first_step` is the number of optimizer steps done before it; by default every epoch before had as many as this one.
+    """
+    size = train.batch_size * train.gradient_accumulation * ranks
+    parts: list[tuple[Bucket, Sequence[tuple[Item, Place]]]] = []
+    for bucket, uses in _by_bucket(dataset).items():
+        order = draws.permutation(train.seed, "epoch_order", epoch, len(uses), extra=str(bucket))
+        parts += [(bucket, [uses[place] for place in order[start : start + size]]) for start in range(0, len(uses), size)]
+    first = len(parts) * epoch if first_step is None else first_step
+    order = draws.permutation(train.seed, "batch_order", epoch, len(parts))
+    return tuple(_batch(first + number, *parts[place], train.seed, dataset.spec) for number, place in enumerate(order))
+
+
+def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: int, spec: DatasetSpec) -> Batch:
+    slots = (Slot(index, item, place, _caption(item, seed, step, index, spec)) for index, (item, place) in enumerate(uses))
+    return Batch(step, bucket, tuple(slots))
+
+
+def _caption(item: Item, seed: int, step: int, slot: int, spec: DatasetSpec) -> str:
+    if spec.caption_dropout and draws.happens(seed, "caption_dropout", step, slot, spec.caption_dropout):
+        return ""
+    if len(item.captions) == 1:
+        return item.captions[0]
+    return item.captions[draws.choice(seed, "caption", step, slot, len(item.captions))]
+
+
+def _by_bucket(dataset: Dataset) -> dict[Bucket, list[tuple[Item, Place]]]:
+    grouped: dict[Bucket, list[tuple[Item, Place]]] = {}
+    for item, place in dataset.uses():
+        grouped.setdefault(place.bucket, []).append((item, place))
+    return dict(sorted(grouped.items(), key=lambda entry: entry[0]))
+
+
+def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, spec: DatasetSpec) -> Item:
+    name = clean(fact.path, 300)
+    try:
+        found = places(fact.width, fact.height, spec.resolution, spec.bucket_step)
+    except TooSmallError as error:
+        raise DataError(f"{name} is too small: {error}; replace or remove it") from None
+    return Item(name, pair.image, fact.sha256, fact.width, fact.height, _captions(folder, pair.caption, spec), found)
+
+
+def _captions(folder: Path, path: Path | None, spec: DatasetSpec) -> tuple[str, ...]:
+    if path is None:
+        return (with_trigger("", spec.trigger),)
+    name = clean(path.relative_to(folder).as_posix(), 300)
+    text = caption_text(read_regular(path, _LONGEST_CAPTION), name)
+    if PLACEHOLDER in text and not spec.trigger:
+        raise DataError(f"{name} says {PLACEHOLDER}, but there is no trigger word; set dataset.trigger")
+    if not text and not spec.trigger:
+        raise DataError(f"{name} is blank and there is no trigger word; write a caption, or set dataset.trigger")
+    return (with_trigger(text, spec.trigger),)
+
+
+def _split(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Which images are held out: those whose content hashes lowest, so that every seed holds out the same."""
+    if hold_out >= len(items):
+        raise DataError(
+            f"validate.images = {hold_out} would hold out all {len(items)} images; hold out fewer, or add images"
+        )
+    by_hash = sorted(items, key=lambda item: (blake2b(f"held out {item.image_sha256}".encode()).digest(), item.name))
+    held_out = set(by_hash[:hold_out])
+    return tuple(item for item in items if item not in held_out), tuple(item for item in items if item in held_out)

@@ -1,0 +1,222 @@
+"""Pictures as the trainer sees them: upright, RGB, 8 bits, and nothing that is not what it says. PIL, no torch.
+
+Turned as EXIF (or XMP) says. An embedded colour profile is converted to sRGB. Transparent parts are laid on white. 16-bit
+grey is divided by 257. CMYK without a profile is converted naively. Animations, pictures of 32-bit or floating-point
+samples and bombs are refused: to take the first frame, or to guess a range, would be to train on another picture.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from fluxtui.engine.trainer.refusal import DataError
+
+# Only these parsers are ever reached: PIL knows others that run programs or parse what no camera writes.
+FORMATS = tuple(
+    str(reader.format)
+    for reader in (
+        JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile, BmpImagePlugin.BmpImageFile,
+        TiffImagePlugin.TiffImageFile, GifImagePlugin.GifImageFile,
+    )
+)
+PIXEL_LIMIT = 89_478_485        # PIL's own warning level, here an error: above it lie bombs, not photographs
+FILE_LIMIT = 1 << 30            # bytes
+_ORIENTATION = 0x0112
+_STILL_WITH_SEVERAL = ("MPO",)  # a camera's JPEG with previews behind the picture is one picture
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError, KeyError, MemoryError, OverflowError
+)
+# PIL's parsers raise all of these on damaged files; each is turned into one sentence that names the file
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)   # `PIXEL_LIMIT` makes it an error
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture's header says; width and height, in pixels, are those of the upright picture."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    frames: int
+    orientation: int        # EXIF, 1 … 8; 1 is upright
+    has_alpha: bool
+    has_profile: bool
+
+
+def read_regular(path: Path, limit: int = FILE_LIMIT) -> bytes:
+    """All bytes of a regular file. A pipe or device put in its place is refused without waiting for it (DataError)."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{path.name} is larger than {limit >> 20} MiB; remove it or make it smaller")
+    return data
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a regular file for reading; never blocks on what is none (DataError)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {(error.strerror or 'unknown error').lower()}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path.name} is not a regular file; replace it by the picture or caption itself")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_header(path: Path) -> Header:
+    """The header of the picture at `path`, without decoding it (DataError where there is none)."""
+    with open_regular(path) as file:
+        return header_of(file, path.name)
+
+
+def header_of(file: IO[bytes], name: str) -> Header:
+    """The header of a picture in an open file; `name` is for the error."""
+    with _opened(file, name) as image:
+        orientation = _orientation(image, file, name)
+        width, height = image.size[::-1] if orientation >= 5 else image.size
+        return Header(
+            width=width,
+            height=height,
+            format=image.format or "",
+            mode=image.mode,
+            frames=_frames(image),
+            orientation=orientation,
+            has_alpha=_has_alpha(image),
+            has_profile=bool(image.info.get("icc_profile")),
+        )
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """The upright RGB picture of 8 bits in `data` (DataError, naming it, where that cannot be had)."""
+    if not data:
+        raise DataError(f"{name} is empty (zero bytes); replace or remove it")
+    with _opened(io.BytesIO(data), name) as image:
+        if _frames(image) > 1:
+            raise DataError(f"{name} has {_frames(image)} frames; save the one to train on as a picture of its own")
+        try:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image), name)
+        except _DECODE_ERRORS as error:
+            raise DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it") from error
+
+
+def _opened(file: IO[bytes], name: str) -> Image.Image:
+    """An image whose header is read and whose size is within the limit."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} has too many pixels (limit {PIXEL_LIMIT:,}): make it smaller") from error
+    except UnidentifiedImageError as error:
+        empty = file.seek(0, os.SEEK_END) == 0
+        what = "is empty (zero bytes)" if empty else "is not an image that can be read"
+        raise DataError(f"{name} {what}; replace or remove it") from error
+    except _DECODE_ERRORS as error:
+        raise DataError(f"{name} is damaged: {_words(error)}; replace or remove it") from error
+    if image.width * image.height > PIXEL_LIMIT:
+        raise DataError(f"{name} has {image.width} x {image.height} pixels (limit {PIXEL_LIMIT:,}): make it smaller")
+    return image
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """8-bit RGB in sRGB; see the head of this module for each kind."""
+    if image.mode in ("I", "F"):
+        raise DataError(f"{name} has 32-bit samples of unknown range; save it as 8-bit RGB")
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image)
+    profile = image.info.get("icc_profile")
+    if _has_alpha(image):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode not in ("RGB", "CMYK", "LAB") or not profile:
+        image = image.convert("RGB")
+    if profile:
+        image = _to_srgb(image, profile)
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    import numpy  # for this rare kind only: numpy takes longer to import than a picture to decode
+
+    grey = (numpy.asarray(image).astype(numpy.uint32) + 128) // 257
+    return Image.fromarray(grey.astype(numpy.uint8)).convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Converted by its profile; a profile that is broken or of another colour space is left out, as viewers do."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return converted if converted is not None else image
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in the file; damage found while they are counted is for `decode` to say."""
+    if image.format in _STILL_WITH_SEVERAL:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DECODE_ERRORS:
+        return 1
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _orientation(image: Image.Image, file: IO[bytes], name: str) -> int:
+    """EXIF orientation, 1 where there is none. PIL decodes a whole PNG to look for EXIF: only where one is there."""
+    if image.format == "PNG" and "exif" not in image.info and not _png_holds_metadata(file):
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except _DECODE_ERRORS as error:
+        raise DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it") from error
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _png_holds_metadata(file: IO[bytes]) -> bool:
+    """True where a PNG has an EXIF chunk or a text chunk, which may hold XMP; walks the chunks' heads only."""
+    where = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+                return True
+            if kind == b"IEND":
+                return False
+            file.seek(length + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(where)
+
+
+def _words(error: BaseException) -> str:
+    """The parser's own words, or the kind of the error where it has none."""
+    return " ".join(str(error).split())[:120] or type(error).__name__

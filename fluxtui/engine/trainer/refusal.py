@@ -1,0 +1,49 @@
+"""Why a trainer will not go on: the sentence for the user, the change that helps, and the exit code. No torch."""
+
+from __future__ import annotations
+
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist.errors import FluxTUIError
+
+
+class Refusal(FluxTUIError):
+    """Ends the trainer with `exit`; `str(refusal)` is the reason, `remedy` the one change or command that follows."""
+
+    exit = TrainerExit.CONFIGURATION
+    usual_remedy = ""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy or self.usual_remedy
+
+
+class DataError(Refusal):
+    """An image, a caption or a cache file cannot be used."""
+
+    exit = TrainerExit.DATA
+    usual_remedy = "mend the data set, then resume"
+
+
+class ChangedDataError(Refusal):
+    """The data set is not the one that this session began with."""
+
+
+class NoRoomError(Refusal):
+    """The disk has not enough room for what the run will write."""
+
+    exit = TrainerExit.STORAGE
+    usual_remedy = "make room, or point FLUXTUI_HOME at a larger disk, then resume"
+
+
+class DataWorkerError(Refusal):
+    """A data worker died or hung."""
+
+    exit = TrainerExit.DATA_WORKER
+    usual_remedy = "resume; where it happens again, with --set hardware.workers=0"
+
+
+class HungReadError(Refusal):
+    """A file does not answer: a dead network mount, a dying disk."""
+
+    exit = TrainerExit.HUNG
+    usual_remedy = "look at the disk or mount that holds the file, then resume"
