@@ -115,3 +115,17 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     output: str = ""                    # path of the product, once proven
     proof: Proof | None = None
     acks: list[Acknowledgement] = field(default_factory=list)
+
+
+class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a trainer claims when it leaves with code 0: `result.toml`. Nothing is believed before it is proven."""
+
+    nonce: str                          # of the attempt that trained
+    attempt: int
+    session_id: str
+    recipe_sha256: str
+    step: int                           # optimizer steps done; must be the plan's last
+    file: str                           # name of the product in the session's folder
+    size: int                           # bytes
+    sha256: str
+    tensors_sha256: str
