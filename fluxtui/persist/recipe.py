@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomli
+import rtoml
 
 from fluxtui.persist import keys, toml
 from fluxtui.persist.errors import UsageError
@@ -50,8 +50,8 @@ def _fitting(dotted: str, value: object) -> object:
 def _parse_value(dotted: str, text: str) -> object:
     """A value as typed behind `=`."""
     try:
-        document = tomli.loads(f"value = {text}")
-    except (tomli.TOMLDecodeError, ValueError, RecursionError):
+        document = rtoml.loads(f"value = {text}")
+    except ValueError:
         return text
     value = document["value"] if set(document) == {"value"} else text
     return text if keys.is_text(dotted) and not isinstance(value, str) else value

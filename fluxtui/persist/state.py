@@ -1,0 +1,185 @@
+"""What a session is shown as: one pure function of its newest record and of what the machine says right now.
+
+The record alone never suffices: a keeper that died wrote no farewell. So an active record is believed only while its
+lock is held, and a completed one only while the file it proved is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from fluxtui.persist.record import ACTIVE, Record
+
+State = Literal[
+    "new", "queued", "starting", "running", "stopping", "completed", "failed", "stopped",
+    "lost", "stalled", "suspended", "storage", "silent", "changed", "elsewhere", "unreadable",
+]  # fmt: skip
+
+Output = Literal["", "ok", "missing", "different"]
+
+SILENT_SECONDS = 20.0       # a beat older than this is not one of the last three
+STORAGE_SECONDS = 10.0      # in process state D for longer than this: the disk does not answer
+ELSEWHERE_SECONDS = 60.0    # a beat of another host is fresh for so long; two hosts' clocks may differ
+RESUMABLE: frozenset[str] = frozenset({"stopped", "failed", "lost"})
+
+# Glyph, word, colour of each state. Green is for what is proven, and for the one emoji that users know as "goes on".
+_LOOKS: dict[str, tuple[str, str, str]] = {
+    "new": ("⚪", "new", "default"),
+    "queued": ("🟡", "queued", "yellow"),
+    "starting": ("🟡", "starting", "yellow"),
+    "running": ("🟢", "running", "cyan"),
+    "stopping": ("🟡", "stopping", "yellow"),
+    "completed": ("✅", "completed", "green"),
+    "failed": ("❌", "failed", "red"),
+    "stopped": ("🔵", "stopped", "blue"),
+    "lost": ("🔵", "lost", "blue"),
+    "stalled": ("🟡", "stalled", "yellow"),
+    "suspended": ("🟡", "suspended", "yellow"),
+    "storage": ("🟡", "storage", "yellow"),
+    "silent": ("🟡", "silent", "yellow"),
+    "changed": ("🟡", "changed", "yellow"),
+    "elsewhere": ("🟡", "elsewhere", "yellow"),
+    "unreadable": ("🟡", "unreadable", "yellow"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known beside the record, looked up at the moment of asking."""
+
+    name: str                                   # of the session, for the commands in remedies
+    now: datetime                               # wall clock, with its zone
+    host: str
+    boot_id: str
+    lock_held: bool
+    keeper_state: str | None = None             # R S D T t; None: not to be seen (gone, or of another pid namespace)
+    trainer_states: tuple[str, ...] = ()        # of the ranks that are alive
+    storage_seconds: float = 0.0                # how long keeper or a rank has been in state D
+    output: Output = ""                         # of a completed session: the product against its proof
+    unreadable: str = ""                        # why the newest record or the spec cannot be read: one sentence
+    is_spec_readable: bool = True               # a record that cannot be read stops no resume; a spec does
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A session in one line."""
+
+    state: State
+    reason: str = ""     # one sentence or phrase: why it is so, what it waits for
+    remedy: str = ""     # the one command, or change, that follows; empty where nothing is to be done
+
+    @property
+    def glyph(self) -> str:
+        return _LOOKS[self.state][0]
+
+    @property
+    def word(self) -> str:
+        return _LOOKS[self.state][1]
+
+    @property
+    def colour(self) -> str:
+        """An ANSI colour's name; "default" for none."""
+        return _LOOKS[self.state][2]
+
+
+def derive(record: Record | None, facts: Facts) -> Shown:
+    """The state shown, its reason and its remedy. Pure: the same record and facts give the same answer."""
+    if facts.unreadable:
+        return _unreadable(facts)
+    if record is None:
+        if facts.lock_held:
+            return Shown("starting", "its keeper has just begun")
+        return Shown("new", "not started yet", f"fluxtui start {facts.name}")
+    if record.status not in ACTIVE:
+        return _terminal(record, facts)
+    if _is_elsewhere(record, facts):
+        return Shown("elsewhere", f"running on {record.host}", f"on {record.host}: fluxtui show {facts.name}")
+    if not facts.lock_held:
+        return _lost(record, facts)
+    return _alive(record, facts)
+
+
+def _unreadable(facts: Facts) -> Shown:
+    if facts.lock_held:
+        return Shown("unreadable", f"{facts.unreadable} A keeper is at work on it all the same.", f"fluxtui kill {facts.name}")
+    remedy = f"fluxtui resume {facts.name}" if facts.is_spec_readable else f"mend session.toml, or fluxtui rm {facts.name}"
+    return Shown("unreadable", facts.unreadable, remedy)
+
+
+def _terminal(record: Record, facts: Facts) -> Shown:
+    if record.status == "completed":
+        if facts.output == "missing":
+            why = "completed, but the file is gone; its checkpoints may still be there"
+            return Shown("changed", why, f"fluxtui export {facts.name} --format diffusers -o FILE")
+        if facts.output == "different":
+            why = "completed, but the file is not the one that was proven"
+            return Shown("changed", why, f"fluxtui verify {facts.name}")
+        return Shown("completed", record.reason)
+    state: State = "failed" if record.status == "failed" else "stopped"
+    return Shown(state, record.reason or f"{state} for no reason given", record.remedy or f"fluxtui resume {facts.name}")
+
+
+def _is_elsewhere(record: Record, facts: Facts) -> bool:
+    """Of another machine, with a fresh beat. Another name with the same boot is this machine, in another container."""
+    if record.boot_id == facts.boot_id or record.host == facts.host:
+        return False
+    age = _beat_age(record, facts)
+    return age is not None and abs(age) <= ELSEWHERE_SECONDS
+
+
+def _lost(record: Record, facts: Facts) -> Shown:
+    if record.boot_id == facts.boot_id:
+        why = "keeper died"
+    elif record.host == facts.host:
+        why = "machine rebooted"
+    else:
+        why = f"no sign of life from {record.host}"
+    if record.phase == "prove":
+        after = "while the product was being proven; a resume proves it and trains nothing"
+    elif record.status == "queued":
+        after = "while it waited"
+    else:
+        after = f"at step {record.step}" + (f"; the last checkpoint is {record.checkpoint}" if record.checkpoint else "")
+    return Shown("lost", f"{why} {after}", f"fluxtui resume {facts.name}")
+
+
+def _alive(record: Record, facts: Facts) -> Shown:
+    doubt = _doubt(record, facts)
+    if doubt is not None:
+        return doubt
+    if record.status == "queued":
+        return Shown("queued", record.reason or (f"waiting for {record.waiting_for}" if record.waiting_for else "about to start"))
+    if record.status == "starting":
+        return Shown("starting", record.reason)
+    if record.status == "stopping":
+        return Shown("stopping", record.reason or "a stop was asked for; it writes a checkpoint first")
+    return Shown("running", record.reason or record.gpu_hint)
+
+
+def _doubt(record: Record, facts: Facts) -> Shown | None:
+    """What makes an active session less than well, worst first; None where nothing does."""
+    if facts.keeper_state in ("T", "t"):
+        pid = record.keeper.pid if record.keeper else 0
+        return Shown("suspended", "its keeper is stopped, so nothing watches it", f"kill -CONT {pid}")
+    if facts.storage_seconds > STORAGE_SECONDS:
+        why = f"waiting for a disk that does not answer, {facts.storage_seconds:.0f} s now"
+        return Shown("storage", why, "look at `dmesg`; it goes on by itself once the disk answers")
+    if any(letter in ("T", "t") for letter in facts.trainer_states):
+        pid = record.ranks[0].pid if record.ranks else 0
+        return Shown("suspended", "its trainer is stopped; the guard ends it when its time is over", f"kill -CONT {pid}")
+    age = _beat_age(record, facts)
+    if age is not None and age > SILENT_SECONDS:
+        return Shown("silent", f"its keeper has written nothing for {age:.0f} s", f"fluxtui logs {facts.name}")
+    if record.amber:
+        return Shown("stalled", record.amber, f"fluxtui logs {facts.name}")
+    return None
+
+
+def _beat_age(record: Record, facts: Facts) -> float | None:
+    """Seconds since the last beat by the wall clock; negative after the clock was set back. None before the first."""
+    beat = record.beat_at
+    if beat is None:
+        return None
+    return (facts.now - (beat if beat.tzinfo else beat.astimezone())).total_seconds()
