@@ -53,6 +53,7 @@ class TrainJob(Struct, frozen=True, kw_only=True):
     resume: str = "auto"             # "auto": newest verified checkpoint, "": none, or a checkpoint's name
     start_from: str = ""             # path of another session's checkpoint to begin with
     accept_changes: bool = False
+    model_commit: str = ""           # what the hub id resolved to in an earlier attempt
     devices: list[str] = field(default_factory=list)   # GPU UUIDs; empty: the CPU
 
 

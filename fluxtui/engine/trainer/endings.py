@@ -1,31 +1,31 @@
-"""How a trainer ends: which exit code an error means, and the sentence and remedy that go with it."""
+"""How a trainer ends: which exit code an error means, and the sentence and remedy that go with it. No torch."""
 
 from __future__ import annotations
 
 import errno
 import sys
 from dataclasses import dataclass
+from typing import Any
 
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import FluxTUIError, StorageError
 
 CRASHED = 1     # any other error: the keeper tries again, within its limit
 
-
-class NonFiniteError(FluxTUIError):
-    """A loss, gradient or weight is NaN or infinite."""
-
-
-class DataError(FluxTUIError):
-    """An image or caption cannot be used."""
-
-
-class DataWorkerError(FluxTUIError):
-    """A data worker died, or hangs."""
+_STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+_ROOM = "make room or mend the disk, then resume"
+_LOOK = "see the log; resume goes on from the last checkpoint"
+_GPU = "resume once `nvidia-smi` lists the GPU again"
+_LESS_MEMORY = (
+    "set train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller dataset.resolution"
+)
 
 
-class GPULostError(FluxTUIError):
-    """The GPU no longer answers."""
+class NonFiniteError(Refusal):
+    """A loss, gradient or weight is NaN or infinite. Nothing of that step is committed."""
+
+    exit = TrainerExit.NON_FINITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,55 +37,42 @@ class Ending:
     remedy: str     # the one change or command that follows; "" where none is known
 
 
-_STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
-
-
 def ending_of(error: BaseException) -> Ending:
-    """The ending that an error means. Works without torch; where torch is loaded, its errors are known too."""
+    """The ending that an error means. Where torch is loaded, its errors are known too."""
     match error:
-        case NonFiniteError():
-            return Ending(TrainerExit.NON_FINITE, str(error), "lower train.learning_rate, then resume from the last checkpoint")
-        case DataError():
-            return Ending(TrainerExit.DATA, str(error), "mend the data set, then resume")
-        case DataWorkerError():
-            return Ending(TrainerExit.DATA_WORKER, str(error), "resume with --set hardware.workers=0")
-        case GPULostError():
-            return Ending(TrainerExit.GPU_LOST, str(error), "resume once `nvidia-smi` lists the GPU again")
+        case Refusal():
+            return Ending(error.exit, str(error), error.remedy)
         case StorageError():
-            return Ending(TrainerExit.STORAGE, str(error), "make room or mend the disk, then resume")
+            return Ending(TrainerExit.STORAGE, str(error), _ROOM)
         case FluxTUIError():
             return Ending(TrainerExit.CONFIGURATION, str(error), "")
         case OSError() if error.errno in _STORAGE_NUMBERS:
             where = f" ({error.filename})" if error.filename else ""
-            return Ending(TrainerExit.STORAGE, f"the disk refused a write: {error.strerror}{where}", "make room or mend the disk, then resume")
+            return Ending(TrainerExit.STORAGE, f"the disk refused a write: {error.strerror}{where}", _ROOM)
+        case ImportError():
+            return Ending(TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again")
         case MemoryError():
             return Ending(CRASHED, "this machine has not enough memory", "use a smaller batch or resolution")
-    return _of_torch(error) or Ending(CRASHED, f"{type(error).__name__}: {_first_line(error)}", "see the log; resume goes on from the last checkpoint")
+    return _of_torch(error) or Ending(CRASHED, f"{type(error).__name__}: {first_line(error)}", _LOOK)
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says, without the pages that libraries add."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:400]
 
 
 def _of_torch(error: BaseException) -> Ending | None:
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if torch is None:
         return None
     if isinstance(error, torch.OutOfMemoryError):
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", _LESS_MEMORY)
-    accelerator_error = getattr(torch, "AcceleratorError", ())
-    if isinstance(error, accelerator_error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
-        return Ending(TrainerExit.GPU_LOST, f"the GPU failed: {_first_line(error)}", "resume once `nvidia-smi` lists the GPU again")
-    return None
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    return Ending(TrainerExit.GPU_LOST, f"the GPU failed: {first_line(error)}", _GPU) if lost else None
 
 
-_LESS_MEMORY = (
-    "set train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller dataset.resolution"
-)
-
-
-def _peak(torch: object) -> str:
-    cuda = torch.cuda  # type: ignore[attr-defined]
-    if not cuda.is_available():
+def _peak(torch: Any) -> str:  # noqa: ANN401  (a module)
+    if not torch.cuda.is_available():
         return ""
-    return f" (peak {cuda.max_memory_allocated() / 2**30:.1f} GiB of {cuda.get_device_properties(0).total_memory / 2**30:.1f} GiB)"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:400]
+    peak, total = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+    return f" (peak {peak / 2**30:.1f} GiB of {total / 2**30:.1f} GiB)"

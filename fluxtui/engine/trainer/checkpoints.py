@@ -1,0 +1,165 @@
+"""When a checkpoint is due, how it is committed, and what must be as it was for a resume to be exact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import torch
+from torch import nn
+
+from fluxtui.engine.trainer import state as states
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.engine.trainer.state import LoopState
+from fluxtui.engine.wire import TrainJob
+from fluxtui.persist import commit
+from fluxtui.persist.durable import Buffer
+from fluxtui.persist.errors import RefusedError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import RECIPE_TABLES, Spec
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
+_PIECE = 4 << 20    # bytes between two progress lines
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a number can depend on."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def facts(job: TrainJob, runtime: Runtime, state: LoopState) -> dict[str, str | int]:
+    """What a MANIFEST says of a checkpoint: what it is of, and what must be the same for an exact resume."""
+    return {
+        "session_id": job.spec.id, "attempt": job.attempt, "step": state.step, "epoch": state.epoch,
+        "recipe_sha256": job.recipe_sha256, "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
+        "versions": json.dumps(versions(), sort_keys=True), "ranks": runtime.ranks, "threads": job.threads,
+        "device": device_name(runtime.device),
+    }  # fmt: skip
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's model, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> list[str]:
+    """What is not as it was when a checkpoint was committed, a phrase each; empty where a resume is exact."""
+    found = []
+    if before.get("recipe_sha256") != now["recipe_sha256"]:
+        old, new = (json.loads(str(side.get("recipe", "{}"))) for side in (before, now))
+        keys = [f"{table}.{key}" for table in RECIPE_TABLES for key in _unequal(old.get(table, {}), new.get(table, {}))]
+        found.append(f"the recipe changed ({', '.join(keys) or 'in what this version reads otherwise'})")
+    old, new = (json.loads(str(side.get("versions", "{}"))) for side in (before, now))
+    found += [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in _unequal(old, new)]
+    found += [f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]]
+    return found
+
+
+def _unequal(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _recipe(spec: Spec) -> dict[str, object]:
+    return {table: msgspec.to_builtins(getattr(spec, table)) for table in RECIPE_TABLES}
+
+
+@dataclass(slots=True)
+class Committer:
+    """Rank 0's: commits the state of the run, and knows when it is time to."""
+
+    job: TrainJob
+    folder: SessionFolder
+    reporter: Reporter
+    runtime: Runtime
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    last_step: int = -1                 # of the newest commit
+    last_at: float = field(default_factory=time.monotonic)
+
+    def is_due(self, state: LoopState, epoch_ended: bool) -> bool:
+        """By epochs, steps or minutes, whichever comes first."""
+        spec = self.job.spec.checkpoint
+        by_epochs = epoch_ended and spec.every_epochs > 0 and state.epoch % spec.every_epochs == 0
+        by_steps = spec.every_steps > 0 and state.step % spec.every_steps == 0
+        by_minutes = spec.every_minutes > 0 and time.monotonic() - self.last_at >= 60.0 * spec.every_minutes
+        return by_epochs or by_steps or by_minutes
+
+    def commit(self, state: LoopState) -> None:
+        """Durable after return. Raises `NonFiniteError` (nothing written) or `StorageError`."""
+        if self.last_step == state.step:
+            return
+        self.reporter.progress(Phase.CHECKPOINT, step=state.step)
+        files = states.capture(state, self.parameters, self.optimizer)
+        total = sum(memoryview(piece).nbytes for pieces in files.values() for piece in pieces)
+        name = commit.step_name(state.step)
+        done = [0]
+        commit.commit_checkpoint(
+            self.folder.checkpoints, name, {file: self._counted(pieces, done, total) for file, pieces in files.items()},
+            facts(self.job, self.runtime, state), self.damaged,
+        )  # fmt: skip
+        self.last_step, self.last_at = state.step, time.monotonic()
+        self.reporter.say(f"checkpoint {name} committed")
+        self.reporter.progress(Phase.CHECKPOINT, checkpoint=name)
+        commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged)
+
+    def damaged(self, name: str, why: str) -> None:
+        """A checkpoint that does not verify was set aside."""
+        self.reporter.note(f"checkpoint {name} is damaged and was set aside: {why}")
+
+    def _counted(self, pieces: list[Buffer], done: list[int], total: int) -> Iterator[Buffer]:
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            for start in range(0, len(view), _PIECE):
+                yield view[start : start + _PIECE]
+                done[0] += min(_PIECE, len(view) - start)
+                self.reporter.progress(Phase.CHECKPOINT, item=done[0], items=total, unit="bytes")
+
+
+def resume(committer: Committer, reporter: Reporter) -> LoopState:
+    """The state to go on from, in adapter and optimizer: a checkpoint of this session, another session's, or the beginning.
+
+    Raises `RefusedError` with the difference where recipe, libraries or ranks changed and that was not accepted.
+    """
+    job = committer.job
+    name = states.find(committer.folder.checkpoints, job.resume, committer.damaged)
+    if name is not None:
+        path = committer.folder.checkpoints / name
+        before = commit.verify_checkpoint(path).facts
+        state = states.restore(path, committer.parameters, committer.optimizer)
+        _accept(committer, before, state)
+        committer.last_step = state.step
+        reporter.say(f"goes on from {name}")
+        reporter.progress(Phase.LOAD, resumed_from=name, step=state.step)
+        return state
+    if job.start_from:
+        from pathlib import Path
+
+        other = Path(job.start_from)
+        commit.verify_checkpoint(other)
+        state = states.restore(other, committer.parameters, committer.optimizer)
+        reporter.note(f"begins with {other.parent.parent.name}/{other.name}")
+        return state
+    return LoopState()
+
+
+def _accept(committer: Committer, before: Mapping[str, str | int], state: LoopState) -> None:
+    job = committer.job
+    changed = changes(before, facts(job, committer.runtime, state))
+    if before.get("session_id") != job.spec.id:
+        changed.insert(0, "the checkpoint is another session's")
+    if not changed:
+        return
+    if not job.accept_changes:
+        raise RefusedError(
+            f"A resume would not be exact: {'; '.join(changed)}. Undo the change, or go on with `fluxtui resume {job.spec.name} --accept-changes`."
+        )
+    if state.inexact_since is None:
+        state.inexact_since = state.step
+    committer.reporter.note(f"not exact since step {state.inexact_since}: {'; '.join(changed)}")
+    committer.reporter.progress(inexact_since=state.inexact_since)

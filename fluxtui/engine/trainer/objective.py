@@ -1,0 +1,39 @@
+"""Flow matching: what a micro-step computes.
+
+x_t = (1 - s) x0 + s eps, and the transformer learns the velocity eps - x0 (rectified flow, arXiv:2209.03003, as FLUX.1
+was trained). The loss of a sample is the mean squared error over its latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from fluxtui.engine.family.flux1.transformer import velocity
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a micro-step trains on; all on the transformer's device."""
+
+    latents: torch.Tensor           # x0 (batch, channels, height, width), float32, scaled
+    prompt_embeds: torch.Tensor     # (batch, tokens, width)
+    pooled: torch.Tensor            # (batch, width)
+
+
+def sample_losses(
+    transformer: FluxTransformer2DModel, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor, guidance: float | None
+) -> torch.Tensor:
+    """`(batch,)` float32: each sample's loss at noise eps (shape of the latents) and noise level sigma `(batch,)`.
+
+    `guidance` must be None exactly where the transformer has no guidance embedding.
+    """
+    level = sigma.view(-1, 1, 1, 1)
+    noisy = (1.0 - level) * samples.latents + level * noise
+    predicted = velocity(transformer, noisy, sigma, samples.prompt_embeds, samples.pooled, guidance)
+    return (predicted - (noise - samples.latents)).square().mean(dim=(1, 2, 3))

@@ -1,0 +1,76 @@
+"""The machine as the loop sees it: device, dtype, ranks, deterministic kernels. accelerate finds device and ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+
+from fluxtui.engine.wire import TrainJob
+
+_RANKS_WAIT = timedelta(days=7)     # rank 0 draws and commits while the others wait; the keeper's guards know better when it hangs
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where this rank computes, and with how many others."""
+
+    device: torch.device
+    dtype: torch.dtype      # of the frozen base
+    rank: int
+    ranks: int
+
+    @property
+    def is_first(self) -> bool:
+        """Rank 0 writes; the others only compute."""
+        return self.rank == 0
+
+    def sum(self, flat: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, in place."""
+        if self.ranks > 1:
+            torch.distributed.all_reduce(flat)
+        return flat
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Each flag, true where any rank has it."""
+        if self.ranks == 1:
+            return list(flags)
+        return [value > 0 for value in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()]
+
+    def wait_for_all(self) -> None:
+        """Until every rank is here."""
+        if self.ranks > 1:
+            torch.distributed.barrier()
+
+
+def begin(job: TrainJob) -> Runtime:
+    """Threads, deterministic kernels, device and process group, before anything is computed."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS is deterministic only so; read when it starts
+    from accelerate import PartialState
+
+    torch.set_num_threads(max(1, job.threads))
+    on_cpu = not job.devices
+    # some CUDA kernels have no deterministic form; there a warning in the log is better than no training
+    torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
+    torch.backends.cudnn.benchmark = False
+    state = PartialState(cpu=on_cpu, timeout=_RANKS_WAIT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState(cpu=on_cpu)
+    device = torch.device(state.device)
+    return Runtime(device, _base_dtype(job.spec.model.precision, device), state.process_index, state.num_processes)
+
+
+def end() -> None:
+    """Leave the other ranks in order."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _base_dtype(precision: str, device: torch.device) -> torch.dtype:
+    match precision:
+        case "bf16":
+            return torch.bfloat16
+        case "fp32":
+            return torch.float32
+    return torch.float32 if device.type == "cpu" else torch.bfloat16

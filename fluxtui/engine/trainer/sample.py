@@ -1,0 +1,119 @@
+"""Pictures along the way, drawn by diffusers' own pipeline with the adapter as it is.
+
+Nothing that training depends on is touched, and a picture that fails is a note in the log, never the end of a run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+
+from fluxtui.engine.family.flux1.components import Components
+from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.persist.commit import step_name
+from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import SampleSpec
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as the encoders gave it, on the CPU."""
+
+    text: str                       # with the trigger in place
+    prompt_embeds: torch.Tensor     # (1, tokens, width)
+    pooled: torch.Tensor            # (1, width)
+
+
+@dataclass(slots=True)
+class Painter:
+    """Draws the prompts of a session. The VAE is loaded for a drawing and dropped after it."""
+
+    components: Components
+    transformer: FluxTransformer2DModel
+    prompts: Sequence[Prompt]
+    spec: SampleSpec
+    folder: Path                    # samples/
+    reporter: Reporter
+
+    def draw(self, step: int) -> None:
+        """One PNG a prompt into samples/step-…/. A failure is said, and that is all."""
+        if not self.prompts:
+            return
+        self.reporter.progress(Phase.SAMPLE, step=step, item=0, items=len(self.prompts) * self.spec.steps, unit="denoising steps")
+        was_training = self.transformer.training
+        devices = [self.transformer.device] if self.transformer.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                self.transformer.eval()
+                self._draw_all(step)
+        except Exception as error:  # noqa: BLE001  (whatever a drawing meets, the training goes on; it is in the log)
+            traceback.print_exc()
+            self.reporter.note(f"the samples of step {step} failed: {type(error).__name__}: {first_line(error)}")
+        finally:
+            self.transformer.train(was_training)
+
+    def _draw_all(self, step: int) -> None:
+        pipeline = self._pipeline()
+        folder = self.folder / step_name(step)
+        make_folder(self.folder)
+        make_folder(folder)
+        for number, prompt in enumerate(self.prompts):
+            picture = self._draw_one(pipeline, prompt, self.spec.seed + number, number)
+            write_file(folder / f"{number:02d}.png", png(picture, self._settings(prompt, number, step)))
+        self.reporter.say(f"{len(self.prompts)} samples of step {step} drawn")
+
+    def _draw_one(self, pipeline: FluxPipeline, prompt: Prompt, seed: int, number: int) -> Image:
+        total = len(self.prompts) * self.spec.steps
+
+        def drawn(_pipeline: Any, index: int, _time: Any, kept: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+            self.reporter.progress(Phase.SAMPLE, item=number * self.spec.steps + index + 1, items=total, unit="denoising steps")
+            return kept
+
+        device, dtype = self.transformer.device, self.transformer.dtype
+        return pipeline(
+            prompt_embeds=prompt.prompt_embeds.to(device, dtype), pooled_prompt_embeds=prompt.pooled.to(device, dtype),
+            width=self.spec.width, height=self.spec.height, num_inference_steps=self.spec.steps, guidance_scale=self.spec.guidance,
+            generator=torch.Generator("cpu").manual_seed(seed), callback_on_step_end=drawn,
+        ).images[0]  # fmt: skip
+
+    def _pipeline(self) -> FluxPipeline:
+        from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+
+        vae = self.components.load_vae(self.transformer.dtype, self.transformer.device)
+        pipeline = FluxPipeline(
+            scheduler=self.components.load_scheduler(), vae=vae, text_encoder=None, tokenizer=None, text_encoder_2=None,
+            tokenizer_2=None, transformer=self.transformer,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _settings(self, prompt: Prompt, number: int, step: int) -> dict[str, str]:
+        settings = {
+            "seed": self.spec.seed + number, "steps": self.spec.steps, "width": self.spec.width, "height": self.spec.height,
+            "guidance": self.spec.guidance if self.components.guidance_embeds else None, "training_step": step,
+        }  # fmt: skip
+        return {"prompt": prompt.text, "fluxtui": json.dumps(settings, sort_keys=True)}
+
+
+def png(picture: Image, texts: dict[str, str]) -> bytes:
+    """The picture as PNG, with texts (UTF-8) inside."""
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key, text)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()

@@ -1,0 +1,161 @@
+"""All that a run is between two steps, explicitly, and its way to disk and back.
+
+A checkpoint holds the adapter (float32), the optimizer (every tensor and scalar of it) and the counters, as safetensors
+and JSON, committed by `persist.commit`. No pickle, and no generator: every random number follows from seed and step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fluxtui.engine.trainer.endings import NonFiniteError
+from fluxtui.persist import commit, tensorfile
+from fluxtui.persist.durable import Buffer
+from fluxtui.persist.errors import DamagedError
+
+ADAPTER_FILE = "adapter.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+COUNTERS_FILE = "counters.json"
+
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32",
+           torch.uint8: "U8", torch.bool: "BOOL", torch.float64: "F64", torch.int8: "I8"}  # fmt: skip
+_TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+@dataclass(slots=True)
+class LoopState:
+    """Where the loop is. Everything else that changes is in the adapter and the optimizer."""
+
+    step: int = 0               # optimizer steps done, over all attempts
+    epoch: int = 0              # epochs completed
+    position: int = 0           # optimizer steps done of the epoch that is under way
+    inexact_since: int | None = None    # the step from which on a changed recipe, library or data set was accepted
+
+
+def capture(
+    state: LoopState, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, list[Buffer]]:
+    """The files of a checkpoint, as buffers that no later step changes. Raises `NonFiniteError` rather than hand out NaN."""
+    for name, parameter in parameters.items():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteError(f"the weights of {name} are not finite at step {state.step}; nothing of it is kept")
+    tensors, scalars = _split_optimizer(optimizer, list(parameters))
+    counters = {
+        "step": state.step, "epoch": state.epoch, "position": state.position, "inexact_since": state.inexact_since,
+        "optimizer": type(optimizer).__name__, "groups": scalars["groups"], "scalars": scalars["state"],
+    }  # fmt: skip
+    return {
+        ADAPTER_FILE: list(to_safetensors(parameters)),
+        OPTIMIZER_FILE: list(to_safetensors(tensors)),
+        COUNTERS_FILE: [json.dumps(counters, sort_keys=True, indent=1, allow_nan=True).encode()],
+    }
+
+
+def restore(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> LoopState:
+    """Puts a verified checkpoint into adapter and optimizer. Raises `DamagedError` where it is not one of this adapter."""
+    counters = json.loads((folder / COUNTERS_FILE).read_bytes())
+    saved = from_safetensors(folder / ADAPTER_FILE)
+    if {name: tuple(tensor.shape) for name, tensor in saved.items()} != {n: tuple(p.shape) for n, p in parameters.items()}:
+        raise DamagedError(f"{folder / ADAPTER_FILE} holds another adapter than this recipe makes.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+    if counters["optimizer"] != type(optimizer).__name__:
+        raise DamagedError(f"{folder / COUNTERS_FILE} is of optimizer {counters['optimizer']}, not {type(optimizer).__name__}.")
+    _join_optimizer(optimizer, list(parameters), from_safetensors(folder / OPTIMIZER_FILE), counters)
+    return LoopState(counters["step"], counters["epoch"], counters["position"], counters["inexact_since"])
+
+
+def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> str | None:
+    """The checkpoint to go on from: the newest that verifies ("auto"), none (""), or a named one, which must verify."""
+    if wanted == "auto":
+        return commit.newest_verified(parent, on_damaged)
+    if wanted:
+        commit.verify_checkpoint(parent / wanted)
+        for newer in commit.committed(parent):
+            if commit.step_of(newer) > commit.step_of(wanted):
+                commit.set_aside(parent, newer, "newer")
+    return wanted or None
+
+
+def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
+    """The bytes of a safetensors file with copies of these tensors, stable: the same tensors give the same bytes."""
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return list(tensorfile.serialize({n: (_DTYPES[t.dtype], tuple(t.shape), _bytes_of(t)) for n, t in copies.items()}, metadata))
+
+
+def from_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a file of ours, on the CPU. Raises `DamagedError`."""
+    header = tensorfile.read_header(path)
+    data = bytearray(path.read_bytes())     # writable, so that torch can share it
+    found = {}
+    for name, info in header.tensors.items():
+        dtype = _TORCH_DTYPES.get(info.dtype)
+        if dtype is None:
+            raise DamagedError(f"{path}: {name} is of dtype {info.dtype}, which FluxTUI does not write.")
+        count = (info.end - info.start) // dtype.itemsize
+        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=header.data_offset + info.start) if count else torch.empty(0, dtype=dtype)
+        found[name] = flat.reshape(info.shape).clone()
+    return found
+
+
+def _bytes_of(tensor: torch.Tensor) -> Buffer:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors by "parameter/key" and scalars; exact for any optimizer that keeps to `state_dict`."""
+    saved = optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, values in saved["state"].items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{names[index]}/{key}"] = value
+            else:
+                scalars.setdefault(names[index], {})[key] = _to_plain(value)
+    groups = [{key: _to_plain(value) for key, value in group.items()} for group in saved["param_groups"]]
+    return tensors, {"state": scalars, "groups": groups}
+
+
+def _join_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, torch.Tensor], counters: Mapping[str, Any]
+) -> None:
+    number = {name: index for index, name in enumerate(names)}
+    state: dict[int, dict[str, Any]] = {}
+    for full, tensor in tensors.items():
+        name, _, key = full.rpartition("/")
+        state.setdefault(number[name], {})[key] = tensor
+    for name, values in counters["scalars"].items():
+        state.setdefault(number[name], {}).update({key: _from_plain(value) for key, value in values.items()})
+    groups = [{key: _from_plain(value) for key, value in group.items()} for group in counters["groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _to_plain(value: Any) -> Any:  # noqa: ANN401  (an optimizer's scalar, of any kind that JSON can say)
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value.tolist(), "dtype": _DTYPES[value.dtype]}
+    if isinstance(value, tuple):
+        return {"tuple": [_to_plain(item) for item in value]}
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"an optimizer keeps a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _from_plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict) and "tensor" in value:
+        return torch.tensor(value["tensor"], dtype=_TORCH_DTYPES[value["dtype"]])
+    if isinstance(value, dict) and "tuple" in value:
+        return tuple(_from_plain(item) for item in value["tuple"])
+    if isinstance(value, list):
+        return [_from_plain(item) for item in value]
+    return value
