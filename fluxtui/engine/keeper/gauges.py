@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fluxtui import gpu
 from fluxtui.engine.keeper.kin import OWN_CHILD
+
+if TYPE_CHECKING:
+    from fluxtui import gpu
 
 _PERIOD = 5.0
 _HINT_EVERY = 30.0
@@ -30,6 +33,8 @@ class Gauges:
 
     def start(self) -> None:
         if self._watch is None:
+            from fluxtui import gpu  # here: a session of the CPU needs none of it
+
             os.environ[OWN_CHILD] = "1"
             self._watch = gpu.GpuWatch()
             self._watch.start(_PERIOD)

@@ -24,6 +24,7 @@ Kind = Literal[
 FIRST_STEPS = 5            # steps of a process that may take long: kernels are chosen, caches are cold
 LOAD_AT_MOST = 3600.0      # seconds: how long a load may go without progress, however busy it is
 STOP_AT_MOST = 600.0       # seconds a stop may take, unless bytes of its checkpoint move
+SILENT = 12.0              # seconds without a tick: a trainer's thread ticks every 5
 BUSY_CPU = 0.05            # of a core: more than a thread that ticks, less than anything that works
 BUSY_BYTES = 64 * 1024     # read between two looks
 
@@ -276,9 +277,9 @@ def judge(ranks: dict[int, RankGuard], now: float) -> GroupJudgement:
 def _tick_words(judged: Judgement) -> str:
     if judged.ticked is None or judged.kind == "start":
         return ""
-    if judged.ticked > 10.0 or judged.ticked > judged.waited / 2:
-        return f" (silent for {judged.ticked:.0f} s: stopped, or the interpreter is blocked)"
-    return " (its other threads still run)"
+    if judged.ticked > SILENT:
+        return f" (not even a tick for {judged.ticked:.0f} s: stopped, or the interpreter is blocked)"
+    return " (its other threads still run)" if judged.ticked < judged.waited - 1.0 else ""
 
 
 @dataclass(slots=True)

@@ -16,12 +16,24 @@ from pathlib import Path
 from fluxtui.engine.keeper.gauges import Gauges, has_driver
 from fluxtui.persist import recipe, toml
 from fluxtui.persist.errors import FluxTUIError, UsageError
-from fluxtui.persist.home import Home, SessionFolder, runtime_folder
+from fluxtui.persist.home import Home, runtime_folder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Record
+from fluxtui.persist.record import ACTIVE, Record
 from fluxtui.persist.spec import HardwareSpec
 
 Key = tuple[int, datetime, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another session of the home with a live keeper, not over."""
+
+    name: str
+    record: Record
+
+    @property
+    def key(self) -> Key:
+        return _key(self.name, self.record)
 
 
 @dataclass(slots=True)
@@ -61,11 +73,10 @@ class Queue:
         if wanted is None:
             return Turn(waiting_for="the GPU driver to answer")
         others = self._others()
-        ahead = [record for record in others if record.status == "queued" and not record.gpus and _key(record) < _key(own)]
-        rivals = [record for record in ahead if self._competes(record, wanted)]
-        if rivals:
-            first = min(rivals, key=_key)
-            return Turn(waiting_for=f"{_name(first)} (next in the queue)")
+        waiting = [one for one in others if one.record.status == "queued" and not one.record.gpus]  # with gpus: between retries
+        ahead = [one for one in waiting if one.key < _key(self.name, own) and self._competes(one.name, wanted)]
+        if ahead:
+            return Turn(waiting_for=f"{min(ahead, key=lambda one: one.key).name} (before it in the queue)")
         return self._take(wanted, others)
 
     def _wanted(self) -> list[list[str]] | None:
@@ -87,9 +98,9 @@ class Queue:
             raise UsageError(f"this machine has no GPU {', '.join(missing)}; it has: {have}; change it by --set hardware.gpus=...")
         return [list(dict.fromkeys(by_name[str(one)] for one in gpus))]
 
-    def _others(self) -> list[Record]:
-        """Records of the other live keepers of this home that are not over. A session that cannot be read does not wait."""
-        found: list[Record] = []
+    def _others(self) -> list[Other]:
+        """A session that cannot be read does not wait."""
+        found: list[Other] = []
         for name in self.home.session_names():
             if name == self.name:
                 continue
@@ -99,20 +110,15 @@ class Queue:
                 if not numbers or not Lock.held(folder.lock_file):
                     continue
                 record = toml.read(folder.attempt_file(numbers[-1]), Record)
-                if record.status in ("queued", "starting", "running", "stopping"):
-                    found.append(record)
-                    self._remember(folder, record)
+                if record.status in ACTIVE:
+                    found.append(Other(name, record))
+                    if name not in self._wishes:
+                        self._wishes[name] = recipe.apply(recipe.load_spec(folder.spec_file), record.overrides).hardware
         return found
 
-    def _remember(self, folder: SessionFolder, record: Record) -> None:
-        _NAMES[record.session_id] = folder.name
-        if folder.name not in self._wishes:
-            hardware = recipe.apply(recipe.load_spec(folder.spec_file), record.overrides).hardware
-            self._wishes[folder.name] = hardware
-
-    def _competes(self, record: Record, wanted: list[list[str]]) -> bool:
+    def _competes(self, name: str, wanted: list[list[str]]) -> bool:
         """Could it use a device that we could use?"""
-        hardware = self._wishes.get(_name(record))
+        hardware = self._wishes.get(name)
         if hardware is None:
             return False
         if wanted == [[]]:
@@ -124,7 +130,7 @@ class Queue:
         ours = {uuid for one in wanted for uuid in one}
         return any(str(gpu) in ours or str(gpu) in {index_of.get(uuid) for uuid in ours} for gpu in hardware.gpus)
 
-    def _take(self, wanted: list[list[str]], others: list[Record]) -> Turn:
+    def _take(self, wanted: list[list[str]], others: list[Other]) -> Turn:
         busy = ""
         for uuids in wanted:
             locks: list[Lock] = []
@@ -146,22 +152,15 @@ class Queue:
         return [(runtime_folder() / f"gpu-{uuid}", uuid) for uuid in sorted(uuids)]  # sorted: two who want both cannot cross
 
 
-_NAMES: dict[str, str] = {}     # session id -> folder name, of the records seen
+def _key(name: str, record: Record) -> Key:
+    return (record.priority, record.queued_at, name)
 
 
-def _name(record: Record) -> str:
-    return _NAMES.get(record.session_id, record.session_id)
-
-
-def _key(record: Record) -> Key:
-    return (record.priority, record.queued_at, record.session_id)
-
-
-def _owner(uuid: str, others: list[Record]) -> str:
+def _owner(uuid: str, others: list[Other]) -> str:
     """Who holds a device, by the records of this home."""
     what = f"GPU {uuid}" if uuid else "the CPU"
-    for record in others:
-        holds = uuid in record.gpus if uuid else not record.gpus
-        if holds and record.status != "queued":
-            return f"{_name(record)} ({what})"
+    for one in others:
+        holds = uuid in one.record.gpus if uuid else not one.record.gpus
+        if holds and one.record.status != "queued":
+            return f"{one.name} ({what})"
     return f"a session of another home ({what})" if uuid else what

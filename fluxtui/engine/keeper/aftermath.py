@@ -1,0 +1,188 @@
+"""What follows an attempt: its checkpoint looked at, its verdict on disk and in the log, the next try, the user's command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from fluxtui.engine import wire
+from fluxtui.engine.keeper.card import card
+from fluxtui.engine.keeper.classify import Verdict
+from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.kin import OWN_CHILD
+from fluxtui.engine.keeper.waiting import Pause
+from fluxtui.persist import commit, toml
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.record import TERMINAL, TRANSITIONS, Record, Status
+
+OWED_SECONDS = 3600.0       # how long a keeper stays to write a verdict that the disk refuses
+_STATUS: dict[str, Status] = {"done": "completed", "stopped": "stopped", "failed": "failed"}
+_LONGEST_PAUSE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Another attempt is due."""
+
+    number: int         # of the tries without a new checkpoint
+    pause: float        # seconds
+
+
+def see_checkpoint(duties: Duties) -> None:
+    """The newest checkpoint that verifies goes into the record; the trainer is gone, and may have died before it told us."""
+    found = ""
+    with suppress(StorageError):
+        for name in reversed(commit.committed(duties.folder.checkpoints)):
+            try:
+                commit.verify_checkpoint(duties.folder.checkpoints / name)
+            except FluxTUIError as error:
+                duties.log.line(f"checkpoint {name} does not verify: {error}")
+                continue
+            found = name
+            break
+    duties.journal.update(checkpoint=found)
+
+
+def retry_after(duties: Duties, verdict: Verdict, checkpoint_before: str) -> Again | None:
+    """Whether another attempt follows: only after what may pass, only so often without a new checkpoint."""
+    floors, record = duties.spec.guard, duties.journal.record
+    if verdict.end != "failed" or not verdict.is_retried or not floors.auto_resume or duties.loop.asked_by:
+        return None
+    number = 1 if record.checkpoint != checkpoint_before else record.retry + 1
+    if number > floors.max_auto_resumes:
+        return None
+    return Again(number, min(floors.retry_delay * 2 ** (number - 1), _LONGEST_PAUSE))
+
+
+def given_up(duties: Duties, verdict: Verdict, again: Again | None, checkpoint_before: str) -> Verdict:
+    """The verdict, saying so where the tries are used up."""
+    tries = duties.spec.guard.max_auto_resumes
+    if again is None and verdict.is_retried and verdict.end == "failed" and duties.spec.guard.auto_resume and tries:
+        if duties.journal.record.retry >= tries and duties.journal.record.checkpoint == checkpoint_before:
+            return replace(verdict, reason=f"{verdict.reason}; given up after {tries} retries without a new checkpoint")
+    return verdict
+
+
+def write_verdict(duties: Duties, verdict: Verdict) -> None:
+    """The terminal transition, synced; then the card's and the log's part. Stays until the disk takes it, for an hour."""
+    journal, name = duties.journal, duties.folder.name
+    status = _STATUS[verdict.end]
+    if journal.record.status in TERMINAL:
+        return
+    *between, _ = _way(journal.record.status, status)
+    for step in between:
+        journal.transition(step)
+    left = verdict.culprit
+    ended: dict[str, Any] = {
+        "reason": verdict.reason,
+        "remedy": verdict.remedy.replace("{name}", name),
+        "exit_code": left.code if left else None,
+        "signal": left.signal_name if left else "",
+        "finished_at": journal.today(),
+        "amber": "",
+        "waiting_for": "",
+    }
+    if status == "completed":
+        _write_card(duties, msgspec.structs.replace(journal.record, **ended))
+    journal.transition(status, **ended)
+    began = duties.loop.watch.now()
+    while journal.is_owed and duties.loop.watch.now() - began < OWED_SECONDS:
+        duties.turn()
+    _mark(duties, verdict)
+
+
+def begin_retry(duties: Duties, again: Again) -> Pause:
+    """The next attempt's record, queued by the same keeper; it keeps its devices and its place."""
+    journal, floors = duties.journal, duties.spec.guard
+    before = journal.record
+    at = (journal.today() + timedelta(seconds=again.pause)).astimezone()
+    record = Record(
+        session_id=before.session_id,
+        attempt=before.attempt + 1,
+        nonce=uuid4().hex,
+        status="queued",
+        reason=f"retry {again.number} of {floors.max_auto_resumes} at {at:%H:%M:%S}",
+        phase=None,
+        step=before.step,
+        steps=before.steps,
+        epoch=before.epoch,
+        epochs=before.epochs,
+        queued_at=before.queued_at,
+        priority=before.priority,
+        host=before.host,
+        boot_id=before.boot_id,
+        run_id=uuid4().hex,
+        keeper=before.keeper,
+        gpus=before.gpus,
+        threads=before.threads,
+        versions=before.versions,
+        recipe_sha256=before.recipe_sha256,
+        overrides=before.overrides,
+        accept_changes=before.accept_changes,
+        inexact_since=before.inexact_since,
+        model_commit=before.model_commit,
+        checkpoint=before.checkpoint,
+        retry=again.number,
+    )
+    journal.begin(record)
+    duties.log.line(f"attempt {record.attempt}: {record.reason}")
+    return Pause(duties.loop.watch.now() + again.pause)
+
+
+def run_on_end(duties: Duties) -> None:
+    """The user's `on_end` of config.toml: a command for the shell, detached, with FLUXTUI_NAME and FLUXTUI_STATE. Never waited for."""
+    try:
+        command = toml.read(duties.home.config, dict[str, Any]).get("on_end", "")
+    except FluxTUIError:
+        return
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(word) for word in command]
+    if not command:
+        return
+    record = duties.journal.record
+    hidden = (wire.RUN_ID, OWN_CHILD, wire.KEEPER_PID)
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment |= {"FLUXTUI_NAME": duties.folder.name, "FLUXTUI_STATE": record.status, "FLUXTUI_REASON": record.reason}
+    nothing = subprocess.DEVNULL
+    try:
+        subprocess.Popen(arguments, stdin=nothing, stdout=nothing, stderr=nothing, env=environment, cwd="/", start_new_session=True)
+    except OSError as error:
+        duties.log.line(f"the on_end command could not be started: {error}")
+
+
+def _way(now: Status, end: Status) -> list[Status]:
+    """The shortest way to a status over allowed transitions, `now` left out."""
+    ways: list[tuple[Status, ...]] = [(now,)]
+    for way in ways:
+        for step in ("running", "stopping", end):
+            if step in TRANSITIONS.get(way[-1], ()):
+                if step == end:
+                    return [*way[1:], end]
+                ways.append((*way, step))
+    raise AssertionError(f"no way from {now} to {end}")
+
+
+def _write_card(duties: Duties, record: Record) -> None:
+    assert record.proof is not None
+    try:
+        write_file(duties.folder.card_file, card(duties.folder, duties.spec, record, record.proof).encode())
+    except StorageError as error:
+        duties.log.line(f"the model card could not be written: {error}")
+
+
+def _mark(duties: Duties, verdict: Verdict) -> None:
+    record, log = duties.journal.record, duties.log
+    if record.status == "completed":
+        log.marker("TRAINING COMPLETED SUCCESSFULLY", f"Model saved: {record.output}")
+    elif record.status == "stopped":
+        where = str(duties.folder.checkpoints / record.checkpoint) if record.checkpoint else "none"
+        log.marker(f"TRAINING STOPPED BY USER - checkpoint {where}")
+    else:
+        log.marker(f"ERROR: TRAINING {verdict.marker or 'FAILED'} - {record.reason}")

@@ -1,0 +1,209 @@
+"""The life of a keeper, to be read top to bottom.
+
+    open:     lock, what stands in the way, the first record, one line to the front
+    attempt:  queued -> devices -> starting -> the trainer, watched -> how it ended -> the proof -> the verdict on disk
+    again:    a hang or crash ends the attempt; the next one is queued by the same keeper, with a pause
+    end:      devices given back, the user's `on_end` command
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from dataclasses import dataclass, field, replace
+
+from fluxtui.engine import life, wire
+from fluxtui.engine.keeper import aftermath, opening, proof
+from fluxtui.engine.keeper.attend import Attendance, Attended
+from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
+from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.gauges import Gauges
+from fluxtui.engine.keeper.journal import Journal, SessionGoneError
+from fluxtui.engine.keeper.queue import Lease, Queue
+from fluxtui.engine.keeper.spawn import CannotStartError, Group, spawn_prover, spawn_trainer
+from fluxtui.engine.keeper.waiting import Pause, wait
+from fluxtui.persist.errors import ExitCode, FluxTUIError
+from fluxtui.persist.record import Phase, Proof, Record
+
+MEMORY_SECONDS = 30.0   # how long the GPU's memory may take to come back after its processes are gone
+
+
+def main(argv: list[str]) -> int:
+    """`python -m fluxtui.engine keep`: exit code 0 where the session was kept to its end, whatever that was."""
+    arguments = opening.parse(argv)
+    opening.own_run_id(argv)
+    try:
+        opened = opening.open_session(arguments)
+    except FluxTUIError as error:
+        return opening.refuse(str(error), error.exit_code)
+    except OSError as error:
+        return opening.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
+    duties = opened.duties
+    opening.accept(duties.journal.record.attempt, duties.log)
+    keeper = Keeper(duties, arguments, opened.maker)
+    try:
+        life.adopt_orphans()
+        return keeper.keep()
+    except SessionGoneError as error:
+        print(f"[keeper] {error}", file=sys.stderr)
+        return ExitCode.FAILED
+    except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded, and the trainer ended with us)
+        traceback.print_exc()
+        aftermath.write_verdict(duties, Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED"))
+        return ExitCode.FAILED
+
+
+@dataclass(slots=True)
+class Keeper:
+    """One session from its start to its last verdict."""
+
+    duties: Duties
+    arguments: opening.Arguments
+    maker: Record | None            # an attempt whose product only waits for its proof
+    gauges: Gauges = field(default_factory=Gauges)
+    lease: Lease | None = None
+
+    @property
+    def journal(self) -> Journal:
+        return self.duties.journal
+
+    def keep(self) -> int:
+        """Attempt after attempt, until one has the last word."""
+        pause = Pause()
+        while True:
+            before = self.journal.record.checkpoint
+            verdict = self.attempt(pause)
+            aftermath.see_checkpoint(self.duties)
+            again = aftermath.retry_after(self.duties, verdict, before)
+            aftermath.write_verdict(self.duties, aftermath.given_up(self.duties, verdict, again, before))
+            if again is None:
+                break
+            self.prepare_retry(verdict)
+            pause = aftermath.begin_retry(self.duties, again)
+        self.give_back()
+        aftermath.run_on_end(self.duties)
+        return ExitCode.DONE
+
+    def attempt(self, pause: Pause) -> Verdict:
+        """One attempt, from queued to its verdict. Nothing but a proof makes it `done`."""
+        try:
+            early = self.queue_up(pause)
+            if early is not None:
+                return early
+            record = self.journal.record
+            self.journal.transition("starting", reason="", waiting_for="", started_at=self.journal.today())
+            if self.maker is not None:
+                self.journal.transition("running", phase=Phase.PROVE, step=self.maker.step, steps=self.maker.steps)
+                return self.prove(self.maker)
+            verdict = self.train()
+            return self.prove(record) if verdict.end == "done" else verdict
+        except CannotStartError as error:
+            return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
+
+    def queue_up(self, pause: Pause) -> Verdict | None:
+        """Wait for the pause after a failed attempt, then for the devices. A verdict where the session leaves the queue instead."""
+        queue = Queue(self.duties.home, self.duties.folder.name, self.duties.spec.hardware, self.gauges)
+        try:
+            found = wait(self.duties, pause, queue, self.lease)
+        except FluxTUIError as error:
+            if isinstance(error, SessionGoneError):
+                raise
+            return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
+        if isinstance(found, Verdict):
+            return found
+        self.lease = found
+        self.gauges.uuids = found.uuids
+        self.journal.update(gpus=found.uuids)
+        return None
+
+    def train(self) -> Verdict:
+        """Spawn every rank, attend them to their end, and say what that end means."""
+        assert self.lease is not None
+        record, spec = self.journal.record, self.duties.spec
+        job = wire.TrainJob(
+            home=str(self.duties.home.root),
+            session=str(self.duties.folder.path),
+            attempt=record.attempt,
+            nonce=record.nonce,
+            run_id=record.run_id,
+            spec=spec,
+            recipe_sha256=record.recipe_sha256,
+            threads=record.threads,
+            resume=self.arguments.resume,
+            start_from=self.arguments.start_from,
+            accept_changes=self.arguments.accept_changes,
+            devices=self.lease.uuids,
+        )
+        ranks = len(self.lease.uuids) or spec.hardware.ranks
+        attended = self.attend(spawn_trainer(job, ranks, self.duties.log.fd))
+        return classify(attended.exits, attended.evidence)
+
+    def prove(self, maker: Record) -> Verdict:
+        """The keeper's own look at the product, then the proving process; only both together are `done`."""
+        journal = self.journal
+        journal.update(phase=Phase.PROVE, inner="", amber="")
+        steps = self.duties.spec.train.steps or journal.record.steps
+        claim = proof.check_claim(self.duties.folder, maker, steps, journal.tick)
+        if claim.problem or claim.result is None:
+            return unproven(claim.problem)
+        arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
+        assert self.lease is not None
+        group = spawn_prover(arguments, journal.record.run_id, self.lease.uuids, journal.record.threads, self.duties.log.fd)
+        answer: list[Proof | None] = []
+        attended = self.attend(group, answer)
+        if attended.evidence.because == "kill":
+            return classify(attended.exits, attended.evidence)
+        left = attended.exits[0]
+        found = proof.judge_answer(answer[0], left.code, claim.result)
+        if found.ok:
+            journal.update(proof=found, output=str(self.duties.folder.product))
+            return Verdict("done", culprit=RankExit(0, code=0))
+        if answer[0] is None:
+            ended = classify(attended.exits, attended.evidence)
+            return unproven(f"{found.what} ({ended.reason or left.words()})")
+        journal.update(proof=found)
+        return unproven(found.what)
+
+    def attend(self, group: Group, answer: list[Proof | None] | None = None) -> Attended:
+        """Watch a group to its end. Whatever happens in here, no process of it outlives this call."""
+        self.journal.update(ranks=[rank.identity for rank in group.ranks])
+        pids = group.kin.ranks
+        try:
+            attended = Attendance(self.duties, group, self.gauges).run()
+            if answer is not None:
+                answer.append(proof.read_answer(group.answer_fd))
+        finally:
+            group.signal_ranks(signal.SIGKILL)
+            group.kill_groups()
+            group.kin.send(signal.SIGKILL)
+            group.release()
+        self.await_memory(pids)
+        return attended
+
+    def await_memory(self, pids: set[int]) -> None:
+        """The GPU is not given on before its memory is back, or the driver has had its time."""
+        began = self.duties.loop.watch.now()
+        while self.gauges.holds_memory(pids):
+            if self.duties.loop.watch.now() - began > MEMORY_SECONDS:
+                self.duties.log.line(f"the GPU still shows memory of ended processes after {MEMORY_SECONDS:.0f} s")
+                return
+            self.duties.turn()
+
+    def prepare_retry(self, verdict: Verdict) -> None:
+        """The next attempt goes on from the newest checkpoint; a GPU that was lost is not held on to."""
+        self.maker = None
+        self.arguments = replace(self.arguments, resume="auto")
+        if verdict.culprit is not None and verdict.culprit.code == wire.TrainerExit.GPU_LOST:
+            self.give_back()
+
+    def give_back(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+
+
+def unproven(what: str) -> Verdict:
+    """Exit 0 counts for nothing by itself."""
+    remedy = "fluxtui resume {name} goes on from the last checkpoint"
+    return Verdict("failed", f"exit 0 without proof: {what}", remedy, marker="FAILED", culprit=RankExit(0, code=0))

@@ -1,0 +1,234 @@
+"""Before a keeper may live: its arguments, the session's lock, what stands in the way of a start, and the first record.
+
+Whoever started it waits for one JSON line: `{"ok": true, "attempt": 3}`, or why not, in one sentence, with the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import uuid
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from fluxtui.engine import wire
+from fluxtui.engine.keeper import proof
+from fluxtui.engine.keeper.clock import wall
+from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.journal import Journal
+from fluxtui.engine.keeper.loop import Loop
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.persist import commit, process, recipe, toml
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import ACTIVE, Phase, Record, Result
+from fluxtui.persist.spec import Spec
+
+ELSEWHERE = timedelta(seconds=60)   # a beat younger than this, of another host: it runs there
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What a front asks for."""
+
+    home: Path
+    session: str
+    resume: str = "auto"
+    start_from: str = ""
+    accept_changes: bool = False
+    priority: int = 0
+    sets: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Opened:
+    """A keeper that holds its lock and has begun its first attempt."""
+
+    duties: Duties
+    arguments: Arguments
+    maker: Record | None        # the lost attempt whose result only waits for its proof; None: train
+    lock: Lock
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Arguments of `python -m fluxtui.engine keep`."""
+    parser = argparse.ArgumentParser(prog="python -m fluxtui.engine keep", description="Keep one session: see docs/architecture.md.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--resume", default="auto", help="auto, the name of a checkpoint, or nothing: from step 0")
+    parser.add_argument("--start-from", default="", help="folder of another session's checkpoint to begin with")
+    parser.add_argument("--accept-changes", action="store_true")
+    parser.add_argument("--priority", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
+    found = parser.parse_args(argv)
+    return Arguments(found.home, found.session, found.resume, found.start_from, found.accept_changes, found.priority, found.sets)
+
+
+def own_run_id(argv: list[str]) -> str:
+    """The id in this process's environment, by which a front can tell it from a later process of the same pid.
+
+    It must be in /proc/PID/environ, which shows what a process was started with: where it is missing the keeper starts anew.
+    """
+    if not os.environ.get(wire.RUN_ID):
+        os.environ[wire.RUN_ID] = uuid.uuid4().hex
+        os.execv(sys.executable, [sys.executable, "-m", "fluxtui.engine", "keep", *argv])
+    return os.environ[wire.RUN_ID]
+
+
+def open_session(arguments: Arguments) -> Opened:
+    """Take the lock, look at what was, write the first record. Raises `FluxTUIError`: one sentence for the front."""
+    home = Home.open(arguments.home)
+    folder = home.session(arguments.session)
+    if not folder.exists():
+        raise NotFoundError(f"there is no session {arguments.session}; `fluxtui ls` lists them")
+    lock = Lock.take(folder.lock_file)
+    if lock is None:
+        raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
+    overrides = recipe.parse_sets(arguments.sets)
+    history = read_history(folder)
+    written = recipe.load_spec(folder.spec_file)
+    spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
+    digest = recipe.recipe_sha256(spec)
+    _refuse(folder, arguments, history, digest)
+    must_be_writable(folder)
+    try:
+        log = Log(folder.log_file)
+    except OSError as error:
+        raise StorageError.of(error, "open", folder.log_file) from error
+    loop = Loop()
+    journal = Journal(folder, lock, log, loop.watch)
+    record = _first_record(folder, arguments, history, spec, digest, overrides)
+    journal.begin(record)
+    return Opened(Duties(home, folder, spec, loop, log, journal), arguments, unproven(folder, spec, history), lock)
+
+
+def read_history(folder: SessionFolder) -> list[Record]:
+    """Records of all attempts, oldest first; one that cannot be read is left out, and left as it is."""
+    found: list[Record] = []
+    for number in folder.attempt_numbers():
+        try:
+            found.append(toml.read(folder.attempt_file(number), Record))
+        except FluxTUIError:
+            continue
+    return found
+
+
+def unproven(folder: SessionFolder, spec: Spec, history: list[Record]) -> Record | None:
+    """The attempt that made a whole product and was lost before its verdict: nothing is to be trained then, only proven."""
+    try:
+        result = toml.read(folder.result_file, Result)
+    except FluxTUIError:
+        return None
+    since = [number for number, record in enumerate(history) if record.nonce == result.nonce]
+    if not since or any(_has_verdict(record) for record in history[since[0] :]):
+        return None
+    maker = history[since[0]]
+    claim = proof.check_claim(folder, maker, spec.train.steps or maker.steps, lambda: None)
+    return None if claim.problem or maker.recipe_sha256 != recipe.recipe_sha256(spec) else maker
+
+
+def _has_verdict(record: Record) -> bool:
+    """A kill in the middle of a proof is none."""
+    return record.status not in ACTIVE and not (record.status == "stopped" and record.phase is Phase.PROVE)
+
+
+def must_be_writable(folder: SessionFolder) -> None:
+    """A real write, fsync and rename in the session's folder, before anything is started. Raises `StorageError`."""
+    probe = folder.path / ".writable"
+    write_file(probe, b"x" * 4096)
+    try:
+        probe.unlink()
+    except OSError as error:
+        raise StorageError.of(error, "remove", probe) from error
+
+
+def accept(attempt: int, log: Log) -> None:
+    """Tell the front, and leave its pipes: from here on nobody holds this process by a descriptor."""
+    _say({"ok": True, "attempt": attempt})
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    os.dup2(log.fd, 2)
+
+
+def refuse(sentence: str, code: ExitCode) -> int:
+    """Tell the front why not."""
+    _say({"ok": False, "error": sentence, "code": int(code)})
+    return int(code)
+
+
+def _say(answer: dict[str, object]) -> None:
+    try:
+        os.write(1, msgspec.json.encode(answer) + b"\n")
+    except OSError:
+        return  # the front is gone; the session goes on without it
+
+
+def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], digest: str) -> None:
+    name = folder.name
+    if arguments.resume not in ("auto", ""):
+        commit.step_of(arguments.resume)
+        if arguments.resume not in commit.committed(folder.checkpoints):
+            raise NotFoundError(f"{name} has no checkpoint {arguments.resume}; `fluxtui checkpoints {name}` lists them")
+    if not history:
+        return
+    last = history[-1]
+    if last.status in ACTIVE and last.host != socket.gethostname() and last.beat_at is not None and wall() - last.beat_at < ELSEWHERE:
+        raise RefusedError(f"{name} is running on {last.host}; stop it there first")
+    if last.status == "completed" and folder.product.is_file() and arguments.resume == "auto":
+        raise RefusedError(f"{name} is completed; `fluxtui new OTHER --from {name}` goes on from it")
+    if last.recipe_sha256 != digest and not arguments.accept_changes:
+        raise RefusedError(
+            f"the recipe in {folder.spec_file} is not the one of attempt {last.attempt}: put it back, "
+            f"or `fluxtui resume {name} --accept-changes` goes on with it, no longer exact"
+        )
+
+
+def _first_record(
+    folder: SessionFolder, arguments: Arguments, history: list[Record], spec: Spec, digest: str, overrides: dict[str, object]
+) -> Record:
+    numbers = folder.attempt_numbers()
+    keeper = process.identify(os.getpid())
+    checkpoints = commit.committed(folder.checkpoints)
+    last = history[-1] if history else None
+    if abs(arguments.priority) > 10**6:
+        raise UsageError("a priority is a number from -1000000 to 1000000")
+    return Record(
+        session_id=spec.id,
+        attempt=(numbers[-1] if numbers else 0) + 1,
+        nonce=uuid.uuid4().hex,
+        status="queued",
+        queued_at=wall(),
+        priority=arguments.priority,
+        host=socket.gethostname(),
+        boot_id=process.boot_id(),
+        run_id=uuid.uuid4().hex,
+        keeper=keeper,
+        threads=_threads(spec, history, overrides),
+        recipe_sha256=digest,
+        overrides=overrides,
+        accept_changes=arguments.accept_changes,
+        checkpoint=checkpoints[-1] if checkpoints else "",
+        step=0 if last is None else last.step,
+        steps=0 if last is None else last.steps,
+        epoch=0 if last is None else last.epoch,
+        epochs=0 if last is None else last.epochs,
+        model_commit="" if last is None else last.model_commit,
+        inexact_since=None if last is None else last.inexact_since,
+    )
+
+
+def _threads(spec: Spec, history: list[Record], overrides: dict[str, object]) -> int:
+    """CPU threads of a rank: the first attempt's hold for all, for the same bytes need the same number of threads."""
+    if overrides.get("hardware.threads"):
+        return spec.hardware.threads
+    earlier = next((record.threads for record in history if record.threads), 0)
+    return earlier or spec.hardware.threads or max(1, len(os.sched_getaffinity(0)) // spec.hardware.ranks)
