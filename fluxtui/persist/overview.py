@@ -8,33 +8,21 @@ file again only when its inode, time or size changed.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from msgspec import Struct
-
-from fluxtui.persist import state, toml, witness
-from fluxtui.persist.errors import DamagedError, FluxTUIError, NotFoundError
+from fluxtui.persist import state, witness
+from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.recall import Head, read_head, read_record, remembered
 from fluxtui.persist.record import ACTIVE, Record
 from fluxtui.persist.state import Shown
 from fluxtui.persist.text import clean
-
-T = TypeVar("T")
+from fluxtui.persist.witness import Here
 
 SCHEMA = 1  # of the JSON; a key may be added at any time, none changes its meaning
-
-
-class _Head(Struct, frozen=True):
-    """What stands above the first table of session.toml."""
-
-    id: str = ""
-    title: str = ""
-    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +152,20 @@ def look(home: Home, name: str) -> Overview:
     folder = home.session(name)
     if not folder.path.is_dir():
         raise NotFoundError(f"There is no session {name}; fluxtui ls shows those there are.")
-    return _look(folder)
+    return _look(folder, Here.look())
 
 
 def look_all(home: Home) -> list[Overview]:
     """Every session, by name; a broken one is among them, with the reason."""
-    return [_look(SessionFolder(home.sessions / name)) for name in home.session_names()]
+    here = Here.look()
+    return [_look(SessionFolder(home.sessions / name), here) for name in home.session_names()]
 
 
-def _look(folder: SessionFolder) -> Overview:
-    head, spec_problem = _head(folder.spec_file)
-    attempt, record, record_problem = _newest(folder)
-    facts = witness.gather(folder, record, spec_problem or record_problem, not spec_problem)
+def _look(folder: SessionFolder, here: Here) -> Overview:
+    path = str(folder.path)
+    head, spec_problem = _head(f"{path}/session.toml")
+    attempt, record, record_problem = _newest(folder, f"{path}/attempts")
+    facts = witness.gather(folder, record, spec_problem or record_problem, not spec_problem, here)
     return Overview(
         name=folder.name,
         path=folder.path,
@@ -188,7 +178,7 @@ def _look(folder: SessionFolder) -> Overview:
     )
 
 
-def _newest(folder: SessionFolder) -> tuple[int, Record | None, str]:
+def _newest(folder: SessionFolder, attempts: str) -> tuple[int, Record | None, str]:
     """Number and record of the newest attempt, and why it cannot be read where it cannot."""
     try:
         numbers = folder.attempt_numbers()
@@ -196,11 +186,12 @@ def _newest(folder: SessionFolder) -> tuple[int, Record | None, str]:
         return 0, None, str(error)
     if not numbers:
         return 0, None, ""
-    path = folder.attempt_file(numbers[-1])
+    name = folder.attempt_file(numbers[-1]).name
     try:
-        return numbers[-1], _remembered(path, _read_record), ""
+        return numbers[-1], remembered(f"{attempts}/{name}", read_record), ""
     except FluxTUIError as error:
-        return numbers[-1], None, f"The record attempts/{path.name} is unreadable: {_without_path(error, path)}"
+        why = _without_path(error, f"{attempts}/{name}")
+        return numbers[-1], None, f"The record attempts/{name} is unreadable: {why}"
 
 
 def records(home: Home, name: str) -> list[tuple[int, Record | None, str]]:
@@ -209,80 +200,22 @@ def records(home: Home, name: str) -> list[tuple[int, Record | None, str]]:
     found: list[tuple[int, Record | None, str]] = []
     for number in folder.attempt_numbers():
         try:
-            found.append((number, _remembered(folder.attempt_file(number), _read_record), ""))
+            found.append((number, remembered(str(folder.attempt_file(number)), read_record), ""))
         except FluxTUIError as error:
             found.append((number, None, str(error)))
     return found
 
 
-def _head(path: Path) -> tuple[_Head, str]:
+def _head(path: str) -> tuple[Head, str]:
     """The head of the spec, and why it cannot be read where it cannot."""
     try:
-        return _remembered(path, _read_head), ""
+        return remembered(path, read_head), ""
     except FluxTUIError as error:
-        return _Head(), f"The spec session.toml is unreadable: {_without_path(error, path)}"
+        return Head(), f"The spec session.toml is unreadable: {_without_path(error, path)}"
 
 
-def _without_path(error: FluxTUIError, path: Path) -> str:
-    return clean(str(error).replace(str(path), "it"), 300)
-
-
-def _read_record(path: Path) -> Record:
-    return toml.convert(inert(toml.read_bytes(path), path), Record, path)
-
-
-_FIRST_TABLE = re.compile(rb"^[ \t]*\[", re.MULTILINE)
-
-
-def _read_head(path: Path) -> _Head:
-    """Only what stands above the first table is parsed: of a thousand specs, the rest is not asked for."""
-    data = toml.read_bytes(path)
-    table = _FIRST_TABLE.search(data)
-    return toml.convert(inert(data[: table.start()] if table else data, path), _Head, path)
-
-
-def inert(data: bytes, path: Path) -> dict[str, Any]:
-    """A TOML document in which no text can move a terminal. Raises `DamagedError`."""
-    document = toml.parse(data, path)
-    # Raw control characters are not TOML; what an escape, or a character beyond ASCII, makes is looked at.
-    if data.isascii() and b"\\" not in data:
-        return document
-    return {key: _inert(value) for key, value in document.items()}
-
-
-def _inert(value: object) -> object:
-    if isinstance(value, str):
-        return value if value.isprintable() else clean(value)
-    if isinstance(value, list):
-        return [_inert(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(key, 200): _inert(item) for key, item in value.items()}
-    return value
-
-
-_seen: dict[Path, tuple[tuple[int, int, int], object]] = {}
-_SEEN_AT_MOST = 20_000
-
-
-def _remembered(path: Path, read: Callable[[Path], T]) -> T:
-    """What `read(path)` gave when the file was last another one: the very file, by inode, time and size, is not read again."""
-    try:
-        facts = path.lstat()
-    except OSError:
-        return read(path)  # raises the sentence for it
-    signature = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
-    known, value = _seen.get(path, (None, None))
-    if known != signature:
-        try:
-            value = read(path)
-        except DamagedError as error:
-            value = str(error)
-        if len(_seen) >= _SEEN_AT_MOST:
-            _seen.clear()
-        _seen[path] = (signature, value)
-    if isinstance(value, str):
-        raise DamagedError(value)
-    return cast(T, value)
+def _without_path(error: FluxTUIError, path: str) -> str:
+    return clean(str(error).replace(path, "it"), 300)
 
 
 def to_json(overview: Overview) -> dict[str, Any]:

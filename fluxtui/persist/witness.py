@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,36 +30,46 @@ _waiting_since: dict[ProcessIdentity, float] = {}       # state D first seen; a 
 _hashed: dict[tuple[str, int, int, int], str] = {}      # (path, inode, mtime, size) -> sha256
 
 
-def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spec_readable: bool) -> Facts:
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This machine at this moment: looked up once for all sessions."""
+
+    now: datetime
+    host: str
+    boot_id: str
+
+    @staticmethod
+    def look() -> Here:
+        return Here(datetime.now(UTC), socket.gethostname(), process.boot_id())
+
+
+def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spec_readable: bool, here: Here) -> Facts:
     """The facts that `state.derive` needs beside the record."""
-    now = datetime.now(UTC)
-    base = Facts(
-        name=folder.name,
-        now=now,
-        host=socket.gethostname(),
-        boot_id=process.boot_id(),
-        lock_held=_is_locked(folder) if record is None or record.status in ACTIVE else False,
-        unreadable=unreadable,
-        is_spec_readable=is_spec_readable,
-    )
-    return base if record is None else _with_record(base, folder, record)
-
-
-def _with_record(base: Facts, folder: SessionFolder, record: Record) -> Facts:
-    """The facts that need a record: processes of an active one, the product of a completed one."""
     keeper_state: str | None = None
     trainer_states: tuple[str, ...] = ()
     storage = 0.0
-    if base.lock_held:
+    lock_held = _is_locked(folder) if record is None or record.status in ACTIVE else False
+    if lock_held and record is not None:
         keeper_state = _state_of(record.keeper) if record.keeper else None
         alive = [(rank, _state_of(rank)) for rank in record.ranks]
         trainer_states = tuple(letter for _, letter in alive if letter)
         waiting = [rank for rank, letter in alive if letter == "D"]
         if keeper_state == "D" and record.keeper:
             waiting.append(record.keeper)
-        storage = _storage_seconds(waiting, record, base.now)
-    output = _output_of(folder, record) if record.status == "completed" else ""
-    return replace(base, keeper_state=keeper_state, trainer_states=trainer_states, storage_seconds=storage, output=output)
+        storage = _storage_seconds(waiting, record, here.now)
+    return Facts(
+        name=folder.name,
+        now=here.now,
+        host=here.host,
+        boot_id=here.boot_id,
+        lock_held=lock_held,
+        keeper_state=keeper_state,
+        trainer_states=trainer_states,
+        storage_seconds=storage,
+        output=_output_of(folder, record) if record is not None and record.status == "completed" else "",
+        unreadable=unreadable,
+        is_spec_readable=is_spec_readable,
+    )
 
 
 def _is_locked(folder: SessionFolder) -> bool:
