@@ -82,6 +82,8 @@ def commit_checkpoint(
     step_of(name)
     if MANIFEST in files or not all(_FILE_NAME.fullmatch(file) for file in files):
         raise ValueError(f"not names of files of a checkpoint: {sorted(files)}")
+    if not all(type(value) is str or (type(value) is int and abs(value) < 2**63) for value in facts.values()):
+        raise ValueError(f"facts are texts and whole numbers: {dict(facts)}")
     make_folder(parent)
     sweep(parent)
     final = parent / name

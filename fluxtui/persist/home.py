@@ -136,6 +136,8 @@ class Home:
                 chosen.parent.mkdir(parents=True, exist_ok=True)
                 make_folder(chosen)
             chosen = chosen.resolve()
+        except FileExistsError as error:
+            raise StorageError(f"{chosen.parent} is in the way of a folder of FluxTUI's; move it") from error
         except OSError as error:
             raise StorageError.of(error, "make the folder", chosen) from error
         _must_be_ours(chosen)

@@ -21,7 +21,7 @@ from fluxtui.persist.regular import read_regular
 
 Verb = Literal["stop", "stop-after-epoch", "kill", "checkpoint", "sample", "priority"]
 VERBS: tuple[str, ...] = get_args(Verb)
-LIMIT = 64 << 10  # bytes of one request
+LIMIT = 4 << 10   # bytes of one request; tomllib takes time that grows with the square of a dotted key
 _AT_ONCE = 256    # requests read in one go; the rest waits for the next tick
 
 
@@ -49,7 +49,7 @@ def drop_request(folder: SessionFolder, verb: str, attempt: int, value: str | in
 def take_requests(folder: SessionFolder) -> tuple[list[Request], list[str]]:
     """The waiting requests, oldest first, and one sentence for each file that was none. All of them are unlinked.
 
-    Reads at most 256 files of at most 64 KiB, never blocks, never raises for what lies in the folder. On a disk that turned
+    Reads at most 256 files of at most 4 KiB, never blocks, never raises for what lies in the folder. On a disk that turned
     read-only the files stay: the same id may then be given again, so act on an id once.
     """
     try:
