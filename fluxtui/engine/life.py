@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
@@ -76,6 +77,12 @@ class StopFlag:
             signal.signal(number, self._take)
 
 
+def _be_chosen_first() -> None:
+    """Where memory runs out the kernel should end the trainer, whose keeper then says so, and not the keeper."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("300")
+
+
 def enter() -> StopFlag:
     """First act of a trainer or prover: die with the keeper, dump stacks when asked or crashed, flag the signals."""
     faulthandler.enable(file=sys.stderr, all_threads=True)
@@ -83,6 +90,7 @@ def enter() -> StopFlag:
     flag = StopFlag()
     flag.install()
     die_with_parent()
+    _be_chosen_first()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # whole lines in the log, and in time
     return flag

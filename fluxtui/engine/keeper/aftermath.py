@@ -23,7 +23,7 @@ from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.record import TERMINAL, TRANSITIONS, Record, Status
 
-OWED_SECONDS = 3600.0       # how long a keeper stays to write a verdict that the disk refuses
+OWED_SECONDS = 3600.0  # how long a keeper stays to write a verdict that the disk refuses
 _STATUS: dict[str, Status] = {"done": "completed", "stopped": "stopped", "failed": "failed"}
 _LONGEST_PAUSE = 3600.0
 
@@ -32,8 +32,8 @@ _LONGEST_PAUSE = 3600.0
 class Again:
     """Another attempt is due."""
 
-    number: int         # of the tries without a new checkpoint
-    pause: float        # seconds
+    number: int  # of the tries without a new checkpoint
+    pause: float  # seconds
 
 
 def see_checkpoint(duties: Duties) -> None:
@@ -62,13 +62,13 @@ def retry_after(duties: Duties, verdict: Verdict, checkpoint_before: str) -> Aga
     return Again(number, min(floors.retry_delay * 2 ** (number - 1), _LONGEST_PAUSE))
 
 
-def given_up(duties: Duties, verdict: Verdict, again: Again | None, checkpoint_before: str) -> Verdict:
+def final_words(duties: Duties, verdict: Verdict, again: Again | None) -> Verdict:
     """The verdict, saying so where the tries are used up."""
-    tries = duties.spec.guard.max_auto_resumes
-    if again is None and verdict.is_retried and verdict.end == "failed" and duties.spec.guard.auto_resume and tries:
-        if duties.journal.record.retry >= tries and duties.journal.record.checkpoint == checkpoint_before:
-            return replace(verdict, reason=f"{verdict.reason}; given up after {tries} retries without a new checkpoint")
-    return verdict
+    floors = duties.spec.guard
+    would_retry = verdict.end == "failed" and verdict.is_retried and floors.auto_resume and not duties.loop.asked_by
+    if again is not None or not would_retry or floors.max_auto_resumes == 0:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; given up after {floors.max_auto_resumes} retries without a new checkpoint")
 
 
 def write_verdict(duties: Duties, verdict: Verdict) -> None:
@@ -100,7 +100,7 @@ def write_verdict(duties: Duties, verdict: Verdict) -> None:
 
 
 def begin_retry(duties: Duties, again: Again) -> Pause:
-    """The next attempt's record, queued by the same keeper; it keeps its devices and its place."""
+    """The next attempt's record, queued by the same keeper; it keeps its devices and its place. Raises `StorageError`."""
     journal, floors = duties.journal, duties.spec.guard
     before = journal.record
     at = (journal.today() + timedelta(seconds=again.pause)).astimezone()
@@ -138,7 +138,10 @@ def begin_retry(duties: Duties, again: Again) -> Pause:
 
 
 def run_on_end(duties: Duties) -> None:
-    """The user's `on_end` of config.toml: a command for the shell, detached, with FLUXTUI_NAME and FLUXTUI_STATE. Never waited for."""
+    """The user's `on_end` of config.toml: a command for the shell, detached, never waited for.
+
+    It gets FLUXTUI_NAME, FLUXTUI_STATE and FLUXTUI_REASON in its environment. A list of words is run without a shell.
+    """
     try:
         command = toml.read(duties.home.config, dict[str, Any]).get("on_end", "")
     except FluxTUIError:
@@ -152,7 +155,9 @@ def run_on_end(duties: Duties) -> None:
     environment |= {"FLUXTUI_NAME": duties.folder.name, "FLUXTUI_STATE": record.status, "FLUXTUI_REASON": record.reason}
     nothing = subprocess.DEVNULL
     try:
-        subprocess.Popen(arguments, stdin=nothing, stdout=nothing, stderr=nothing, env=environment, cwd="/", start_new_session=True)
+        subprocess.Popen(
+            arguments, stdin=nothing, stdout=nothing, stderr=nothing, env=environment, cwd="/", start_new_session=True
+        )
     except OSError as error:
         duties.log.line(f"the on_end command could not be started: {error}")
 

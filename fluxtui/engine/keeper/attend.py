@@ -23,8 +23,8 @@ from fluxtui.persist.record import Phase
 from fluxtui.persist.requests import Request
 
 _EARLY: frozenset[guard.Kind] = frozenset({"start", "download", "load", "encode", "cache"})  # nothing to commit yet
-_LOOK = 1.0         # seconds between two looks at /proc and the checkpoints
-_LINEAGE = 5.0      # seconds between two looks at who descends from the ranks
+_LOOK = 1.0  # seconds between two looks at /proc and the checkpoints
+_LINEAGE = 5.0  # seconds between two looks at who descends from the ranks
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Attendance:
     _gone: set[int] = field(default_factory=set)
     _ending: Ending | None = None
     _stop: guard.StopGuard | None = None
-    _is_terminated: bool = False     # SIGTERM was sent to hurry a stop
+    _is_terminated: bool = False  # SIGTERM was sent to hurry a stop
     _because: Because = ""
     _hung: str = ""
     _memory: evidence.OutOfMemory = field(default_factory=evidence.OutOfMemory)
@@ -108,7 +108,8 @@ class Attendance:
             if left is None:
                 continue
             code, number = left
-            by_keeper = number == signal.SIGTERM and self._is_terminated or self._ending is not None and self._ending.sent(number)
+            is_hurried = number == signal.SIGTERM and self._is_terminated
+            by_keeper = is_hurried or (self._ending is not None and self._ending.sent(number))
             self._exits.append(RankExit(rank.rank, code, number, by_keeper))
             self._gone.add(rank.pid)
             self.duties.loop.drop(rank.pidfd)
@@ -142,7 +143,7 @@ class Attendance:
 
     def _obey(self, requests: list[Request], now: float) -> None:
         journal = self.duties.journal
-        if self.duties.loop.asked_by and self._because != "stop" and not self.is_prover:
+        if self.duties.loop.asked_by and self._because not in ("stop", "kill") and not self.is_prover:
             self._begin_stop(self.duties.loop.asked_by.lower(), now)
         for request in requests:
             if request.verb == "kill":
@@ -153,9 +154,9 @@ class Attendance:
             elif self.is_prover:
                 journal.acknowledge(request.id, request.verb, "dropped: the training is over and its product is being proven")
             elif request.verb == "stop":
-                again = self._because == "stop"
-                journal.acknowledge(request.id, request.verb, "accepted: it is stopping already" if again else "accepted")
-                if not again:
+                is_ending = self._because in ("stop", "kill")
+                journal.acknowledge(request.id, request.verb, "accepted: it is stopping already" if is_ending else "accepted")
+                if not is_ending:
                     self._begin_stop(request.id, now)
             else:
                 sent = self.group.request(RequestLine(id=request.id, verb=request.verb))

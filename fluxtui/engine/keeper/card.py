@@ -12,7 +12,7 @@ from fluxtui.persist.record import Proof, Record
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
 
-_PICTURES = 8   # of the newest samples
+_PICTURES = 8  # of the newest samples
 
 
 def card(folder: SessionFolder, spec: Spec, record: Record, proof: Proof) -> str:
@@ -24,12 +24,21 @@ def card(folder: SessionFolder, spec: Spec, record: Record, proof: Proof) -> str
         parts.append(f"Trigger word: `{_code(trigger)}`. Use it in the prompt.\n")
     pictures = _newest_pictures(folder)
     if pictures:
-        parts.append("## Samples\n\n" + "\n".join(f"![step {path.parent.name[5:].lstrip('0') or '0'}]({_link(folder, path)})" for path in pictures) + "\n")
+        parts.append(
+            "## Samples\n\n"
+            + "\n".join(f"![step {path.parent.name[5:].lstrip('0') or '0'}]({_link(folder, path)})" for path in pictures)
+            + "\n"
+        )
     if spec.sample.prompts:
-        parts.append("Prompts:\n\n" + "\n".join(f"- `{_code(text.replace('[trigger]', trigger))}`" for text in spec.sample.prompts) + "\n")
+        parts.append(
+            "Prompts:\n\n" + "\n".join(f"- `{_code(text.replace('[trigger]', trigger))}`" for text in spec.sample.prompts) + "\n"
+        )
     parts.append("## How to use it\n\n" + _usage(folder, spec))
     parts.append("## How it was made\n\n" + _table(_made(spec, record)))
-    parts.append("## Proof\n\n" + _table([("file SHA-256", proof.sha256), ("tensors SHA-256", proof.tensors_sha256), ("bytes", str(proof.size))]))
+    parts.append(
+        "## Proof\n\n"
+        + _table([("file SHA-256", proof.sha256), ("tensors SHA-256", proof.tensors_sha256), ("bytes", str(proof.size))])
+    )
     return "\n".join(parts)
 
 
@@ -54,7 +63,10 @@ def _made(spec: Spec, record: Record) -> list[tuple[str, str]]:
         ("timesteps", train.timestep_sampling),
         ("resolution", ", ".join(str(size) for size in spec.dataset.resolution)),
         ("seed", str(train.seed)),
-        ("attempts", f"{record.attempt}" + (f", not exact since step {record.inexact_since}" if record.inexact_since is not None else "")),
+        (
+            "attempts",
+            f"{record.attempt}" + (f", not exact since step {record.inexact_since}" if record.inexact_since is not None else ""),
+        ),
         ("last attempt took", "" if took is None else str(took).split(".")[0]),
         ("session, recipe", f"{record.session_id}, {record.recipe_sha256[:16]}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))),

@@ -26,7 +26,7 @@ class RankExit:
     rank: int
     code: int | None = None
     signal: int | None = None
-    ended_by_keeper: bool = False     # the signal was the keeper's own: says nothing about the process
+    ended_by_keeper: bool = False  # the signal was the keeper's own: says nothing about the process
 
     @property
     def signal_name(self) -> str:
@@ -46,15 +46,15 @@ class RankExit:
 class Evidence:
     """What the keeper saw beside the exit itself."""
 
-    because: Because = ""             # why the keeper ended it, where it did
-    hung: str = ""                    # "in train for 301 s", where because is hung
-    error: str = ""                   # the last sentence the trainer sent before it left
+    because: Because = ""  # why the keeper ended it, where it did
+    hung: str = ""  # "in train for 301 s", where because is hung
+    error: str = ""  # the last sentence the trainer sent before it left
     remedy: str = ""
-    has_spoken: bool = True           # it sent at least one line
+    has_spoken: bool = True  # it sent at least one line
     last_log_line: str = ""
-    out_of_memory: str = ""           # words of the kernel's OOM killer; empty: it killed nobody here
+    out_of_memory: str = ""  # words of the kernel's OOM killer; empty: it killed nobody here
     shared_memory_full: bool = False
-    peak_memory: int = 0              # bytes of host memory, the highest seen of one process
+    peak_memory: int = 0  # bytes of host memory, the highest seen of one process
     phase: str = ""
 
 
@@ -71,17 +71,35 @@ class Verdict:
 
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
-_SMALLER = "lower train.batch_size, dataset.resolution or lora.rank, or choose a smaller hardware preset, then fluxtui resume {name}"
+_SMALLER = (
+    "lower train.batch_size, dataset.resolution or lora.rank, or choose a smaller hardware preset, then fluxtui resume {name}"
+)
 
 # code -> (what it is called where the trainer left no sentence, what to do, whether it is tried again)
 _CODES: dict[int, tuple[str, str, bool]] = {
     TrainerExit.WRONG_PARENT: ("the trainer found itself without its keeper", _RESUME, False),
-    TrainerExit.NON_FINITE: ("the loss or a gradient was not finite", "lower train.learning_rate; the last finite checkpoint is kept", False),
-    TrainerExit.DATA: ("the data set cannot be used", "fluxtui check names the files; mend them, then fluxtui resume {name}", False),
+    TrainerExit.NON_FINITE: (
+        "the loss or a gradient was not finite",
+        "lower train.learning_rate; the last finite checkpoint is kept",
+        False,
+    ),
+    TrainerExit.DATA: (
+        "the data set cannot be used",
+        "fluxtui check names the files; mend them, then fluxtui resume {name}",
+        False,
+    ),
     TrainerExit.CONFIGURATION: ("the settings do not fit", "mend what the reason names, then fluxtui resume {name}", False),
     TrainerExit.GPU_MEMORY: ("the GPU's memory was not enough", _SMALLER, False),
-    TrainerExit.STORAGE: ("the disk failed to keep what was written", "make room or mend the disk, then fluxtui resume {name}", False),
-    TrainerExit.GPU_LOST: ("the GPU was lost", "fluxtui doctor; if the GPU stays away the machine needs a reboot, then fluxtui resume {name}", True),
+    TrainerExit.STORAGE: (
+        "the disk failed to keep what was written",
+        "make room or mend the disk, then fluxtui resume {name}",
+        False,
+    ),
+    TrainerExit.GPU_LOST: (
+        "the GPU was lost",
+        "fluxtui doctor; if the GPU stays away the machine needs a reboot, then fluxtui resume {name}",
+        True,
+    ),
     TrainerExit.DATA_WORKER: ("a data worker died", _RESUME, True),
     TrainerExit.HUNG: ("the trainer found itself hung", _RESUME, True),
 }
@@ -125,7 +143,9 @@ def _left(worst: RankExit, seen: Evidence) -> Verdict:
         return Verdict("stopped", seen.error or "stopped, with a checkpoint", seen.remedy or _RESUME, culprit=worst)
     if not seen.has_spoken and _CANNOT_IMPORT.search(seen.last_log_line):
         reason = f"the engine cannot start: {seen.last_log_line}"
-        return Verdict("failed", reason, "repair the installation (fluxtui doctor), then fluxtui resume {name}", False, "FAILED", worst)
+        return Verdict(
+            "failed", reason, "repair the installation (fluxtui doctor), then fluxtui resume {name}", False, "FAILED", worst
+        )
     if worst.code == TrainerExit.DATA_WORKER and seen.out_of_memory:
         return _host_memory(worst, seen, "a data worker was")
     known = _CODES.get(worst.code)
@@ -146,7 +166,9 @@ def _by_signal(worst: RankExit, seen: Evidence) -> Verdict:
     reason = f"crashed by {worst.signal_name}{where}"
     remedy = f"its stack is in the log; {_RESUME}"
     if worst.signal == signal.SIGBUS:
-        reason += ": /dev/shm is full" if seen.shared_memory_full else ": a mapped file shrank, or shared memory or the disk is full"
+        reason += (
+            ": /dev/shm is full" if seen.shared_memory_full else ": a mapped file shrank, or shared memory or the disk is full"
+        )
         remedy = f"make room in /dev/shm (a container's --shm-size) or set hardware.workers=0; {_RESUME}"
     if worst.signal == signal.SIGTERM:
         reason, remedy = f"ended by a SIGTERM{where} that was not the keeper's", _RESUME

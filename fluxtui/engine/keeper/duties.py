@@ -12,7 +12,7 @@ from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.requests import Request
 from fluxtui.persist.spec import Spec
 
-EVERY = 0.5         # seconds between two looks into the control folder
+EVERY = 0.5  # seconds between two looks into the control folder
 _REMEMBERED = 4096
 _GARBAGE_LINES = 5  # said in the log at one look; the rest is counted
 
@@ -23,12 +23,12 @@ class Duties:
 
     home: Home
     folder: SessionFolder
-    spec: Spec                      # with the overrides of this start
+    spec: Spec  # with the overrides of this start
     loop: Loop
     log: Log
     journal: Journal
     _looked: float = field(default=-EVERY)
-    _seen: dict[str, None] = field(default_factory=dict)    # ids consumed: on a read-only disk the files stay
+    _seen: dict[str, None] = field(default_factory=dict)  # ids consumed: on a read-only disk the files stay
 
     def turn(self) -> tuple[set[int], list[Request]]:
         """One turn of the loop and what is due: ready descriptors, and the requests meant for this attempt.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PERIOD = 5.0
 _HINT_EVERY = 30.0
-_IDLE_BELOW = 5.0       # per cent
+_IDLE_BELOW = 5.0  # per cent
 _IDLE_SECONDS = 300.0
 
 
@@ -25,7 +25,7 @@ _IDLE_SECONDS = 300.0
 class Gauges:
     """GPU readings of one keeper. Starts the reading child only where the machine has a driver, or a GPU was asked for."""
 
-    uuids: list[str] = field(default_factory=list)      # of the session's GPUs
+    uuids: list[str] = field(default_factory=list)  # of the session's GPUs
     _watch: gpu.GpuWatch | None = None
     _idle_since: float | None = None
     _next_hint: float = 0.0

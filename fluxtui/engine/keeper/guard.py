@@ -18,24 +18,36 @@ from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import GuardSpec
 
 Kind = Literal[
-    "start", "download", "load", "encode", "cache", "batch", "first_steps", "step", "checkpoint", "validate", "sample", "export", "prove"
+    "start",
+    "download",
+    "load",
+    "encode",
+    "cache",
+    "batch",
+    "first_steps",
+    "step",
+    "checkpoint",
+    "validate",
+    "sample",
+    "export",
+    "prove",
 ]
 
-FIRST_STEPS = 5            # steps of a process that may take long: kernels are chosen, caches are cold
-LOAD_AT_MOST = 3600.0      # seconds: how long a load may go without progress, however busy it is
-STOP_AT_MOST = 600.0       # seconds a stop may take, unless bytes of its checkpoint move
-SILENT = 12.0              # seconds without a tick: a trainer's thread ticks every 5
-BUSY_CPU = 0.05            # of a core: more than a thread that ticks, less than anything that works
-BUSY_BYTES = 64 * 1024     # read between two looks
+FIRST_STEPS = 5  # steps of a process that may take long: kernels are chosen, caches are cold
+LOAD_AT_MOST = 3600.0  # seconds: how long a load may go without progress, however busy it is
+STOP_AT_MOST = 600.0  # seconds a stop may take, unless bytes of its checkpoint move
+SILENT = 12.0  # seconds without a tick: a trainer's thread ticks every 5
+BUSY_CPU = 0.05  # of a core: more than a thread that ticks, less than anything that works
+BUSY_BYTES = 64 * 1024  # read between two looks
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One row of the table in docs/guards.md."""
 
-    floor: str                                  # the field of GuardSpec that holds the floor of the kill limit
-    amber: float                                # seconds: the floor of the amber limit
-    amber_times: float = 0.0                    # ... times what was seen
+    floor: str  # the field of GuardSpec that holds the floor of the kill limit
+    amber: float  # seconds: the floor of the amber limit
+    amber_times: float = 0.0  # ... times what was seen
     kill_times: float = 0.0
     seen: Literal["p95", "max"] = "p95"
 
@@ -112,10 +124,10 @@ class Judgement:
     """What the guard thinks of one rank at one moment."""
 
     kind: Kind
-    waited: float                   # seconds since its last progress
+    waited: float  # seconds since its last progress
     limits: Limits
-    busy: bool = False              # a load that reads bytes or burns CPU: not hung, within LOAD_AT_MOST
-    ticked: float | None = None     # seconds since its thread last ticked; None: it never did
+    busy: bool = False  # a load that reads bytes or burns CPU: not hung, within LOAD_AT_MOST
+    ticked: float | None = None  # seconds since its thread last ticked; None: it never did
 
     @property
     def is_amber(self) -> bool:
@@ -157,14 +169,14 @@ class RankGuard:
     """The guard of one rank of a trainer, or of the prover: fed by its lines, asked by the keeper's tick."""
 
     floors: GuardSpec
-    since: float                                        # of the last progress
+    since: float  # of the last progress
     phase: Phase | None = None
     has_spoken: bool = False
-    steps_here: int = 0                                 # optimizer steps done by this process
+    steps_here: int = 0  # optimizer steps done by this process
     ticked_at: float | None = None
     activity: Activity = field(default_factory=Activity)
     spans: dict[Kind, Spans] = field(default_factory=dict)
-    longest_checkpoint: float = 0.0                     # seconds, from its first line to the next phase
+    longest_checkpoint: float = 0.0  # seconds, from its first line to the next phase
     _phase_since: float = 0.0
     _waits_for_batch: bool = False
     _last: tuple[object, ...] = ()
@@ -265,7 +277,8 @@ class GroupJudgement:
             judged = self.last
             return f"in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
         return "; ".join(
-            f"rank {rank} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}" for rank, judged in self.by_rank.items()
+            f"rank {rank} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
+            for rank, judged in self.by_rank.items()
         )
 
 

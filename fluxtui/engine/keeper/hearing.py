@@ -25,10 +25,10 @@ class Hearing:
     duties: Duties
     group: Group
     guards: dict[int, RankGuard] = field(init=False)
-    error: str = ""         # the first sentence of a rank that is about to end
+    error: str = ""  # the first sentence of a rank that is about to end
     remedy: str = ""
     _lines: Lines = field(init=False)
-    _told: int = 0          # garbage lines that the log knows of
+    _told: int = 0  # garbage lines that the log knows of
 
     def __post_init__(self) -> None:
         now = self.duties.loop.watch.now()
@@ -81,7 +81,9 @@ class Hearing:
         if self.group.what == "prover":
             changes = {"phase": Phase.PROVE}
         if line.versions:
-            changes["versions"] = journal.record.versions | {clean(k, 50): clean(v, 50) for k, v in list(line.versions.items())[:50]}
+            changes["versions"] = journal.record.versions | {
+                clean(k, 50): clean(v, 50) for k, v in list(line.versions.items())[:50]
+            }
         changes["inner"] = inner(line)
         if line.resumed_from:
             self._say_resumed(line)

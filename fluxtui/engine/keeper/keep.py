@@ -1,9 +1,9 @@
 """The life of a keeper, to be read top to bottom.
 
-    open:     lock, what stands in the way, the first record, one line to the front
-    attempt:  queued -> devices -> starting -> the trainer, watched -> how it ended -> the proof -> the verdict on disk
-    again:    a hang or crash ends the attempt; the next one is queued by the same keeper, with a pause
-    end:      devices given back, the user's `on_end` command
+open:     lock, what stands in the way, the first record, one line to the front
+attempt:  queued -> devices -> starting -> the trainer, watched -> how it ended -> the proof -> the verdict on disk
+again:    a hang or crash ends the attempt; the next one is queued by the same keeper, with a pause
+end:      devices given back, the user's `on_end` command
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, Group, spawn_prover, spawn_trainer
 from fluxtui.engine.keeper.waiting import Pause, wait
-from fluxtui.persist.errors import ExitCode, FluxTUIError
+from fluxtui.persist.errors import ExitCode, FluxTUIError, StorageError
 from fluxtui.persist.record import Phase, Proof, Record
 
-MEMORY_SECONDS = 30.0   # how long the GPU's memory may take to come back after its processes are gone
+MEMORY_SECONDS = 30.0  # how long the GPU's memory may take to come back after its processes are gone
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +50,9 @@ def main(argv: list[str]) -> int:
         return ExitCode.FAILED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded, and the trainer ended with us)
         traceback.print_exc()
-        aftermath.write_verdict(duties, Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED"))
+        aftermath.write_verdict(
+            duties, Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED")
+        )
         return ExitCode.FAILED
 
 
@@ -60,7 +62,7 @@ class Keeper:
 
     duties: Duties
     arguments: opening.Arguments
-    maker: Record | None            # an attempt whose product only waits for its proof
+    maker: Record | None  # an attempt whose product only waits for its proof
     gauges: Gauges = field(default_factory=Gauges)
     lease: Lease | None = None
 
@@ -76,11 +78,15 @@ class Keeper:
             verdict = self.attempt(pause)
             aftermath.see_checkpoint(self.duties)
             again = aftermath.retry_after(self.duties, verdict, before)
-            aftermath.write_verdict(self.duties, aftermath.given_up(self.duties, verdict, again, before))
+            aftermath.write_verdict(self.duties, aftermath.final_words(self.duties, verdict, again))
             if again is None:
                 break
             self.prepare_retry(verdict)
-            pause = aftermath.begin_retry(self.duties, again)
+            try:
+                pause = aftermath.begin_retry(self.duties, again)
+            except StorageError as error:
+                self.duties.log.line(f"no retry: its record cannot be written: {error}")
+                break
         self.give_back()
         aftermath.run_on_end(self.duties)
         return ExitCode.DONE
@@ -102,7 +108,7 @@ class Keeper:
             return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
 
     def queue_up(self, pause: Pause) -> Verdict | None:
-        """Wait for the pause after a failed attempt, then for the devices. A verdict where the session leaves the queue instead."""
+        """Wait for the pause after a failed attempt, then for the devices; a verdict where it leaves the queue instead."""
         queue = Queue(self.duties.home, self.duties.folder.name, self.duties.spec.hardware, self.gauges)
         try:
             found = wait(self.duties, pause, queue, self.lease)

@@ -9,7 +9,7 @@ import msgspec
 from fluxtui.engine.wire import LINE_LIMIT, ProgressLine
 
 _READ = 64 * 1024
-_READS = 32             # of 64 KiB, in one turn of the loop
+_READS = 32  # of 64 KiB, in one turn of the loop
 _LARGEST = 2**53
 _DECODER = msgspec.json.Decoder(ProgressLine)
 
@@ -20,9 +20,9 @@ class Lines:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.is_open = True
-        self.garbage = 0            # lines that were torn, too long, or no progress line at all
+        self.garbage = 0  # lines that were torn, too long, or no progress line at all
         self._rest = b""
-        self._skips = False         # in the middle of a line that is too long
+        self._skips = False  # in the middle of a line that is too long
 
     def read(self) -> list[ProgressLine]:
         """What has come, at most 2 MiB of it."""

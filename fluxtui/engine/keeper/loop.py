@@ -20,8 +20,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.watch = Watch()
-        self.asked_by = ""      # name of the first stop signal that the keeper got
-        self.missed = 0.0       # seconds that the last turn came late
+        self.asked_by = ""  # name of the first stop signal that the keeper got
+        self.missed = 0.0  # seconds that the last turn came late
         self._selector = selectors.DefaultSelector()
         self._ready: set[int] = set()
         self._due = 0.0

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from fluxtui.persist.text import clean
 
-CAP = 64 * 2**20        # bytes of training.log; then it is copied to training.log.1 and begun anew
+CAP = 64 * 2**20  # bytes of training.log; then it is copied to training.log.1 and begun anew
 _RULE = "=" * 80
 _CHUNK = 4 * 2**20
-_COPY_SECONDS = 0.2     # how long one tick may copy
+_COPY_SECONDS = 0.2  # how long one tick may copy
 
 
 class Log:

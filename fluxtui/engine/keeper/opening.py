@@ -31,7 +31,8 @@ from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, Phase, Record, Result
 from fluxtui.persist.spec import Spec
 
-ELSEWHERE = timedelta(seconds=60)   # a beat younger than this, of another host: it runs there
+LEAST_FREE = 8 * 2**20  # bytes, beside two more checkpoints of the size of the last one
+ELSEWHERE = timedelta(seconds=60)  # a beat younger than this, of another host: it runs there
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,15 @@ class Opened:
 
     duties: Duties
     arguments: Arguments
-    maker: Record | None        # the lost attempt whose result only waits for its proof; None: train
+    maker: Record | None  # the lost attempt whose result only waits for its proof; None: train
     lock: Lock
 
 
 def parse(argv: list[str]) -> Arguments:
     """Arguments of `python -m fluxtui.engine keep`."""
-    parser = argparse.ArgumentParser(prog="python -m fluxtui.engine keep", description="Keep one session: see docs/architecture.md.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxtui.engine keep", description="Keep one session: see docs/architecture.md."
+    )
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--session", required=True)
     parser.add_argument("--resume", default="auto", help="auto, the name of a checkpoint, or nothing: from step 0")
@@ -97,7 +100,7 @@ def open_session(arguments: Arguments) -> Opened:
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
     digest = recipe.recipe_sha256(spec)
     _refuse(folder, arguments, history, digest)
-    must_be_writable(folder)
+    must_have_room(folder)
     try:
         log = Log(folder.log_file)
     except OSError as error:
@@ -139,14 +142,23 @@ def _has_verdict(record: Record) -> bool:
     return record.status not in ACTIVE and not (record.status == "stopped" and record.phase is Phase.PROVE)
 
 
-def must_be_writable(folder: SessionFolder) -> None:
-    """A real write, fsync and rename in the session's folder, before anything is started. Raises `StorageError`."""
+def must_have_room(folder: SessionFolder) -> None:
+    """A real write, fsync and rename in the session's folder, and room for two more checkpoints. Raises `StorageError`."""
     probe = folder.path / ".writable"
     write_file(probe, b"x" * 4096)
     try:
         probe.unlink()
     except OSError as error:
         raise StorageError.of(error, "remove", probe) from error
+    names = commit.committed(folder.checkpoints)
+    one = sum(path.stat().st_size for path in (folder.checkpoints / names[-1]).iterdir()) if names else 0
+    space = os.statvfs(folder.path)
+    free, needed = space.f_bavail * space.f_frsize, 2 * one + LEAST_FREE
+    if free < needed:
+        raise StorageError(
+            f"{free / 2**20:.0f} MiB are free where {folder.path} lies, and {needed / 2**20:.0f} MiB are needed at least; "
+            "free some room, or delete checkpoints"
+        )
 
 
 def accept(attempt: int, log: Log) -> None:
@@ -181,7 +193,12 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
     if not history:
         return
     last = history[-1]
-    if last.status in ACTIVE and last.host != socket.gethostname() and last.beat_at is not None and wall() - last.beat_at < ELSEWHERE:
+    if (
+        last.status in ACTIVE
+        and last.host != socket.gethostname()
+        and last.beat_at is not None
+        and wall() - last.beat_at < ELSEWHERE
+    ):
         raise RefusedError(f"{name} is running on {last.host}; stop it there first")
     if last.status == "completed" and folder.product.is_file() and arguments.resume == "auto":
         raise RefusedError(f"{name} is completed; `fluxtui new OTHER --from {name}` goes on from it")

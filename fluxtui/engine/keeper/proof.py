@@ -21,7 +21,7 @@ from fluxtui.persist.tensorfile import read_header
 from fluxtui.persist.text import clean
 
 _BLOCK = 4 * 2**20
-_ANSWER = 64 * 1024     # bytes of the prover's answer that are looked at
+_ANSWER = 64 * 1024  # bytes of the prover's answer that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,9 @@ def judge_answer(answer: Proof | None, exit_code: int | None, result: Result) ->
     if answer is None or exit_code is None:
         return Proof(ok=False, what="the proving process gave no answer")
     if not answer.ok or exit_code != 0:
-        return msgspec.structs.replace(answer, ok=False, what=clean(answer.what, 500) or f"the proving process left with code {exit_code}")
+        return msgspec.structs.replace(
+            answer, ok=False, what=clean(answer.what, 500) or f"the proving process left with code {exit_code}"
+        )
     if (answer.sha256, answer.size) != (result.sha256, result.size):
         return msgspec.structs.replace(answer, ok=False, what="the product changed while it was being proven")
     if answer.tensors_sha256 != result.tensors_sha256:

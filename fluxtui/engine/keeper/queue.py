@@ -65,7 +65,7 @@ class Queue:
     name: str
     hardware: HardwareSpec
     gauges: Gauges
-    _wishes: dict[str, HardwareSpec] = field(default_factory=dict)      # of other sessions, by name
+    _wishes: dict[str, HardwareSpec] = field(default_factory=dict)  # of other sessions, by name
 
     def ask(self, own: Record) -> Turn:
         """Try for the devices. Raises `UsageError` where a GPU was asked for that this machine does not have."""
@@ -95,7 +95,9 @@ class Queue:
         missing = [str(one) for one in gpus if str(one) not in by_name]
         if missing:
             have = ", ".join(f"{one.index} ({one.uuid})" for one in readings.devices) or readings.why or "none"
-            raise UsageError(f"this machine has no GPU {', '.join(missing)}; it has: {have}; change it by --set hardware.gpus=...")
+            raise UsageError(
+                f"this machine has no GPU {', '.join(missing)}; it has: {have}; change it by --set hardware.gpus=..."
+            )
         return [list(dict.fromkeys(by_name[str(one)] for one in gpus))]
 
     def _others(self) -> list[Other]:

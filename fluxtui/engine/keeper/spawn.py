@@ -53,12 +53,12 @@ class Rank:
 class Group:
     """The ranks of one trainer, or the one process of a prover."""
 
-    what: str                                   # "trainer", "prover"
+    what: str  # "trainer", "prover"
     run_id: str
     ranks: list[Rank]
-    progress_fd: int                            # read end
-    request_fd: int = -1                        # write end
-    answer_fd: int = -1                         # the prover's standard output
+    progress_fd: int  # read end
+    request_fd: int = -1  # write end
+    answer_fd: int = -1  # the prover's standard output
     kin: Kin = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,7 +149,14 @@ def _start(
         os.write(given, job)
         os.lseek(given, 0, os.SEEK_SET)
         started = subprocess.Popen(
-            command, stdin=given, stdout=out_fd, stderr=err_fd, pass_fds=keep, env=dict(environment), cwd="/", start_new_session=True
+            command,
+            stdin=given,
+            stdout=out_fd,
+            stderr=err_fd,
+            pass_fds=keep,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
         )
     finally:
         os.close(given)
@@ -180,10 +187,10 @@ def _environment(run_id: str, devices: Sequence[str], threads: int) -> dict[str,
     return kept | {
         wire.KEEPER_PID: str(os.getpid()),
         wire.RUN_ID: run_id,
-        "CUDA_VISIBLE_DEVICES": ",".join(devices),      # empty: a session of the CPU never touches a GPU
+        "CUDA_VISIBLE_DEVICES": ",".join(devices),  # empty: a session of the CPU never touches a GPU
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "PYTHONFAULTHANDLER": "1",                      # a crash before the trainer's first act leaves a stack too
+        "PYTHONFAULTHANDLER": "1",  # a crash before the trainer's first act leaves a stack too
     }
 
 
@@ -208,5 +215,7 @@ def _why_not(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "no file descriptors are left to start the trainer with: raise `ulimit -n`"
     if error.errno in (errno.EAGAIN, errno.ENOMEM):
-        return "no process can be started: the limit on processes (`ulimit -u`, a container's pids limit) or the memory is used up"
+        return (
+            "no process can be started: the limit on processes (`ulimit -u`, a container's pids limit) or the memory is used up"
+        )
     return f"the trainer cannot be started: {error.strerror or error}"

@@ -20,8 +20,8 @@ from fluxtui.persist import process
 
 How = Literal["stall", "peer", "kill"]
 
-STACK_SECONDS = 1.0     # given to the dump of the stacks
-UNREAPED_AFTER = 10.0   # seconds after SIGKILL until the record says that a process does not go
+STACK_SECONDS = 1.0  # given to the dump of the stacks
+UNREAPED_AFTER = 10.0  # seconds after SIGKILL until the record says that a process does not go
 
 
 @dataclass(slots=True)
@@ -67,7 +67,8 @@ class Ending:
         """Words for the record where SIGKILL has not ended all in a while; else empty."""
         if self.killed_at is None or now - self.killed_at < UNREAPED_AFTER:
             return ""
-        left = [rank.pid for rank in self.group.ranks if rank.pid not in gone] + [one.pid for one in self.group.kin.known.values()]
+        left = [rank.pid for rank in self.group.ranks if rank.pid not in gone]
+        left += [one.pid for one in self.group.kin.known.values()]
         states = ", ".join(f"{pid} (state {process.state_letter(pid) or '?'})" for pid in left)
         return f"SIGKILL sent {now - self.killed_at:.0f} s ago, not yet gone: {states}" if left else ""
 

@@ -9,7 +9,7 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.persist.requests import Request
 
-_ASK = 1.0      # seconds between two looks at the queue
+_ASK = 1.0  # seconds between two looks at the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ def _obey(duties: Duties, requests: list[Request]) -> Verdict | None:
         elif request.verb == "priority" and isinstance(request.value, int) and abs(request.value) <= 10**6:
             duties.journal.update(priority=request.value)
         else:
-            outcome = "dropped: it is still waiting, and nothing is trained yet" if request.verb != "priority" else "dropped: not a priority"
+            why = "that is no priority" if request.verb == "priority" else "it is still waiting, and nothing is trained yet"
+            outcome = f"dropped: {why}"
         duties.journal.acknowledge(request.id, request.verb, outcome)
     return withdrawn
