@@ -29,6 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from fluxtui.engine.trainer.buckets import Place
 from fluxtui.engine.trainer.refusal import DataError
 
 # Only these parsers are ever reached: PIL knows others that run programs or parse what no camera writes.
@@ -121,6 +122,11 @@ def decode(data: bytes, name: str) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image), name)
         except _DECODE_ERRORS as error:
             raise DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it") from error
+
+
+def crop(picture: Image.Image, place: Place) -> Image.Image:
+    """The part of an upright picture that a place names, scaled to its bucket in one step (Lanczos)."""
+    return picture.resize((place.bucket.width, place.bucket.height), Image.Resampling.LANCZOS, box=place.box)
 
 
 def _opened(file: IO[bytes], name: str) -> Image.Image:

@@ -1,0 +1,46 @@
+"""Captions and pictures as FLUX.1 takes them: exactly what diffusers' FluxPipeline does for prompts; the VAE's mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+    from PIL.Image import Image
+
+    from fluxtui.engine.family.flux1.components import TextEncoders
+
+
+@torch.inference_mode()
+def encode_prompts(encoders: TextEncoders, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5's states `(prompts, tokens, channels)` and CLIP's pooled output `(prompts, channels)`, in the encoders' dtype.
+
+    Both are padded to their full length, without a mask, as FLUX.1 was trained: `FluxPipeline.encode_prompt`.
+    """
+    clip_ids = encoders.tokenizer(
+        prompts, padding="max_length", max_length=encoders.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    pooled = encoders.clip(clip_ids.to(encoders.clip.device), output_hidden_states=False).pooler_output
+    t5_ids = encoders.tokenizer_2(
+        prompts, padding="max_length", max_length=encoders.text_tokens, truncation=True, return_tensors="pt"
+    ).input_ids
+    states = encoders.t5(t5_ids.to(encoders.t5.device), output_hidden_states=False)[0]
+    return states.to(encoders.t5.dtype), pooled.to(encoders.clip.dtype)
+
+
+def pixels_of(picture: Image) -> torch.Tensor:
+    """An RGB picture as `(1, 3, height, width)` float32 in [-1, 1], as diffusers' VaeImageProcessor makes it."""
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    pixels = flat.view(picture.height, picture.width, 3).permute(2, 0, 1).unsqueeze(0)
+    return 2.0 * (pixels.to(torch.float32) / 255.0) - 1.0
+
+
+@torch.inference_mode()
+def encode_image_mean(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """The mean of the VAE's latents, raw (neither shifted nor scaled): `(batch, 16, height / 8, width / 8)`, float32.
+
+    `pixels`: `(batch, 3, height, width)` in [-1, 1]. The mean and not a draw: one random number less, and cacheable.
+    """
+    return vae.encode(pixels.to(device=vae.device, dtype=vae.dtype)).latent_dist.mode().to(torch.float32)

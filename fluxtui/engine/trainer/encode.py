@@ -1,0 +1,220 @@
+"""The pass that fills the caches: captions first, then pictures; each network is loaded only for what is missing, and freed.
+
+Every caption and picture is encoded by itself, so that an entry never depends on what else was missing at the time: made
+again after a loss, it has the same bytes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+import torch
+
+from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
+from fluxtui.engine.trainer.buckets import Place
+from fluxtui.engine.trainer.cache import Cache, EntryKey
+from fluxtui.engine.trainer.dataset import Dataset, Item
+from fluxtui.engine.trainer.encoded import Encoded, Fetch, Tensors, fetch_by, identity_of, to_entry, to_tensors
+from fluxtui.engine.trainer.image import crop, decode, read_regular
+from fluxtui.engine.trainer.reading import Readers
+from fluxtui.engine.trainer.refusal import DataError
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.workers import Workers
+from fluxtui.persist.errors import DamagedError, FluxTUIError
+from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import Spec
+
+if TYPE_CHECKING:
+    from fluxtui.engine.family.flux1.components import Components
+    from fluxtui.engine.trainer.runtime import Runtime
+
+MEMORY_SHARE = 0.25     # of the free memory: as much of the encoded data set is kept there
+_THREADS = min(4, os.cpu_count() or 1)
+_WINDOW = 2 * _THREADS  # pictures decoded ahead of the VAE
+
+What = TypeVar("What")
+Views = list[tuple[EntryKey, Place]]    # the parts of one picture that are missing
+
+
+def fill_caches(
+    dataset: Dataset, spec: Spec, components: Components, reporter: Reporter, runtime: Runtime, folder: Path,
+    prompts: Sequence[str] = (),
+) -> Encoded:  # fmt: skip
+    """Encodes what the caches in `folder` lack of the data set, of `prompts`, and of "" where captions are dropped.
+
+    With several ranks each encodes the entries that fall to it, then all wait for each other. Raises DataError,
+    HungReadError, StorageError.
+    """
+    identity = identity_of(components.vae_key, components.text_key, runtime.dtype, runtime.device)
+    captions = {identity.caption(text): text for text in _texts(dataset, prompts)}
+    items = (*dataset.items, *dataset.held_out)
+    views = {identity.latents(item, place): (item, place) for item in items for place in item.places}
+    readers = Readers(spec.guard.file_read, _THREADS)
+    cache = Cache(folder, readers)
+    lease = cache.lease(f"{spec.id}-{runtime.rank}", (*captions, *views))
+    store = _Store(cache, reporter, _budget(runtime.ranks), is_holding=spec.hardware.workers == 0)
+    missing_captions = store.missing(_mine(captions, runtime), "captions")
+    missing_views = store.missing(_mine(views, runtime), "images")
+    _say_hits(reporter, captions, missing_captions, views, missing_views)
+    if missing_captions:
+        _encode_captions(missing_captions, components, runtime, store)
+    if missing_views:
+        _encode_views(missing_views, components, runtime, store, readers)
+    runtime.wait_for_all()
+    if lost := store.missing(_others(captions, runtime) | _others(views, runtime), "entries"):
+        raise DataError(f"{len(lost)} cache entries that another rank wrote are not there", "are all ranks on one disk? Resume")
+    _evict(cache, reporter, is_due=runtime.is_first and bool(missing_captions or missing_views))
+    fetch, closes = _reading(spec, folder, readers)
+    return Encoded(identity, store.held, fetch, [lease.release, *closes])
+
+
+@dataclass(slots=True)
+class _Store:
+    """The caches, and what of them is kept in memory."""
+
+    cache: Cache
+    reporter: Reporter
+    room: int                       # bytes left for what is kept, or read to be verified
+    is_holding: bool                # False where data workers read everything
+    held: dict[EntryKey, Tensors] = field(default_factory=dict)
+
+    def missing(self, wanted: Mapping[EntryKey, What], unit: str) -> dict[EntryKey, What]:
+        """What the caches lack. What they have is verified, byte for byte as far as memory goes, and kept."""
+        lacking: dict[EntryKey, What] = {}
+        entries = list(wanted)
+        read = self.cache.load_all(entries)
+        for number, entry in enumerate(entries, start=1):
+            found = self._keep_read(entry, next(read)) if self.room > 0 else self.cache.is_whole(entry)
+            if found:
+                self.cache.touch(entry)
+            else:
+                lacking[entry] = wanted[entry]
+            self.reporter.progress(Phase.CACHE, item=number, items=len(entries), unit=unit)
+        return lacking
+
+    def put(self, entry: EntryKey, tensors: Tensors) -> None:
+        """Into the cache, and into memory where there is room."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        self.cache.save(entry, to_entry(tensors))
+        self._keep(entry, tensors)
+
+    def _keep_read(self, entry: EntryKey, found: object) -> bool:
+        if isinstance(found, DamagedError):
+            self.reporter.note(f"{found}; it is made again")
+            return False
+        if not isinstance(found, dict):
+            return False
+        self._keep(entry, to_tensors(found))
+        return True
+
+    def _keep(self, entry: EntryKey, tensors: Tensors) -> None:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if self.room > 0 and self.is_holding:
+            self.held[entry] = tensors
+        self.room -= size
+
+
+def _encode_captions(missing: Mapping[EntryKey, str], components: Components, runtime: Runtime, store: _Store) -> None:
+    store.reporter.progress(Phase.LOAD)
+    encoders = components.load_text_encoders(runtime.dtype, runtime.device)
+    for number, (entry, caption) in enumerate(missing.items(), start=1):
+        states, pooled = encode_prompts(encoders, [caption])
+        store.put(entry, {"prompt_embeds": states[0], "pooled": pooled[0]})
+        store.reporter.progress(Phase.ENCODE, item=number, items=len(missing), unit="captions")
+    del encoders
+    _free(runtime.device)
+
+
+def _encode_views(
+    missing: Mapping[EntryKey, tuple[Item, Place]], components: Components, runtime: Runtime, store: _Store, readers: Readers
+) -> None:
+    """The VAE computes in float32 whatever the base does: once a picture, and half precision would blur it for good."""
+    store.reporter.progress(Phase.LOAD)
+    vae = components.load_vae(torch.float32, runtime.device)
+    of_item: dict[str, tuple[Item, Views]] = {}
+    for entry, (item, place) in missing.items():
+        of_item.setdefault(item.name, (item, []))[1].append((entry, place))
+    done = 0
+    for pixels in readers.ahead((_cutting(item, views) for item, views in of_item.values()), _WINDOW):
+        for entry, picture in pixels:
+            store.put(entry, {"latents": encode_image_mean(vae, picture)[0]})
+            done += 1
+            store.reporter.progress(Phase.ENCODE, item=done, items=len(missing), unit="images")
+    del vae
+    _free(runtime.device)
+
+
+def _cutting(item: Item, views: Views) -> tuple[str, Callable[[], list[tuple[EntryKey, torch.Tensor]]]]:
+    """The job of a reader thread: one picture, read and decoded once, cut to each of its places."""
+
+    def cut() -> list[tuple[EntryKey, torch.Tensor]]:
+        data = read_regular(item.image)
+        if sha256(data).hexdigest() != item.image_sha256:
+            raise DataError(f"{item.name} changed while the run was starting", "leave the data set alone, then resume")
+        picture = decode(data, item.name)
+        return [(entry, pixels_of(crop(picture, place))) for entry, place in views]
+
+    return item.name, cut
+
+
+def _texts(dataset: Dataset, prompts: Sequence[str]) -> Iterator[str]:
+    for item in (*dataset.items, *dataset.held_out):
+        yield from item.captions
+    if dataset.spec.caption_dropout > 0:
+        yield ""
+    yield from prompts
+
+
+def _mine(entries: Mapping[EntryKey, What], runtime: Runtime) -> dict[EntryKey, What]:
+    """What falls to this rank, by key: not by what is missing, which changes while other ranks fill it."""
+    return {entry: what for entry, what in entries.items() if int(entry.key[:8], 16) % runtime.ranks == runtime.rank}
+
+
+def _others(entries: Mapping[EntryKey, object], runtime: Runtime) -> dict[EntryKey, object]:
+    mine = _mine(entries, runtime)
+    return {entry: what for entry, what in entries.items() if entry not in mine}
+
+
+def _budget(ranks: int) -> int:
+    """Bytes of memory that this rank may keep encoded data in."""
+    return int(psutil.virtual_memory().available * MEMORY_SHARE / ranks)
+
+
+def _reading(spec: Spec, folder: Path, readers: Readers) -> tuple[Fetch, list[Callable[[], None]]]:
+    if spec.hardware.workers == 0:
+        return fetch_by(readers, folder), []
+    workers = Workers(folder, spec.hardware.workers, spec.guard.worker_batch)
+    return workers.read, [workers.end]
+
+
+def _say_hits(
+    reporter: Reporter, captions: Mapping[EntryKey, str], lacking: Mapping[EntryKey, str], views: Mapping[EntryKey, object],
+    lacking_views: Mapping[EntryKey, object],
+) -> None:
+    found, found_views = len(captions) - len(lacking), len(views) - len(lacking_views)
+    reporter.say(f"caches: {found_views} of {len(views)} latents and {found} of {len(captions)} captions are there")
+
+
+def _evict(cache: Cache, reporter: Reporter, is_due: bool) -> None:
+    if not is_due:
+        return
+    try:
+        removed = cache.prune()
+    except FluxTUIError as error:
+        reporter.say(f"the caches were not tidied: {error}")
+        return
+    if removed.entries:
+        reporter.say(f"caches: {removed.entries} entries unused for longest were removed ({removed.bytes >> 20} MiB)")
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,157 @@
+"""What the loop trains on: latents and text embeddings, from memory where they fit, else from the caches, read ahead.
+
+The order in which micro-batches come, and every number in them, is the same with memory, reader threads or data workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fluxtui.engine.trainer.buckets import Place
+from fluxtui.engine.trainer.cache import Buffer, Entry, EntryKey, key_of
+from fluxtui.engine.trainer.data_worker import Read, Wanted, read_one
+from fluxtui.engine.trainer.dataset import Item, Slot
+from fluxtui.engine.trainer.reading import Readers
+from fluxtui.engine.trainer.refusal import DataError
+
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+DTYPE_WORDS = {dtype: word for word, dtype in DTYPES.items()}
+LAYOUT = 1      # of entries: raised when what is computed for the same picture or caption changes
+_WINDOW = 2     # micro-batches read ahead where there are no workers
+
+Tensors = dict[str, torch.Tensor]
+Fetch = Callable[[Iterable[Sequence[Wanted]]], Iterator[list[Read]]]    # a list of entries in, what they held out, in order
+
+
+@dataclass(frozen=True, slots=True)
+class LatentBatch:
+    """A micro-batch on the CPU."""
+
+    slots: tuple[Slot, ...]
+    latents: torch.Tensor           # (batch, 16, height / 8, width / 8) float32: the VAE's mean, neither shifted nor scaled
+    prompt_embeds: torch.Tensor     # (batch, tokens, channels), dtype of the text encoders
+    pooled: torch.Tensor            # (batch, channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom the entries are of: what their tensors depend on besides the picture or the caption."""
+
+    vae: str            # key of the VAE's weights and configuration
+    text: str           # key of both encoders, tokenizers and the text length
+    text_dtype: str
+    machine: str        # "cuda", or "cpu/2": convolutions and matrix products round by the number of threads
+
+    def latents(self, item: Item, place: Place) -> EntryKey:
+        """Where the latents of a picture at one place are found."""
+        bucket = (place.bucket.width, place.bucket.height)
+        return key_of(
+            "latents", layout=LAYOUT, image=item.image_sha256, box=place.box, bucket=bucket, vae=self.vae, machine=self.machine
+        )
+
+    def caption(self, caption: str) -> EntryKey:
+        """Where the embeddings of a caption or prompt are found."""
+        return key_of("text", layout=LAYOUT, text=caption, encoders=self.text, dtype=self.text_dtype, machine=self.machine)
+
+
+def identity_of(vae: str, text: str, text_dtype: torch.dtype, device: torch.device) -> Identity:
+    """The identity for this device, as torch stands now."""
+    machine = f"cpu/{torch.get_num_threads()}" if device.type == "cpu" else device.type
+    return Identity(vae, text, DTYPE_WORDS[text_dtype], machine)
+
+
+class Encoded:
+    """All latents and embeddings of a data set. Made by `encode.fill_caches`."""
+
+    def __init__(
+        self, identity: Identity, held: dict[EntryKey, Tensors], fetch: Fetch, closes: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        self._identity = identity
+        self._held = held               # what fits into memory
+        self._fetch = fetch             # reads the rest
+        self._closes = closes
+
+    def load(self, slots: Sequence[Slot]) -> LatentBatch:
+        """One micro-batch, now. Raises as `batches` does."""
+        return next(self.batches([tuple(slots)]))
+
+    def batches(self, micro_batches: Sequence[tuple[Slot, ...]]) -> Iterator[LatentBatch]:
+        """Each micro-batch (none empty) in turn, read ahead.
+
+        Raises DataError where the caches no longer hold a part of it, DataWorkerError, HungReadError.
+        """
+        missing = [self._missing(slots) for slots in micro_batches]
+        reads = self._fetch([Wanted(entry.kind, entry.key) for entry in entries] for entries in missing if entries)
+        for slots, entries in zip(micro_batches, missing, strict=True):
+            found = dict(zip(entries, map(_tensors, next(reads)), strict=True)) if entries else {}
+            yield self._assemble(slots, self._held | found if found else self._held)
+
+    def prompt(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings `(tokens, channels)` and pooled `(channels,)` of a prompt that `fill_caches` was told of."""
+        entry = self._identity.caption(text)
+        found = self._held.get(entry) or _tensors(next(self._fetch([[Wanted(entry.kind, entry.key)]]))[0])
+        return found["prompt_embeds"], found["pooled"]
+
+    def close(self) -> None:
+        """Ends data workers and lets the caches evict what this run used. May be called twice."""
+        for close in self._closes:
+            close()
+
+    def _missing(self, slots: Sequence[Slot]) -> list[EntryKey]:
+        """Entries of a micro-batch that are not in memory, each once."""
+        wanted = (entry for slot in slots for entry in self._entries(slot))
+        return list(dict.fromkeys(entry for entry in wanted if entry not in self._held))
+
+    def _entries(self, slot: Slot) -> tuple[EntryKey, EntryKey]:
+        return self._identity.latents(slot.item, slot.place), self._identity.caption(slot.caption)
+
+    def _assemble(self, slots: tuple[Slot, ...], found: dict[EntryKey, Tensors]) -> LatentBatch:
+        parts = [self._entries(slot) for slot in slots]
+        return LatentBatch(
+            slots=slots,
+            latents=torch.stack([found[latents]["latents"] for latents, _ in parts]),
+            prompt_embeds=torch.stack([found[text]["prompt_embeds"] for _, text in parts]),
+            pooled=torch.stack([found[text]["pooled"] for _, text in parts]),
+        )
+
+
+def fetch_by(readers: Readers, folder: Path) -> Fetch:
+    """Reading by threads of this process, a little ahead of who asks."""
+
+    def fetch(requests: Iterable[Sequence[Wanted]]) -> Iterator[list[Read]]:
+        return readers.ahead(((f"the cache in {folder}", _reading(folder, request)) for request in requests), _WINDOW)
+
+    return fetch
+
+
+def to_tensors(entry: Entry) -> Tensors:
+    """The tensors of an entry as read."""
+    return {name: _tensor(*found) for name, found in entry.items()}
+
+
+def to_entry(tensors: Tensors) -> Entry:
+    """The bytes of tensors, as a cache keeps them."""
+    return {name: _bytes(tensor.detach().cpu().contiguous()) for name, tensor in tensors.items()}
+
+
+def _reading(folder: Path, request: Sequence[Wanted]) -> Callable[[], list[Read]]:
+    return lambda: [read_one(folder, wanted) for wanted in request]
+
+
+def _tensors(read: Read) -> Tensors:
+    if read.damage or not read.tensors:
+        why = read.damage or "a cache file that this run needs was removed while it ran"
+        raise DataError(why, "resume: what is missing from the caches is made again first")
+    return {name: _tensor(*found) for name, found in read.tensors.items()}
+
+
+def _tensor(dtype: str, shape: tuple[int, ...], data: Buffer) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(shape)
+
+
+def _bytes(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    return DTYPE_WORDS[tensor.dtype], tuple(tensor.shape), tensor.view(torch.uint8).numpy().tobytes()
