@@ -186,7 +186,7 @@ def _newest(folder: SessionFolder, attempts: str) -> tuple[int, Record | None, s
         return 0, None, str(error)
     if not numbers:
         return 0, None, ""
-    name = folder.attempt_file(numbers[-1]).name
+    name = f"{numbers[-1]:04d}.toml"
     try:
         return numbers[-1], remembered(f"{attempts}/{name}", read_record), ""
     except FluxTUIError as error:
