@@ -5,6 +5,7 @@ The order in which micro-batches come, and every number in them, is the same wit
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,9 @@ class Encoded:
 
         Raises DataError where the caches no longer hold a part of it, DataWorkerError, HungReadError.
         """
-        missing = [self._missing(slots) for slots in micro_batches]
-        reads = self._fetch([Wanted(entry.kind, entry.key) for entry in entries] for entries in missing if entries)
-        for slots, entries in zip(micro_batches, missing, strict=True):
+        looked, looked_ahead = itertools.tee((slots, self._missing(slots)) for slots in micro_batches)
+        reads = self._fetch([Wanted(entry.kind, entry.key) for entry in entries] for _, entries in looked_ahead if entries)
+        for slots, entries in looked:
             found = dict(zip(entries, map(_tensors, next(reads)), strict=True)) if entries else {}
             yield self._assemble(slots, self._held | found if found else self._held)
 

@@ -1,0 +1,105 @@
+"""Everything that can be refused before torch is imported and a GPU is touched: the data set, the model's folder, the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from fluxtui.engine.trainer import fingerprint, room
+from fluxtui.engine.trainer.dataset import Dataset, read_dataset
+from fluxtui.engine.trainer.refusal import DataError, NoRoomError
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.wire import TrainJob
+from fluxtui.persist import cache_folder, toml
+from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist.errors import NotFoundError, StorageError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.model_folder import ModelSource, recognise
+from fluxtui.persist.record import Phase
+
+_PROBE = ".preflight"
+
+
+def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
+    """The data set, where this job can train; else the reason, with exit code, as an error.
+
+    Rank 0 writes `dataset.toml` in the first attempt and where changes are accepted. Raises DataError, ChangedDataError,
+    NoRoomError, StorageError, UsageError, NotFoundError, DamagedError.
+    """
+    home = Home(Path(job.home))
+    writes = reporter.rank == 0
+    if writes:
+        try_writing([folder.path, folder.checkpoints, folder.samples, home.cache])
+    model = recognise(job.spec.model.source, home)
+    before = fingerprint.load(folder.dataset_file)
+    dataset = _read(job, before, reporter)
+    _hold_against(job, folder, before, dataset, reporter)
+    if writes:
+        _check_room(job, folder, home, model, dataset)
+    _say_what_was_found(dataset, reporter)
+    return dataset
+
+
+def try_writing(folders: Iterable[Path]) -> None:
+    """A real write, fsync, rename and removal in each folder, made where it is missing. Raises StorageError."""
+    for folder in folders:
+        make_folder(folder)
+        probe = folder / _PROBE
+        write_file(probe, os.urandom(512))
+        try:
+            probe.unlink()
+        except OSError as error:
+            raise StorageError.of(error, "remove", probe) from error
+
+
+def _read(job: TrainJob, before: fingerprint.Fingerprint | None, reporter: Reporter) -> Dataset:
+    def progress(done: int, total: int) -> None:
+        reporter.progress(Phase.PREFLIGHT, item=done, items=total, unit="files")
+
+    try:
+        return read_dataset(job.spec.dataset, hold_out=job.spec.validate.images, known=before, progress=progress)
+    except (UsageError, NotFoundError) as error:
+        raise DataError(str(error)) from error
+
+
+def _hold_against(
+    job: TrainJob, folder: SessionFolder, before: fingerprint.Fingerprint | None, dataset: Dataset, reporter: Reporter
+) -> None:
+    changed = before is not None and bool(fingerprint.differences(before, dataset.fingerprint))
+    if before is not None and changed and not job.accept_changes:
+        fingerprint.hold_against(before, dataset.fingerprint)
+    if reporter.rank != 0:
+        return
+    if changed:
+        reporter.note("the data set is not the one that this session began with; that was accepted")
+    if before is None or changed:
+        toml.write(folder.dataset_file, dataset.fingerprint)
+
+
+def _check_room(job: TrainJob, folder: SessionFolder, home: Home, model: ModelSource, dataset: Dataset) -> None:
+    """Raises NoRoomError where what this run writes will not fit."""
+    shape = room.shape_of(model)
+    cached = cache_folder.usage(home.cache).bytes
+    bytes_of_base = 4 if job.spec.model.precision == "fp32" or not job.devices else 2
+    held = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
+    needs = {
+        "checkpoints and the LoRA file": room.of_session(job.spec, shape, held),
+        "caches": max(0, room.of_caches(dataset, shape, bytes_of_base) - cached),
+        "the model": room.of_download(model, home),
+    }
+    total, free = sum(needs.values()), shutil.disk_usage(folder.path).free
+    if total > free:
+        parts = ", ".join(f"{room.words(size)} for {what}" for what, size in needs.items() if size)
+        raise NoRoomError(f"the disk has {room.words(free)} free, and this run needs {room.words(total)}: {parts}")
+
+
+def _say_what_was_found(dataset: Dataset, reporter: Reporter) -> None:
+    if reporter.rank != 0:
+        return
+    held = f", {len(dataset.held_out)} held out" if dataset.held_out else ""
+    places = [place for item in dataset.items for place in item.places]
+    buckets = len({place.bucket for place in places})
+    worst = max(place.crop_loss for place in places)
+    reporter.say(f"data set: {len(dataset.items)} images{held}, {buckets} buckets, at most {worst:.1%} of an image cropped away")
