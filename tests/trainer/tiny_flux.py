@@ -28,8 +28,13 @@ def tiny_flux(folder: Path, kind: Kind = "dev", seed: int = 0, **transformer: An
         torch.manual_seed(seed)
         clip_tokenizer, t5_tokenizer = new_clip_tokenizer(), new_t5_tokenizer()
         pipeline = FluxPipeline(
-            scheduler=new_scheduler(kind), vae=new_vae(), text_encoder=new_clip(clip_tokenizer), tokenizer=clip_tokenizer,
-            text_encoder_2=new_t5(t5_tokenizer), tokenizer_2=t5_tokenizer, transformer=new_transformer(kind, **transformer),
+            scheduler=new_scheduler(kind),
+            vae=new_vae(),
+            text_encoder=new_clip(clip_tokenizer),
+            tokenizer=clip_tokenizer,
+            text_encoder_2=new_t5(t5_tokenizer),
+            tokenizer_2=t5_tokenizer,
+            transformer=new_transformer(kind, **transformer),
         )
     pipeline.save_pretrained(folder)
     return folder
@@ -40,8 +45,16 @@ def new_transformer(kind: Kind = "dev", **changes: Any) -> Any:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     config: dict[str, Any] = {
-        "patch_size": 1, "in_channels": 64, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
-        "joint_attention_dim": 32, "pooled_projection_dim": 24, "guidance_embeds": kind == "dev", "axes_dims_rope": (4, 6, 6),
+        "patch_size": 1,
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 24,
+        "guidance_embeds": kind == "dev",
+        "axes_dims_rope": (4, 6, 6),
     }
     return FluxTransformer2DModel(**(config | changes))
 
@@ -51,9 +64,19 @@ def new_vae() -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=16, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, sample_size=64,
-        scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=16,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        sample_size=64,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     )
 
 
@@ -64,7 +87,12 @@ def new_scheduler(kind: Kind = "dev") -> Any:
     if kind == "schnell":
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
     return FlowMatchEulerDiscreteScheduler(
-        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256,
+        num_train_timesteps=1000,
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
         max_image_seq_len=4096,
     )
 
@@ -72,21 +100,41 @@ def new_scheduler(kind: Kind = "dev") -> Any:
 def new_t5(tokenizer: Any) -> Any:
     from transformers import T5Config, T5EncoderModel
 
-    return T5EncoderModel(T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, dropout_rate=0.0,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    ))
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=1,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+            use_cache=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
 
 
 def new_clip(tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=24, intermediate_size=32, projection_dim=24, num_hidden_layers=1, num_attention_heads=4,
-        max_position_embeddings=TEXT_TOKENS, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=24,
+            intermediate_size=32,
+            projection_dim=24,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def new_t5_tokenizer() -> Any:

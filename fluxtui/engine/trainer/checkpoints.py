@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import msgspec
 import torch
@@ -25,9 +27,10 @@ from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
-_PIECE = 4 << 20    # bytes between two progress lines
+_PIECE = 4 << 20  # bytes between two progress lines
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that a number can depend on."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
@@ -57,7 +60,9 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
         found.append(f"the recipe changed ({', '.join(keys) or 'in what this version reads otherwise'})")
     old, new = (json.loads(str(side.get("versions", "{}"))) for side in (before, now))
     found += [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in _unequal(old, new)]
-    found += [f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]]
+    found += [
+        f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]
+    ]
     return found
 
 
@@ -79,7 +84,7 @@ class Committer:
     runtime: Runtime
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
-    last_step: int = -1                 # of the newest commit
+    last_step: int = -1  # of the newest commit
     last_at: float = field(default_factory=time.monotonic)
 
     def is_due(self, state: LoopState, epoch_ended: bool) -> bool:
@@ -121,12 +126,12 @@ class Committer:
                 self.reporter.progress(Phase.CHECKPOINT, item=done[0], items=total, unit="bytes")
 
 
-def resume(committer: Committer, reporter: Reporter) -> LoopState:
+def resume(committer: Committer) -> LoopState:
     """The state to go on from, in adapter and optimizer: a checkpoint of this session, another session's, or the beginning.
 
     Raises `RefusedError` with the difference where recipe, libraries or ranks changed and that was not accepted.
     """
-    job = committer.job
+    job, reporter = committer.job, committer.reporter
     name = states.find(committer.folder.checkpoints, job.resume, committer.damaged)
     if name is not None:
         path = committer.folder.checkpoints / name
@@ -134,12 +139,12 @@ def resume(committer: Committer, reporter: Reporter) -> LoopState:
         state = states.restore(path, committer.parameters, committer.optimizer)
         _accept(committer, before, state)
         committer.last_step = state.step
+        if state.inexact_since is not None:
+            reporter.progress(inexact_since=state.inexact_since)
         reporter.say(f"goes on from {name}")
         reporter.progress(Phase.LOAD, resumed_from=name, step=state.step)
         return state
     if job.start_from:
-        from pathlib import Path
-
         other = Path(job.start_from)
         commit.verify_checkpoint(other)
         state = states.restore(other, committer.parameters, committer.optimizer)
@@ -157,9 +162,9 @@ def _accept(committer: Committer, before: Mapping[str, str | int], state: LoopSt
         return
     if not job.accept_changes:
         raise RefusedError(
-            f"A resume would not be exact: {'; '.join(changed)}. Undo the change, or go on with `fluxtui resume {job.spec.name} --accept-changes`."
+            f"A resume would not be exact: {'; '.join(changed)}. "
+            f"Undo the change, or go on with `fluxtui resume {job.spec.name} --accept-changes`."
         )
     if state.inexact_since is None:
         state.inexact_since = state.step
     committer.reporter.note(f"not exact since step {state.inexact_since}: {'; '.join(changed)}")
-    committer.reporter.progress(inexact_since=state.inexact_since)

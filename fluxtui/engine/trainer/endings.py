@@ -11,7 +11,7 @@ from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import FluxTUIError, StorageError
 
-CRASHED = 1     # any other error: the keeper tries again, within its limit
+CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ROOM = "make room or mend the disk, then resume"
@@ -33,8 +33,8 @@ class Ending:
     """Why a trainer leaves."""
 
     code: int
-    error: str      # one sentence
-    remedy: str     # the one change or command that follows; "" where none is known
+    error: str  # one sentence
+    remedy: str  # the one change or command that follows; "" where none is known
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -50,7 +50,9 @@ def ending_of(error: BaseException) -> Ending:
             where = f" ({error.filename})" if error.filename else ""
             return Ending(TrainerExit.STORAGE, f"the disk refused a write: {error.strerror}{where}", _ROOM)
         case ImportError():
-            return Ending(TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again")
+            return Ending(
+                TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again"
+            )
         case MemoryError():
             return Ending(CRASHED, "this machine has not enough memory", "use a smaller batch or resolution")
     return _of_torch(error) or Ending(CRASHED, f"{type(error).__name__}: {first_line(error)}", _LOOK)
@@ -67,7 +69,9 @@ def _of_torch(error: BaseException) -> Ending | None:
         return None
     if isinstance(error, torch.OutOfMemoryError):
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", _LESS_MEMORY)
-    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
     return Ending(TrainerExit.GPU_LOST, f"the GPU failed: {first_line(error)}", _GPU) if lost else None
 
 

@@ -26,8 +26,8 @@ ADAPTER = "default"
 class Place:
     """Which samples are being computed: read by every keyed dropout, in the forward pass and when it is recomputed."""
 
-    step: int = 0                                           # of the optimizer, counted from 0
-    slots: list[int] = field(default_factory=list)          # of the global batch, one a sample
+    step: int = 0  # of the optimizer, counted from 0
+    slots: list[int] = field(default_factory=list)  # of the global batch, one a sample
 
 
 class KeyedDropout(nn.Module):
@@ -67,8 +67,8 @@ class Adapter:
     """The trained part of a transformer."""
 
     transformer: nn.Module
-    modules: tuple[str, ...]        # full names of the adapted layers, in the model's order
-    scale: float                    # alpha / rank
+    modules: tuple[str, ...]  # full names of the adapted layers, in the model's order
+    scale: float  # alpha / rank
     place: Place
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

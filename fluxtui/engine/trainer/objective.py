@@ -6,34 +6,27 @@ was trained). The loss of a sample is the mean squared error over its latents.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-from fluxtui.engine.family.flux1.transformer import velocity
-
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
+# (noisy latents, sigma, prompt_embeds, pooled) -> velocity of the latents' shape, float32
+Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What a micro-step trains on; all on the transformer's device."""
+    """What a micro-step trains on; all on one device."""
 
-    latents: torch.Tensor           # x0 (batch, channels, height, width), float32, scaled
-    prompt_embeds: torch.Tensor     # (batch, tokens, width)
-    pooled: torch.Tensor            # (batch, width)
+    latents: torch.Tensor  # x0 (batch, channels, height, width), float32, scaled
+    prompt_embeds: torch.Tensor  # (batch, tokens, width)
+    pooled: torch.Tensor  # (batch, width)
 
 
-def sample_losses(
-    transformer: FluxTransformer2DModel, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor, guidance: float | None
-) -> torch.Tensor:
-    """`(batch,)` float32: each sample's loss at noise eps (shape of the latents) and noise level sigma `(batch,)`.
-
-    `guidance` must be None exactly where the transformer has no guidance embedding.
-    """
+def sample_losses(predict: Predict, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """`(batch,)` float32: each sample's loss at noise eps (shape of the latents) and noise level sigma `(batch,)`."""
     level = sigma.view(-1, 1, 1, 1)
     noisy = (1.0 - level) * samples.latents + level * noise
-    predicted = velocity(transformer, noisy, sigma, samples.prompt_embeds, samples.pooled, guidance)
+    predicted = predict(noisy, sigma, samples.prompt_embeds, samples.pooled)
     return (predicted - (noise - samples.latents)).square().mean(dim=(1, 2, 3))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -51,20 +52,29 @@ def metadata(job: TrainJob, step: int, base: str) -> dict[str, str]:
     return {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
 
 
-def write_product(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, str]) -> tuple[int, str, str]:
-    """Writes the file durably; gives its size in bytes, its sha256 and its tensors_sha256."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that was written."""
+
+    size: int  # bytes
+    sha256: str
+    tensors_sha256: str  # of the tensors' bytes, names sorted: what two runs of one recipe have in common
+
+
+def write_product(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, str]) -> Made:
+    """Writes the file durably."""
     pieces = to_safetensors(tensors, described)
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
         digest.update(piece)
         size += memoryview(piece).nbytes
     write_file(path, pieces)
-    return size, digest.hexdigest(), tensorfile.tensors_sha256(path)
+    return Made(size, digest.hexdigest(), tensorfile.tensors_sha256(path))
 
 
-def claim(job: TrainJob, folder: SessionFolder, step: int, size: int, sha256: str, tensors_sha256: str) -> None:
+def claim(job: TrainJob, folder: SessionFolder, step: int, made: Made) -> None:
     """Writes `result.toml`: this attempt says what it made. It is proven by another process."""
     toml.write(folder.result_file, Result(
         nonce=job.nonce, attempt=job.attempt, session_id=job.spec.id, recipe_sha256=job.recipe_sha256, step=step,
-        file=folder.product.name, size=size, sha256=sha256, tensors_sha256=tensors_sha256,
+        file=folder.product.name, size=made.size, sha256=made.sha256, tensors_sha256=made.tensors_sha256,
     ))  # fmt: skip

@@ -16,9 +16,11 @@ from fluxtui.engine import wire
 from fluxtui.persist.record import Phase
 from fluxtui.persist.text import clean
 
-ALIVE_SECONDS = 5.0     # between two ticks of the thread that says "alive"
+ALIVE_SECONDS = 5.0  # between two ticks of the thread that says "alive"
 IMPORTANT_SECONDS = 2.0  # how long a line that must not be lost is offered
-_IMPORTANT = frozenset({"error", "checkpoint", "resumed_from", "model_commit", "inexact_since", "acknowledged", "note", "versions"})
+_IMPORTANT = frozenset(
+    {"error", "checkpoint", "resumed_from", "model_commit", "inexact_since", "acknowledged", "note", "versions"}
+)
 
 
 class Reporter:
@@ -36,7 +38,7 @@ class Reporter:
         fd = os.environ.get(wire.PROGRESS_FD)
         return Reporter(int(fd) if fd else None, int(os.environ.get("RANK", "0")))
 
-    def progress(self, phase: Phase | None = None, **what: Any) -> None:
+    def progress(self, phase: Phase | None = None, **what: Any) -> None:  # noqa: ANN401  (fields of many types)
         """One `wire.ProgressLine`; the keywords are its fields."""
         line = wire.encode(wire.ProgressLine(rank=self.rank, phase=phase, **what))
         if not self._write(line) and not _IMPORTANT.isdisjoint(what):
@@ -79,6 +81,7 @@ class Reporter:
         return True
 
     def _offer(self, line: bytes) -> None:
+        assert self.fd is not None
         end = time.monotonic() + IMPORTANT_SECONDS
         while (left := end - time.monotonic()) > 0:
             select.select([], [self.fd], [], left)

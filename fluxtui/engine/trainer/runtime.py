@@ -11,7 +11,7 @@ import torch
 
 from fluxtui.engine.wire import TrainJob
 
-_RANKS_WAIT = timedelta(days=7)     # rank 0 draws and commits while the others wait; the keeper's guards know better when it hangs
+_RANKS_WAIT = timedelta(days=7)  # rank 0 draws and commits while the others wait; the keeper's guards know better when it hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Runtime:
     """Where this rank computes, and with how many others."""
 
     device: torch.device
-    dtype: torch.dtype      # of the frozen base
+    dtype: torch.dtype  # of the frozen base
     rank: int
     ranks: int
 
@@ -48,7 +48,7 @@ class Runtime:
 
 def begin(job: TrainJob) -> Runtime:
     """Threads, deterministic kernels, device and process group, before anything is computed."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS is deterministic only so; read when it starts
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so; read when it starts
     from accelerate import PartialState
 
     torch.set_num_threads(max(1, job.threads))
@@ -56,7 +56,9 @@ def begin(job: TrainJob) -> Runtime:
     # some CUDA kernels have no deterministic form; there a warning in the log is better than no training
     torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
     torch.backends.cudnn.benchmark = False
-    state = PartialState(cpu=on_cpu, timeout=_RANKS_WAIT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState(cpu=on_cpu)
+    state = (
+        PartialState(cpu=on_cpu, timeout=_RANKS_WAIT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState(cpu=on_cpu)
+    )
     device = torch.device(state.device)
     return Runtime(device, _base_dtype(job.spec.model.precision, device), state.process_index, state.num_processes)
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class Prompt:
     """A prompt as the encoders gave it, on the CPU."""
 
-    text: str                       # with the trigger in place
-    prompt_embeds: torch.Tensor     # (1, tokens, width)
-    pooled: torch.Tensor            # (1, width)
+    text: str  # with the trigger in place
+    prompt_embeds: torch.Tensor  # (1, tokens, width)
+    pooled: torch.Tensor  # (1, width)
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Painter:
     transformer: FluxTransformer2DModel
     prompts: Sequence[Prompt]
     spec: SampleSpec
-    folder: Path                    # samples/
+    folder: Path  # samples/
     reporter: Reporter
 
     def draw(self, step: int) -> None:
@@ -85,10 +85,15 @@ class Painter:
 
         device, dtype = self.transformer.device, self.transformer.dtype
         return pipeline(
-            prompt_embeds=prompt.prompt_embeds.to(device, dtype), pooled_prompt_embeds=prompt.pooled.to(device, dtype),
-            width=self.spec.width, height=self.spec.height, num_inference_steps=self.spec.steps, guidance_scale=self.spec.guidance,
-            generator=torch.Generator("cpu").manual_seed(seed), callback_on_step_end=drawn,
-        ).images[0]  # fmt: skip
+            prompt_embeds=prompt.prompt_embeds.to(device, dtype),
+            pooled_prompt_embeds=prompt.pooled.to(device, dtype),
+            width=self.spec.width,
+            height=self.spec.height,
+            num_inference_steps=self.spec.steps,
+            guidance_scale=self.spec.guidance,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            callback_on_step_end=drawn,
+        ).images[0]
 
     def _pipeline(self) -> FluxPipeline:
         from diffusers.pipelines.flux.pipeline_flux import FluxPipeline

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
+from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.home import Home
@@ -34,28 +35,38 @@ def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter) ->
 
 def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter) -> tuple[Path, str]:
     """Fetches what is missing; bytes that are here are not fetched again, and a cut download goes on where it was."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
     reporter.progress(Phase.DOWNLOAD, unit="bytes")
     try:
-        folder = snapshot_download(hub_id, revision=revision, cache_dir=cache, allow_patterns=_WANTED, tqdm_class=_progress_bar(reporter))
-    except GatedRepoError:
-        raise DownloadError(f"{hub_id} is gated", "accept its licence on the hub's page, then `hf auth login` or set HF_TOKEN") from None
-    except RepositoryNotFoundError:
-        raise DownloadError(f"there is no model {hub_id} on the hub, or it is private", "check the id; for a private one `hf auth login`") from None
-    except RevisionNotFoundError:
-        raise DownloadError(f"{hub_id} has no revision {revision}", "set model.revision to a commit, tag or branch of it") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise DownloadError(f"{hub_id} could not be fetched: {str(error).splitlines()[0][:200]}", "look at the network, then resume: what came is kept") from error
+        folder = snapshot_download(
+            hub_id, revision=revision, cache_dir=cache, allow_patterns=_WANTED, tqdm_class=_progress_bar(reporter)
+        )
+    except errors.GatedRepoError:
+        raise DownloadError(
+            f"{hub_id} is gated", "accept its licence on the hub's page, then `hf auth login` or set HF_TOKEN"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DownloadError(
+            f"there is no model {hub_id} on the hub, or it is private", "check the id; for a private one `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DownloadError(
+            f"{hub_id} has no revision {revision}", "set model.revision to a commit, tag or branch of it"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+        raise DownloadError(
+            f"{hub_id} could not be fetched: {first_line(error)}",
+            "look at the network, then resume: what came is kept",
+        ) from error
     return Path(folder), Path(folder).name
 
 
 def _progress_bar(reporter: Reporter) -> type[Any]:
     """tqdm's interface without its drawing: bytes of all files, as progress lines."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
-    class Reported(tqdm):  # type: ignore[type-arg]
+    class Reported(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             kwargs.pop("name", None)
             super().__init__(*args, **(kwargs | {"disable": True}))

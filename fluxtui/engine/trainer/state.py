@@ -33,10 +33,10 @@ _TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 class LoopState:
     """Where the loop is. Everything else that changes is in the adapter and the optimizer."""
 
-    step: int = 0               # optimizer steps done, over all attempts
-    epoch: int = 0              # epochs completed
-    position: int = 0           # optimizer steps done of the epoch that is under way
-    inexact_since: int | None = None    # the step from which on a changed recipe, library or data set was accepted
+    step: int = 0  # optimizer steps done, over all attempts
+    epoch: int = 0  # epochs completed
+    position: int = 0  # optimizer steps done of the epoch that is under way
+    inexact_since: int | None = None  # the step from which on a changed recipe, library or data set was accepted
 
 
 def capture(
@@ -94,20 +94,21 @@ def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 def from_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a file of ours, on the CPU. Raises `DamagedError`."""
     header = tensorfile.read_header(path)
-    data = bytearray(path.read_bytes())     # writable, so that torch can share it
+    data = bytearray(path.read_bytes())  # writable, so that torch can share it
     found = {}
     for name, info in header.tensors.items():
         dtype = _TORCH_DTYPES.get(info.dtype)
         if dtype is None:
             raise DamagedError(f"{path}: {name} is of dtype {info.dtype}, which FluxTUI does not write.")
         count = (info.end - info.start) // dtype.itemsize
-        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=header.data_offset + info.start) if count else torch.empty(0, dtype=dtype)
+        start = header.data_offset + info.start
+        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=start) if count else torch.empty(0, dtype=dtype)
         found[name] = flat.reshape(info.shape).clone()
     return found
 
 
 def _bytes_of(tensor: torch.Tensor) -> Buffer:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""  # type: ignore[arg-type]
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

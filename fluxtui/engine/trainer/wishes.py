@@ -11,18 +11,18 @@ from fluxtui.engine import wire
 from fluxtui.engine.life import StopFlag
 from fluxtui.engine.trainer.runtime import Runtime
 
-_READ_AT_MOST = 64 * 1024       # bytes at a boundary; a request has about 100
+_READ_AT_MOST = 64 * 1024  # bytes at a boundary; a request has about 100
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What to do before the next step. The same on every rank."""
 
-    stop: bool = False                  # commit and leave
-    stop_after_epoch: bool = False      # the same, once the epoch under way has ended
+    stop: bool = False  # commit and leave
+    stop_after_epoch: bool = False  # the same, once the epoch under way has ended
     checkpoint: bool = False
     sample: bool = False
-    ids: tuple[str, ...] = ()           # of the requests, to be acknowledged once carried out; rank 0 alone has them
+    ids: tuple[str, ...] = ()  # of the requests, to be acknowledged once carried out; rank 0 alone has them
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Wishes:
             return []
         except OSError:
             data = b""
-        if not data:                    # the keeper closed its end; if it died, so do we
+        if not data:  # the keeper closed its end; if it died, so do we
             self.fd = None
             return []
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -72,4 +72,4 @@ class Wishes:
         try:
             return self._decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None                 # a torn or foreign line is no request
+            return None  # a torn or foreign line is no request

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-LONGEST_TEXT = {True: 512, False: 256}      # T5 tokens, by guidance_embeds: dev and schnell as their authors run them
+LONGEST_TEXT = {True: 512, False: 256}  # T5 tokens, by guidance_embeds: dev and schnell as their authors run them
 _JSON_LIMIT = 16 * 1024 * 1024
-_HASH_WHOLE = 256 * 2**20                   # bytes; a larger weight file is known by its header and samples of it
+_HASH_WHOLE = 256 * 2**20  # bytes; a larger weight file is known by its header and samples of it
 _HASH_SAMPLES, _HASH_SAMPLE = 64, 2**20
 
-BytesRead = Callable[[int, int], None]      # (bytes read so far, bytes in all)
+BytesRead = Callable[[int, int], None]  # (bytes read so far, bytes in all)
 
 
 class NotAPipelineError(FluxTUIError):
@@ -40,7 +40,7 @@ class TextEncoders:
     clip: CLIPTextModel
     tokenizer_2: T5Tokenizer
     t5: T5EncoderModel
-    text_tokens: int            # T5 tokens a caption is padded or cut to
+    text_tokens: int  # T5 tokens a caption is padded or cut to
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Components:
     """A pipeline folder. Nothing is loaded until it is asked for."""
 
     folder: Path
-    commit: str = ""            # of the hub, where it came from there
+    commit: str = ""  # of the hub, where it came from there
 
     @cached_property
     def transformer_config(self) -> dict[str, Any]:
@@ -89,7 +89,9 @@ class Components:
     def text_key(self) -> str:
         """Identity of both encoders, tokenizers and the text length for caches."""
         parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-        return sha256("\n".join([*(_folder_key(self.folder / part) for part in parts), str(self.text_tokens)]).encode()).hexdigest()
+        return sha256(
+            "\n".join([*(_folder_key(self.folder / part) for part in parts), str(self.text_tokens)]).encode()
+        ).hexdigest()
 
     def load_text_encoders(self, dtype: torch.dtype, device: torch.device | str) -> TextEncoders:
         """CLIP and T5 with their tokenizers."""
@@ -178,7 +180,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _folder_key(folder: Path) -> str:
     digest = sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}):
+    for path in sorted(
+        path for path in folder.iterdir() if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}
+    ):
         digest.update(path.name.encode() + b"\0" + _content(path) + b"\0")
     return digest.hexdigest()
 

@@ -50,7 +50,9 @@ def stream_weights(
                 for name in file.keys():  # noqa: SIM118  (not a mapping)
                     read = file.get_tensor(name)
                     if wanted.pop(name, None) != tuple(read.shape):
-                        raise DamagedError(f"{path} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json.")
+                        raise DamagedError(
+                            f"{path} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json."
+                        )
                     _place(module, name, read.to(device=device, dtype=dtype, copy=True))
                     done += read.numel() * read.element_size()
                     on_bytes(done, total)

@@ -41,7 +41,9 @@ def target_names(transformer: torch.nn.Module, targets: str) -> tuple[str, ...]:
     try:
         pattern = re.compile(PRESETS.get(targets, targets))
     except re.error as error:
-        raise UsageError(f"lora.targets {targets!r} is neither one of {', '.join(PRESETS)} nor a regular expression: {error}.") from None
+        raise UsageError(
+            f"lora.targets {targets!r} is neither one of {', '.join(PRESETS)} nor a regular expression: {error}."
+        ) from None
     linear = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
     found = tuple(name for name in linear if pattern.fullmatch(name))
     if not found:

@@ -1,0 +1,113 @@
+"""The training loop, to be read from top to bottom, and what a single step does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fluxtui.engine.trainer import draws
+from fluxtui.engine.trainer.endings import NonFiniteError
+from fluxtui.engine.trainer.objective import sample_losses
+from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.engine.wire import TrainerExit
+
+if TYPE_CHECKING:
+    from fluxtui.engine.trainer.dataset import Batch
+    from fluxtui.engine.trainer.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What an optimizer step came to."""
+
+    loss: float  # mean over the samples of the global batch
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    seconds: float
+
+
+def train(run: Run) -> TrainerExit:
+    """Trains to the last step, or until asked to stop. All that changes is in `run.state`, the adapter and the optimizer."""
+    state = run.state
+    run.begin()
+    while state.step < run.steps:
+        wish = run.wishes.take()
+        if wish.stop or wish.checkpoint:
+            run.commit()
+        if wish.stop:
+            return TrainerExit.STOPPED
+        if wish.sample:
+            run.draw()
+        run.acknowledge(wish)
+
+        batches = run.plan(state.epoch)
+        took = take_step(run, batches[state.position])
+        state.step += 1
+        state.position += 1
+        epoch_ended = state.position == len(batches)
+        if epoch_ended:
+            state.epoch, state.position = state.epoch + 1, 0
+
+        run.record(took, run.validate_if_due(epoch_ended))
+        run.commit_if_due(epoch_ended)
+        run.draw_if_due(epoch_ended)
+        if epoch_ended and wish.stop_after_epoch and state.step < run.steps:
+            run.commit()
+            return TrainerExit.STOPPED
+    run.commit()
+    run.finish()
+    return TrainerExit.DONE
+
+
+def take_step(run: Run, batch: Batch) -> Took:
+    """One optimizer step over a global batch: this rank's micro-steps, the sum over ranks, clip, update.
+
+    Each sample weighs 1 / samples of the global batch, however that is split: 4 micro-steps of 1, a batch of 4 and two
+    ranks of 2 give the same gradient.
+    """
+    started = time.monotonic()
+    step, spec, runtime = run.state.step, run.job.spec.train, run.runtime
+    loss = torch.zeros((), device=runtime.device)
+    for slots in batch.micro_batches(spec.batch_size, runtime.ranks, runtime.rank):
+        if not slots:  # a partial batch, too small for all ranks
+            continue
+        samples = run.load(slots)
+        indices = [slot.index for slot in slots]
+        noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(runtime.device)
+        sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(runtime.device)
+        run.adapter.place.step, run.adapter.place.slots = step, indices
+        part = sample_losses(run.predict, samples, noise, sigma).sum() / len(batch.slots)
+        part.backward()
+        loss += part.detach()
+    loss = sum_over_ranks(runtime, run.parameters, loss)
+    norm = clip(run.parameters, spec.max_grad_norm)
+    took = Took(loss.item(), norm.item(), run.rate(step), 0.0)
+    if not (math.isfinite(took.loss) and math.isfinite(took.gradient_norm)):
+        raise NonFiniteError(f"the {'gradient' if math.isfinite(took.loss) else 'loss'} of step {step + 1} is not finite")
+    for group in run.optimizer.param_groups:
+        group["lr"] = took.learning_rate
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return Took(took.loss, took.gradient_norm, took.learning_rate, time.monotonic() - started)
+
+
+def sum_over_ranks(runtime: Runtime, parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
+    """Gradients (left in the parameters) and loss, summed over the ranks in one float32 all-reduce."""
+    if runtime.ranks == 1:
+        return loss
+    shares = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = runtime.sum(torch.cat([*(share.reshape(-1) for share in shares), loss.reshape(1)]))
+    for parameter, total in zip(parameters, flat[:-1].split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = total.view_as(parameter)
+    return flat[-1]
+
+
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """The norm of the whole gradient, which is scaled down to `max_norm` where it is longer; 0 leaves it as it is."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)

@@ -1,0 +1,80 @@
+"""From a job to a run: model, caches, transformer, adapter, optimizer, checkpoint; each thing loaded when it is needed."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from fluxtui.engine.family.flux1.targets import target_names
+from fluxtui.engine.family.flux1.transformer import velocity
+from fluxtui.engine.life import StopFlag
+from fluxtui.engine.trainer import checkpoints, optim, runtime
+from fluxtui.engine.trainer.checkpoints import Committer
+from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
+from fluxtui.engine.trainer.encode import fill_caches
+from fluxtui.engine.trainer.lora import add_lora
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.run import Run
+from fluxtui.engine.trainer.sample import Painter, Prompt
+from fluxtui.engine.trainer.source import open_model
+from fluxtui.engine.trainer.wishes import Wishes
+from fluxtui.engine.wire import TrainJob
+from fluxtui.persist import metrics
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import Spec
+
+
+def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:
+    """Everything that the loop works with. Encoders and transformer are never in memory together."""
+    spec = job.spec
+    reporter.progress(Phase.LOAD, versions=checkpoints.versions())
+    here = runtime.begin(job)
+    components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
+    texts = sample_texts(spec)
+    encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
+
+    transformer = components.load_transformer(here.dtype, here.device, partial(_loaded, reporter))
+    if spec.train.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
+    transformer.train()
+    parameters = adapter.parameters()
+    optimizer = optim.new_optimizer(parameters, spec.train)
+    per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
+    steps = spec.train.steps or spec.train.epochs * per_epoch
+
+    committer = Committer(job, folder, reporter, here, dict(adapter.named_parameters()), optimizer)
+    state = checkpoints.resume(committer)
+    guidance = spec.train.guidance if components.guidance_embeds else None
+    prompts = [Prompt(text, *(tensor.unsqueeze(0) for tensor in encoded.prompt(text))) for text in texts]
+    return Run(
+        job=job,
+        folder=folder,
+        reporter=reporter,
+        runtime=here,
+        wishes=Wishes.from_environment(signals, here),
+        components=components,
+        dataset=dataset,
+        encoded=encoded,
+        adapter=adapter,
+        parameters=parameters,
+        predict=partial(velocity, transformer, guidance=guidance),
+        optimizer=optimizer,
+        rate=optim.schedule(spec.train, steps),
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        state=state,
+        committer=committer,
+        painter=Painter(components, transformer, prompts, spec.sample, folder.samples, reporter),
+        metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
+    )
+
+
+def _loaded(reporter: Reporter, done: int, total: int) -> None:
+    reporter.progress(Phase.LOAD, item=done, items=total, unit="bytes")
+
+
+def sample_texts(spec: Spec) -> list[str]:
+    """The sample prompts with the trigger in place of [trigger]. One without it stays without: it shows a leak."""
+    return [prompt.replace("[trigger]", spec.dataset.trigger) for prompt in spec.sample.prompts]

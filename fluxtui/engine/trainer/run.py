@@ -1,0 +1,173 @@
+"""A run: everything that the loop works with, and what it does besides stepping."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import fmean, median
+
+import torch
+from torch import nn
+
+from fluxtui.engine.family.flux1.components import Components
+from fluxtui.engine.family.flux1.transformer import scale_latents
+from fluxtui.engine.trainer import product
+from fluxtui.engine.trainer.checkpoints import Committer
+from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
+from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
+from fluxtui.engine.trainer.loop import Took
+from fluxtui.engine.trainer.lora import Adapter
+from fluxtui.engine.trainer.objective import Predict, Samples
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.engine.trainer.sample import Painter
+from fluxtui.engine.trainer.state import LoopState
+from fluxtui.engine.trainer.wishes import Wish, Wishes
+from fluxtui.engine.wire import TrainJob
+from fluxtui.persist import metrics
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.record import Phase
+
+_RECENT = 50  # steps that the shown loss and speed are of
+_SAY_SECONDS = 2.0  # between two step lines in the log
+
+
+@dataclass(slots=True)
+class Run:
+    """Made once by `prepare`. Rank 0 alone writes; on the others `commit`, `draw` and `export` do nothing."""
+
+    job: TrainJob
+    folder: SessionFolder
+    reporter: Reporter
+    runtime: Runtime
+    wishes: Wishes
+    components: Components
+    dataset: Dataset
+    encoded: Encoded
+    adapter: Adapter
+    parameters: list[nn.Parameter]
+    predict: Predict
+    optimizer: torch.optim.Optimizer
+    rate: Callable[[int], float]  # learning rate of a step
+    steps: int  # optimizer steps planned, over all attempts
+    steps_per_epoch: int
+    state: LoopState
+    committer: Committer
+    painter: Painter
+    metrics_fd: int
+    _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _said_at: float = -1e9
+    _planned: tuple[int, tuple[Batch, ...]] = (-1, ())
+    _stream: Iterator[LatentBatch] = field(default_factory=lambda: iter(()))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun by the time the last step is done."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def begin(self) -> None:
+        """The samples before the first step, and the first word of training."""
+        if self.state.step == 0 and self.job.spec.sample.at_start:
+            self.draw()
+        epoch = min(self.state.epoch + 1, self.epochs)
+        self.reporter.progress(Phase.TRAIN, step=self.state.step, steps=self.steps, epoch=epoch, epochs=self.epochs)
+
+    def plan(self, epoch: int) -> tuple[Batch, ...]:
+        """The global batches of an epoch; from here on `load` gives its micro-batches in order, read ahead."""
+        if self._planned[0] != epoch:
+            batches = plan_epoch(
+                self.dataset, self.job.spec.train, epoch, self.runtime.ranks, self.state.step - self.state.position
+            )
+            self._planned = (epoch, batches)
+            size, ranks, rank = self.job.spec.train.batch_size, self.runtime.ranks, self.runtime.rank
+            ahead = [
+                slots for batch in batches[self.state.position :] for slots in batch.micro_batches(size, ranks, rank) if slots
+            ]
+            self._stream = self.encoded.batches(ahead)
+        return self._planned[1]
+
+    def load(self, slots: tuple[Slot, ...]) -> Samples:
+        """The next micro-batch, on the device."""
+        batch = next(self._stream)
+        assert batch.slots == slots
+        return self.to_device(batch)
+
+    def to_device(self, batch: LatentBatch) -> Samples:
+        """Raw means to x0, everything to where it is computed."""
+        device = self.runtime.device
+        latents = scale_latents(batch.latents.to(device), self.components.vae_config)
+        return Samples(latents, batch.prompt_embeds.to(device), batch.pooled.to(device))
+
+    def acknowledge(self, wish: Wish) -> None:
+        """The requests were carried out, or will be at the end of the epoch."""
+        for request in wish.ids:
+            self.reporter.progress(Phase.TRAIN, acknowledged=request)
+
+    def record(self, took: Took, validation_loss: float | None) -> None:
+        """The step that was just done: a line of metrics, a progress line, now and then a line in the log."""
+        if not self.runtime.is_first:
+            self.reporter.progress(Phase.TRAIN, step=self.state.step)
+            return
+        self._losses.append(took.loss)
+        self._seconds.append(took.seconds)
+        epoch = self.state.epoch + (self.state.position > 0)
+        metrics.append(self.metrics_fd, metrics.StepMetric(
+            attempt=self.job.attempt, step=self.state.step, epoch=epoch, loss=took.loss, learning_rate=took.learning_rate,
+            gradient_norm=took.gradient_norm, seconds=took.seconds, at=datetime.now(UTC), validation_loss=validation_loss,
+        ))  # fmt: skip
+        speed = median(self._seconds) if len(self._seconds) > 1 else None
+        self.reporter.progress(Phase.TRAIN, step=self.state.step, epoch=epoch, loss=fmean(self._losses), step_seconds=speed)
+        if time.monotonic() - self._said_at >= _SAY_SECONDS or self.state.step == self.steps:
+            self._said_at = time.monotonic()
+            self.reporter.say(
+                f"step {self.state.step}/{self.steps}  epoch {epoch}/{self.epochs}  loss {fmean(self._losses):.4f}  "
+                f"lr {took.learning_rate:.2e}  grad {took.gradient_norm:.3f}  {took.seconds:.3f} s"
+            )
+
+    def commit(self) -> None:
+        """A checkpoint of this step, unless there is one."""
+        if self.runtime.is_first:
+            self.committer.commit(self.state)
+
+    def commit_if_due(self, epoch_ended: bool) -> None:
+        if self.runtime.is_first and self.committer.is_due(self.state, epoch_ended):
+            self.commit()
+
+    def draw(self) -> None:
+        """The sample pictures of this step."""
+        if self.runtime.is_first:
+            self.painter.draw(self.state.step)
+
+    def draw_if_due(self, epoch_ended: bool) -> None:
+        every = self.job.spec.sample.every_epochs
+        if epoch_ended and every and self.state.epoch % every == 0 and self.state.step < self.steps:
+            self.draw()
+
+    def validate_if_due(self, epoch_ended: bool) -> float | None:
+        """The held-out loss, where this step ended an epoch that it is due after."""
+        return None
+
+    def finish(self) -> None:
+        """The last samples, the product, and the claim."""
+        self.draw()
+        if not self.runtime.is_first:
+            return
+        self.reporter.progress(Phase.EXPORT, step=self.state.step)
+        tensors = product.folded(self.adapter)
+        described = product.metadata(self.job, self.state.step, self._base())
+        made = product.write_product(self.folder.product, tensors, described)
+        product.claim(self.job, self.folder, self.state.step, made)
+        self.reporter.say(f"{self.folder.product.name} written: {made.size} bytes, tensors {made.tensors_sha256[:16]}")
+        self.reporter.progress(Phase.EXPORT, step=self.state.step)
+
+    def close(self) -> None:
+        """Lets go of the data workers and the caches."""
+        self.encoded.close()
+
+    def _base(self) -> str:
+        spec = self.job.spec.model
+        return f"{spec.source}@{self.components.commit}" if self.components.commit else spec.source

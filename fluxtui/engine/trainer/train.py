@@ -1,0 +1,86 @@
+"""The trainer's process: a job on standard input, a LoRA file and a claim in the session folder, an exit code.
+
+Nothing here needs torch: what can be refused is refused before it is imported. The loop is in `loop.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from fluxtui.engine import life
+from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.refusal import Refusal
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.wire import TrainerExit, TrainJob
+from fluxtui.persist.durable import make_folder
+from fluxtui.persist.errors import RefusedError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Phase
+
+
+def main(_argv: list[str]) -> int:
+    """Reads the job, trains, and gives the exit code: a `TrainerExit`, or 1 for an error without a name."""
+    signals = life.enter()
+    reporter = Reporter.from_environment()
+    reporter.progress(Phase.PREFLIGHT)
+    reporter.start_ticking()
+    try:
+        job = read_job(sys.stdin.buffer.read())
+        return int(run_job(job, reporter, signals))
+    except Exception as error:  # noqa: BLE001  (the edge of the process: every error becomes a sentence and an exit code)
+        ending = ending_of(error)
+        if ending.code not in _EXPECTED:
+            traceback.print_exc()
+        reporter.say(f"{ending.error}; {ending.remedy}" if ending.remedy else ending.error)
+        reporter.progress(error=ending.error, remedy=ending.remedy)
+        return ending.code
+
+
+_EXPECTED = frozenset({TrainerExit.DATA, TrainerExit.CONFIGURATION, TrainerExit.NON_FINITE})
+
+
+def read_job(data: bytes) -> TrainJob:
+    """The job; raises `Refusal` where it is not one."""
+    try:
+        return msgspec.json.decode(data, type=TrainJob)
+    except msgspec.MsgspecError as error:
+        why = "the keeper and the trainer must be of one version"
+        raise Refusal(f"the job on standard input cannot be read: {error}", why) from None
+
+
+def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> TrainerExit:
+    """Preflight, everything that training needs, the loop."""
+    folder = SessionFolder(Path(job.session))
+    lock = _write_alone(folder) if reporter.rank == 0 else None
+    try:
+        from fluxtui.engine.trainer import preflight
+
+        dataset = preflight.run(job, folder, reporter)
+        if not life.has_its_parent():
+            return TrainerExit.WRONG_PARENT
+
+        from fluxtui.engine.trainer.loop import train
+        from fluxtui.engine.trainer.prepare import prepare
+
+        run = prepare(job, folder, dataset, reporter, signals)
+        try:
+            return train(run)
+        finally:
+            run.close()
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _write_alone(folder: SessionFolder) -> Lock:
+    """The trainer's own lock on checkpoints/: a second trainer of this session, however it came to be, writes nothing."""
+    make_folder(folder.checkpoints)
+    lock = Lock.take(folder.checkpoints_lock)
+    if lock is None:
+        raise RefusedError(f"Another trainer of {folder.name} is still writing to {folder.checkpoints}; wait until it has ended.")
+    return lock
