@@ -14,13 +14,14 @@ _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 def caption_text(data: bytes, name: str) -> str:
     """The text of a caption file, white space collapsed, a byte order mark dropped (DataError, naming the file)."""
     if len(data) > CAPTION_LIMIT:
-        raise DataError(f"{name} is longer than {CAPTION_LIMIT >> 10} KiB: is it a caption? Shorten or remove it")
+        what = f"{name} is longer than {CAPTION_LIMIT >> 10} KiB: is it a caption? Shorten or remove it"
+        raise DataError(what, kind="caption-huge")
     if b"\0" in data:
-        raise DataError(f"{name} holds NUL bytes, so it is no UTF-8 text; save it again as UTF-8")
+        raise DataError(f"{name} holds NUL bytes, so it is no UTF-8 text; save it again as UTF-8", kind="caption-nul")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 at byte {error.start}; save it again as UTF-8") from error
+        raise DataError(f"{name} is not UTF-8 at byte {error.start}; save it again as UTF-8", kind="caption-encoding") from error
     return " ".join(text.removeprefix(_BOM).split())
 
 

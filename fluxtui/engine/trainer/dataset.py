@@ -16,14 +16,14 @@ from pathlib import Path
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
 from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_text, with_trigger
-from fluxtui.engine.trainer.fingerprint import Fingerprint
+from fluxtui.engine.trainer.fingerprint import Fingerprint, relative_name
 from fluxtui.engine.trainer.image import read_regular
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.persist import dataset_folder
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from fluxtui.persist.text import clean
 
-_LONGEST_CAPTION = 1 << 20      # bytes read of a caption file before it is refused
+LONGEST_CAPTION = 1 << 20      # bytes read of a caption file before it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def read_dataset(
     captions = [pair.caption for pair in pairs.items if pair.caption is not None]
     found = fingerprint.take(folder, [pair.image for pair in pairs.items], captions, known, progress)
     facts = {fact.path: fact for fact in found.files}
-    items = tuple(_item(folder, pair, facts[pair.image.relative_to(folder).as_posix()], spec) for pair in pairs.items)
+    items = tuple(_item(folder, pair, facts[relative_name(folder, pair.image)], spec) for pair in pairs.items)
     trained, held_out = _split(items, hold_out)
     return Dataset(folder, spec, trained, held_out, found)
 
@@ -163,19 +163,26 @@ def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, s
     try:
         found = places(fact.width, fact.height, spec.resolution, spec.bucket_step)
     except TooSmallError as error:
-        raise DataError(f"{name} is too small: {error}; replace or remove it") from None
+        raise DataError(f"{name} is too small: {error}; replace or remove it", kind="too-small") from None
     return Item(name, pair.image, fact.sha256, fact.width, fact.height, _captions(folder, pair.caption, spec), found)
 
 
 def _captions(folder: Path, path: Path | None, spec: DatasetSpec) -> tuple[str, ...]:
     if path is None:
         return (with_trigger("", spec.trigger),)
-    name = clean(path.relative_to(folder).as_posix(), 300)
-    text = caption_text(read_regular(path, _LONGEST_CAPTION), name)
+    return captions_of(read_regular(path, LONGEST_CAPTION), clean(relative_name(folder, path), 300), spec)
+
+
+def captions_of(data: bytes, name: str, spec: DatasetSpec) -> tuple[str, ...]:
+    """The texts that a caption file gives, trigger in place (DataError, naming the file, where it gives none)."""
+    text = caption_text(data, name)
     if PLACEHOLDER in text and not spec.trigger:
-        raise DataError(f"{name} says {PLACEHOLDER}, but there is no trigger word; set dataset.trigger")
+        what = f"{name} says {PLACEHOLDER}, but there is no trigger word; set dataset.trigger"
+        raise DataError(what, kind="caption-placeholder")
     if not text and not spec.trigger:
-        raise DataError(f"{name} is blank and there is no trigger word; write a caption, or set dataset.trigger")
+        raise DataError(
+            f"{name} is blank and there is no trigger word; write a caption, or set dataset.trigger", kind="caption-blank"
+        )
     return (with_trigger(text, spec.trigger),)
 
 

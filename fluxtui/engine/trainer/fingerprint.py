@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from fluxtui.engine.trainer.image import decode, read_regular
+from fluxtui.engine.trainer.image import decode, read_regular, unreadable
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError
@@ -67,6 +67,11 @@ def take(
     return Fingerprint(folder=str(folder), files=facts)
 
 
+def relative_name(folder: Path, path: Path) -> str:
+    """The path of a file inside the folder, as text: bytes of a name that are not UTF-8 are written as \\xNN."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+
+
 def load(path: Path) -> Fingerprint | None:
     """The fingerprint of the first attempt; None where there is none yet. DamagedError where it cannot be read."""
     return toml.read(path, Fingerprint, limit=LIMIT) if path.exists() else None
@@ -99,11 +104,11 @@ def _hashes(fingerprint: Fingerprint) -> Mapping[str, str]:
 
 
 def _fact(folder: Path, path: Path, is_image: bool, before: Mapping[str, FileFact]) -> FileFact:
-    name = path.relative_to(folder).as_posix()
+    name = relative_name(folder, path)
     try:
         status = path.stat()
     except OSError as error:
-        raise DataError(f"{clean(name)} cannot be read: {(error.strerror or 'unknown error').lower()}") from error
+        raise unreadable(name, error) from error
     old = before.get(name)
     if old and (old.size, old.mtime_ns) == (status.st_size, status.st_mtime_ns) and (old.width > 0) == is_image:
         return old

@@ -31,6 +31,7 @@ from PIL import (
 
 from fluxtui.engine.trainer.buckets import Place
 from fluxtui.engine.trainer.refusal import DataError
+from fluxtui.persist.text import clean
 
 # Only these parsers are ever reached: PIL knows others that run programs or parse what no camera writes.
 FORMATS = tuple(
@@ -71,7 +72,7 @@ def read_regular(path: Path, limit: int = FILE_LIMIT) -> bytes:
     with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise DataError(f"{path.name} is larger than {limit >> 20} MiB; remove it or make it smaller")
+        raise DataError(f"{clean(path.name)} is larger than {limit >> 20} MiB; remove it or make it smaller", kind="too-large")
     return data
 
 
@@ -80,11 +81,17 @@ def open_regular(path: Path) -> IO[bytes]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {(error.strerror or 'unknown error').lower()}") from error
+        raise unreadable(path.name, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DataError(f"{path.name} is not a regular file; replace it by the picture or caption itself")
+        what = f"{clean(path.name)} is not a regular file; replace it by the picture or caption itself"
+        raise DataError(what, kind="irregular")
     return os.fdopen(descriptor, "rb")
+
+
+def unreadable(name: str, error: OSError) -> DataError:
+    """The system does not give the file."""
+    return DataError(f"{clean(name)} cannot be read: {(error.strerror or 'unknown error').lower()}", kind="unreadable")
 
 
 def read_header(path: Path) -> Header:
@@ -113,15 +120,16 @@ def header_of(file: IO[bytes], name: str) -> Header:
 def decode(data: bytes, name: str) -> Image.Image:
     """The upright RGB picture of 8 bits in `data` (DataError, naming it, where that cannot be had)."""
     if not data:
-        raise DataError(f"{name} is empty (zero bytes); replace or remove it")
+        raise DataError(f"{name} is empty (zero bytes); replace or remove it", kind="empty")
     with _opened(io.BytesIO(data), name) as image:
         if _frames(image) > 1:
-            raise DataError(f"{name} has {_frames(image)} frames; save the one to train on as a picture of its own")
+            what = f"{name} has {_frames(image)} frames; save the one to train on as a picture of its own"
+            raise DataError(what, kind="animated")
         try:
             image.load()
             return _rgb(ImageOps.exif_transpose(image), name)
         except _DECODE_ERRORS as error:
-            raise DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it") from error
+            raise _damaged(name, error) from error
 
 
 def crop(picture: Image.Image, place: Place) -> Image.Image:
@@ -134,22 +142,23 @@ def _opened(file: IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name} has too many pixels (limit {PIXEL_LIMIT:,}): make it smaller") from error
+        raise DataError(f"{name} has too many pixels (limit {PIXEL_LIMIT:,}): make it smaller", kind="bomb") from error
     except UnidentifiedImageError as error:
         empty = file.seek(0, os.SEEK_END) == 0
         what = "is empty (zero bytes)" if empty else "is not an image that can be read"
-        raise DataError(f"{name} {what}; replace or remove it") from error
+        raise DataError(f"{name} {what}; replace or remove it", kind="empty" if empty else "not-an-image") from error
     except _DECODE_ERRORS as error:
-        raise DataError(f"{name} is damaged: {_words(error)}; replace or remove it") from error
+        raise _damaged(name, error) from error
     if image.width * image.height > PIXEL_LIMIT:
-        raise DataError(f"{name} has {image.width} x {image.height} pixels (limit {PIXEL_LIMIT:,}): make it smaller")
+        size = f"{image.width} x {image.height}"
+        raise DataError(f"{name} has {size} pixels (limit {PIXEL_LIMIT:,}): make it smaller", kind="bomb")
     return image
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     """8-bit RGB in sRGB; see the head of this module for each kind."""
     if image.mode in ("I", "F"):
-        raise DataError(f"{name} has 32-bit samples of unknown range; save it as 8-bit RGB")
+        raise DataError(f"{name} has 32-bit samples of unknown range; save it as 8-bit RGB", kind="32-bit")
     if image.mode.startswith("I;16"):
         return _from_16_bit(image)
     profile = image.info.get("icc_profile")
@@ -202,7 +211,7 @@ def _orientation(image: Image.Image, file: IO[bytes], name: str) -> int:
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except _DECODE_ERRORS as error:
-        raise DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it") from error
+        raise _damaged(name, error) from error
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
@@ -221,6 +230,10 @@ def _png_holds_metadata(file: IO[bytes]) -> bool:
         return False
     finally:
         file.seek(where)
+
+
+def _damaged(name: str, error: BaseException) -> DataError:
+    return DataError(f"{name} is damaged or incomplete: {_words(error)}; replace or remove it", kind="damaged")
 
 
 def _words(error: BaseException) -> str:

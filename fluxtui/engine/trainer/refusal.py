@@ -18,10 +18,18 @@ class Refusal(FluxTUIError):
 
 
 class DataError(Refusal):
-    """An image, a caption or a cache file cannot be used."""
+    """An image, a caption or a cache file cannot be used. `kind` is what the doctor files it under."""
 
     exit = TrainerExit.DATA
     usual_remedy = "mend the data set, then resume"
+
+    def __init__(self, reason: str, remedy: str = "", kind: str = "unusable") -> None:
+        super().__init__(reason, remedy)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str]]:
+        # the doctor's processes hand it over; the default would drop what is not in args
+        return DataError, (str(self), self.remedy, self.kind)
 
 
 class ChangedDataError(Refusal):
