@@ -6,17 +6,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Literal
 
+from fluxtui.demo import PROMPTS, TRIGGER
 from fluxtui.persist import dataset_folder, recipe
+from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
 Kind = Literal["pico", "flux1"]
-
-DEMO_TRIGGER = "vexo"       # of the bundled pictures; has a token of its own in the pico model
-DEMO_PROMPTS = [
-    "a large red [trigger] on a white background",
-    "a small blue [trigger] on a sand background",
-    "a large yellow circle on a black background",   # no trigger: does the concept leak into what was known before?
-]
 
 # What differs from the defaults of the schema.
 _PICO: dict[str, object] = {
@@ -66,13 +61,13 @@ def new_spec(
     `source` and `dataset` as a spec writes them; `sets` as `recipe.parse_sets` gives them. Raises `UsageError`.
     """
     is_demo = dataset == dataset_folder.DEMO
-    trigger = str(sets.get("dataset.trigger", trigger or (DEMO_TRIGGER if is_demo else "")))
+    trigger = str(sets.get("dataset.trigger", trigger or (TRIGGER if is_demo else "")))
     values: dict[str, object] = {"dataset.trigger": trigger, **(_PICO if kind == "pico" else _FLUX1)}
     if kind == "flux1":
         values["train.steps"] = flux1_steps(images)
     if "train.epochs" in sets and "train.steps" not in sets:
         values["train.steps"] = 0  # who asks for epochs gets them: steps would win
-    values["sample.prompts"] = DEMO_PROMPTS if is_demo else default_prompts(trigger)
+    values["sample.prompts"] = list(PROMPTS) if is_demo else default_prompts(trigger)
     spec = Spec(
         name=name,
         id=uuid.uuid4().hex,
@@ -81,6 +76,35 @@ def new_spec(
         dataset=DatasetSpec(path=dataset),
     )
     return recipe.apply(spec, {**values, **sets})
+
+
+# Named recipes, on top of the defaults; reasons and sources in docs/recipes.md.
+PRESETS: dict[str, dict[str, object]] = {
+    "face": {"train.timestep_sampling": "sigmoid"},  # the mean mu of flux_shift is 0 then: likeness over composition
+    "fast": {"train.steps": 1000, "train.learning_rate": 4e-4, "train.warmup_steps": 20},
+    "fluxgym": {
+        "lora.rank": 4,
+        "lora.alpha": 1.0,
+        "dataset.repeats": 10,
+        "dataset.resolution": [512],
+        "dataset.caption_dropout": 0.0,
+        "train.steps": 0,
+        "train.epochs": 16,
+        "train.learning_rate": 8e-4,
+        "train.warmup_steps": 0,
+        "train.scheduler": "constant",
+        "train.timestep_sampling": "shift",
+        "train.timestep_shift": 3.1582,
+        "checkpoint.every_epochs": 4,
+    },
+}
+
+
+def preset(name: str) -> dict[str, object]:
+    """The keys that a preset sets. Raises `UsageError` with the names there are."""
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset {name[:40]!a}; there are {', '.join(PRESETS)}.")
+    return PRESETS[name]
 
 
 def flux1_steps(images: int) -> int:

@@ -142,9 +142,8 @@ class Overview:
 
     @property
     def is_resumable(self) -> bool:
-        if self.state == "unreadable":
-            return self.remedy.startswith("fluxtui resume")
-        return self.state in state.RESUMABLE
+        """Whether `fluxtui resume` would go on with it; of a completed one whose file is gone, to make the file again."""
+        return self.state in state.RESUMABLE or self.remedy.startswith("fluxtui resume")
 
 
 def look(home: Home, name: str) -> Overview:

@@ -57,6 +57,11 @@ def _parse_value(dotted: str, text: str) -> object:
     return text if keys.is_text(dotted) and not isinstance(value, str) else value
 
 
+def format_sets(overrides: Mapping[str, object]) -> list[str]:
+    """The other way round: what `parse_sets` reads as these overrides."""
+    return [f"{dotted}={toml.to_text({'v': value}).removeprefix('v = ').strip()}" for dotted, value in overrides.items()]
+
+
 def apply(spec: Spec, overrides: Mapping[str, object], allowed_tables: Collection[str] | None = None) -> Spec:
     """The spec with the overrides in it. `allowed_tables` limits them, as `CHANGEABLE_TABLES` does on a resume.
 

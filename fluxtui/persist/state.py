@@ -111,8 +111,7 @@ def _unreadable(facts: Facts) -> Shown:
 def _terminal(record: Record, facts: Facts) -> Shown:
     if record.status == "completed":
         if facts.output == "missing":
-            why = "completed, but the file is gone; its checkpoints may still be there"
-            return Shown("changed", why, f"fluxtui export {facts.name} --format diffusers -o FILE")
+            return Shown("changed", "completed, but the file is gone", f"fluxtui resume {facts.name}")
         if facts.output == "different":
             why = "completed, but the file is not the one that was proven"
             return Shown("changed", why, f"fluxtui verify {facts.name}")

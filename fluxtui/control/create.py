@@ -1,0 +1,175 @@
+"""A new session: everything that can be known from names and JSON is checked before anything is made."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fluxtui.control import room
+from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, recipe, toml
+from fluxtui.persist.durable import remove_tree
+from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.spec import Spec
+
+
+def create(
+    home: Home,
+    name: str,
+    dataset: str = "",
+    model: str = "",
+    trigger: str = "",
+    preset: str = "",
+    sets: Mapping[str, object] | None = None,
+    title: str = "",
+    from_session: str = "",
+    from_checkpoint: str = "",
+) -> SessionFolder:
+    """Make a session that can be started as it stands.
+
+    `sets` as `recipe.parse_sets` gives them. With `from_session` the spec begins as that session's; `from_checkpoint`
+    ("newest", or a checkpoint's name) has it begin with that session's weights, optimizer and counters too.
+    Raises `UsageError`, `NotFoundError`, `RefusedError` or `StorageError`.
+    """
+    folder = _free_name(home, name)
+    chosen = dict(sets or {})
+    for key, value in (("title", title), ("dataset.trigger", trigger)):
+        if value:
+            chosen.setdefault(key, value)
+    if from_session:
+        spec = _cloned(home, name, dataset, model, preset, chosen, from_session, from_checkpoint)
+    elif from_checkpoint:
+        raise UsageError("--checkpoint says where to begin in another session; name that session with --from.")
+    else:
+        spec = _fresh(home, name, dataset, model, preset, chosen)
+    return _make(home, folder, spec)
+
+
+def create_from_file(home: Home, path: Path) -> SessionFolder:
+    """Make a session from a spec that a user wrote; what it leaves out comes from the defaults of the model's kind."""
+    document = toml.parse(toml.read_bytes(path, follow_links=True), path)
+    name = str(document.get("name") or path.stem)
+    folder = _free_name(home, name)
+    sets = _flattened(document, path)
+    return _make(home, folder, _fresh(home, name, "", "", "", sets))
+
+
+def next_name(home: Home, stem: str) -> str:
+    """The first of `stem`, `stem-2`, `stem-3` … that no session has."""
+    taken = set(home.session_names())
+    number = 1
+    while (name := stem if number == 1 else f"{stem}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _free_name(home: Home, name: str) -> SessionFolder:
+    folder = home.session(name)
+    if folder.path.exists():
+        raise RefusedError(f"There is a session {name} already; choose another name, or remove it with fluxtui rm {name}.")
+    return folder
+
+
+def _fresh(home: Home, name: str, dataset: str, model: str, preset: str, chosen: dict[str, object]) -> Spec:
+    """A spec from the defaults of the model's kind, the preset, and what was set, each over the one before."""
+    source = model or str(chosen.pop("model.source", ""))
+    path = dataset or str(chosen.pop("dataset.path", ""))
+    if not source:
+        raise UsageError("No model is named; give --model pico, a hub id (owner/name), or a folder in diffusers layout.")
+    if not path:
+        raise UsageError("No data set is named; give its folder with --dataset, or demo for the bundled one.")
+    chosen = {key: value for key, value in chosen.items() if key not in ("model.source", "dataset.path")}
+    seen = model_folder.recognise(source, home)
+    wanted = {**(defaults.preset(preset) if preset else {}), **chosen}
+    written = dataset_folder.written(path)
+    images = len(dataset_folder.pair(dataset_folder.resolve(written)).items)
+    spec = defaults.new_spec(name, seen.written, written, seen.kind, images, "", wanted)
+    check_inputs(home, spec)
+    return spec
+
+
+def _cloned(
+    home: Home, name: str, dataset: str, model: str, preset: str, chosen: dict[str, object], origin: str, checkpoint: str
+) -> Spec:
+    """The other session's spec with a new name, what was set over it, and perhaps its checkpoint to begin with."""
+    other = home.session(origin)
+    if not other.path.is_dir():
+        raise NotFoundError(f"There is no session {origin} to begin from; fluxtui ls shows those there are.")
+    spec = recipe.load_spec(other.spec_file)
+    wanted: dict[str, object] = dict(defaults.preset(preset)) if preset else {}
+    if dataset:
+        wanted["dataset.path"] = dataset_folder.written(dataset)
+    if model:
+        wanted["model.source"] = model_folder.recognise(model, home).written
+    if "train.epochs" in chosen and "train.steps" not in chosen:
+        wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
+    wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""
+    spec = recipe.apply(msgspec.structs.replace(spec, name=name, id=uuid.uuid4().hex, title=""), {**wanted, **chosen})
+    check_inputs(home, spec)
+    return spec
+
+
+def _checkpoint_of(folder: SessionFolder, wanted: str) -> str:
+    """The name of a committed checkpoint of the session. Raises `NotFoundError`."""
+    names = commit.committed(folder.checkpoints)
+    if wanted == "newest" and names:
+        return names[-1]
+    if wanted not in names:
+        there = f"it has {', '.join(names[-8:])}" if names else "it has none"
+        raise NotFoundError(f"{folder.name} has no checkpoint {wanted[:40]!a}; {there}.")
+    return wanted
+
+
+def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
+    """A user's document as `{"train.steps": 20}`, checked. Raises `UsageError` naming the file."""
+    sets: dict[str, object] = {}
+    try:
+        for name, value in document.items():
+            if name in ("name", "id", "kind"):
+                continue
+            if isinstance(value, dict):
+                sets |= {f"{name}.{key}": keys.check(f"{name}.{key}", item) for key, item in value.items()}
+            else:
+                sets[name] = keys.check(name, value)
+    except UsageError as error:
+        raise UsageError(f"In {path}: {error}") from None
+    return sets
+
+
+def check_inputs(home: Home, spec: Spec) -> None:
+    """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
+    source = model_folder.recognise(spec.model.source, home)
+    data = spec.dataset
+    pairs = dataset_folder.check_cheaply(dataset_folder.resolve(data.path), data.caption_extension, data.trigger)
+    held_out = spec.validate.images
+    if held_out >= len(pairs.items):
+        raise UsageError(
+            f"[validate] images is {held_out}, and the data set has {len(pairs.items)}; leave at least one to train on."
+        )
+    if spec.model.start_from:
+        start_folder(home, spec)
+    room.check(home, spec, source)
+
+
+def start_folder(home: Home, spec: Spec) -> Path:
+    """The other session's checkpoint that the spec begins with. Raises `NotFoundError` where it is gone."""
+    origin, _, step = spec.model.start_from.partition("/")
+    other = home.session(origin)
+    if step not in commit.committed(other.checkpoints):
+        raise NotFoundError(f"{spec.name} begins with {spec.model.start_from}, which is gone; make it anew with new --from.")
+    return other.checkpoints / step
+
+
+def _make(home: Home, folder: SessionFolder, spec: Spec) -> SessionFolder:
+    """The folder with its spec, or nothing at all."""
+    folder.create()
+    try:
+        recipe.save_spec(folder.spec_file, spec)
+    except FluxTUIError:
+        remove_tree(folder.path)
+        raise
+    return folder

@@ -1,0 +1,51 @@
+"""Waiting for the end of a session, by looking at its record and lock like any front."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fluxtui.persist import overview
+from fluxtui.persist.errors import RefusedError, StorageError, TimedOutError
+from fluxtui.persist.home import Home
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.overview import Overview
+
+POLL = 0.25             # seconds between looks
+RETRY_SECONDS = 3.0     # a keeper that tries again has the next attempt's record on disk by then
+
+
+def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[[Overview], None] | None = None) -> Overview:
+    """The session at its end: completed, failed, stopped, lost, or what else nothing more will come of.
+
+    An attempt that failed and is tried again is not an end. Each look is given to `on_look`. Raises `NotFoundError`,
+    `RefusedError` where it was never started, `TimedOutError` after `timeout` seconds (it goes on then).
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    ended_at: float | None = None
+    while True:
+        seen = overview.look(home, name)
+        if seen.state == "new":
+            raise RefusedError(f"{name} was not started yet; fluxtui start {name} starts it.")
+        if on_look is not None:
+            on_look(seen)
+        now = time.monotonic()
+        if seen.is_active or seen.state in ("starting", "elsewhere"):
+            ended_at = None
+        elif seen.status == "completed" or not _is_kept(home, name):
+            return overview.look(home, name)
+        else:
+            ended_at = ended_at if ended_at is not None else now
+            if now - ended_at > RETRY_SECONDS:
+                return seen
+        if end is not None and now >= end:
+            raise TimedOutError(f"{name} is {seen.state} after {timeout:g} s, and goes on; fluxtui wait {name} waits on.")
+        time.sleep(POLL if end is None else max(0.0, min(POLL, end - now)))
+
+
+def _is_kept(home: Home, name: str) -> bool:
+    """Whether a keeper holds the session: then an ended attempt may be followed by a retry."""
+    try:
+        return Lock.held(home.session(name).lock_file)
+    except StorageError:
+        return False
