@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from fluxtui.engine.trainer.image import decode, read_regular, unreadable
-from fluxtui.engine.trainer.refusal import ChangedDataError, DataError
+from fluxtui.engine.trainer.refusal import ChangedDataError
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.text import clean
