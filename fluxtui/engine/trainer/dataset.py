@@ -111,7 +111,7 @@ def read_dataset(
     found = fingerprint.take(folder, [pair.image for pair in pairs.items], captions, known, progress)
     facts = {fact.path: fact for fact in found.files}
     items = tuple(_item(folder, pair, facts[relative_name(folder, pair.image)], spec) for pair in pairs.items)
-    trained, held_out = _split(items, hold_out)
+    trained, held_out = hold_out_of(items, hold_out)
     return Dataset(folder, spec, trained, held_out, found)
 
 
@@ -186,7 +186,7 @@ def captions_of(data: bytes, name: str, spec: DatasetSpec) -> tuple[str, ...]:
     return (with_trigger(text, spec.trigger),)
 
 
-def _split(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def hold_out_of(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Which images are held out: those whose content hashes lowest, so that every seed holds out the same."""
     if hold_out >= len(items):
         raise DataError(
