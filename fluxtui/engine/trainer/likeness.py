@@ -55,14 +55,14 @@ def alike(looks: Mapping[str, Look]) -> list[tuple[str, str]]:
         look = looks[name]
         bands = [(band, look.hash >> band * _BAND & (1 << _BAND) - 1) for band in range(_BITS // _BAND)]
         means = [sum(look.thumbnail[channel::3]) / (len(look.thumbnail) // 3) for channel in range(3)]
-        near = itertools.product(bands, *({_cell(mean - _ALIKE_COLOUR), _cell(mean + _ALIKE_COLOUR)} for mean in means))
-        candidates = sorted({other for (band, value), *cell in near for other in shelves.get((band, value, *cell), ())})
+        cells = list(itertools.product(*({_cell(mean - _ALIKE_COLOUR), _cell(mean + _ALIKE_COLOUR)} for mean in means)))
+        candidates = sorted({other for band in bands for cell in cells for other in shelves.get((*band, *cell), ())})
         before = next((other for other in candidates if are_alike(look, looks[other])), None)
         if before is not None:
             pairs.append((before, name))
             continue        # its like is on the shelves already: a thousand copies are compared with one
-        for band, value in bands:
-            shelves.setdefault((band, value, *map(_cell, means)), []).append(name)
+        for band in bands:
+            shelves.setdefault((*band, *map(_cell, means)), []).append(name)
     return pairs
 
 
