@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
-from fluxtui.engine.keeper import evidence, guard
+from fluxtui.engine.keeper import evidence, group_guard, guard
 from fluxtui.engine.keeper.classify import Because, Evidence, RankExit
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
@@ -130,7 +130,7 @@ class Attendance:
             if words:
                 self.duties.journal.update(amber=words)
             return
-        judged = guard.judge(self.hearing.guards, now)
+        judged = group_guard.judge(self.hearing.guards, now)
         self.duties.journal.update(amber=judged.amber_words())
         if judged.is_hung:
             self._because, self._hung = self._because or "hung", judged.hung_words()
@@ -168,7 +168,10 @@ class Attendance:
         longest = max(one.longest_step for one in guards), max(one.longest_checkpoint for one in guards)
         self._stop = guard.StopGuard.asked(now, self.duties.spec.guard, *longest)
         is_sent = self.group.request(RequestLine(id=request_id, verb="stop"))
-        if not is_sent or self.hearing.guards[0].kind in _EARLY:
+        is_early = self.hearing.guards[0].kind in _EARLY
+        if is_early:
+            self._stop.limit = self.duties.spec.guard.grace
+        if is_early or not is_sent:
             self.group.signal_ranks(signal.SIGTERM)
             self._is_terminated = True
         self._because = "stop"

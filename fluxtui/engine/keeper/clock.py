@@ -14,7 +14,7 @@ LATE = 1.5  # seconds by which a tick may come late before it counts as missed
 
 
 class Watch:
-    """`now()` in seconds; `ticked()` once a turn of the loop."""
+    """`now()` in seconds; `ticked()` twice a turn of the loop."""
 
     def __init__(self) -> None:
         self._missed = 0.0
@@ -27,7 +27,7 @@ class Watch:
         return time.monotonic() - self._missed
 
     def ticked(self, waited: float) -> float:
-        """Called at the top of each turn with the seconds that the last turn meant to wait; returns the seconds missed."""
+        """Called before and after each wait with the seconds that it should have taken at most; returns the seconds missed."""
         turn = time.monotonic()
         late = turn - self._turn - waited
         self._turn = turn

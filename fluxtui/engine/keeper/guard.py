@@ -36,7 +36,6 @@ Kind = Literal[
 FIRST_STEPS = 5  # steps of a process that may take long: kernels are chosen, caches are cold
 LOAD_AT_MOST = 3600.0  # seconds: how long a load may go without progress, however busy it is
 STOP_AT_MOST = 600.0  # seconds a stop may take, unless bytes of its checkpoint move
-SILENT = 12.0  # seconds without a tick: a trainer's thread ticks every 5
 BUSY_CPU = 0.05  # of a core: more than a thread that ticks, less than anything that works
 BUSY_BYTES = 64 * 1024  # read between two looks
 
@@ -218,7 +217,7 @@ class RankGuard:
         """The state of this rank at `now`."""
         kind = self.kind
         row = limits(kind, self.floors, self._spans(kind))
-        quiet = min(60.0, (row.kill or 300.0) / 5)
+        quiet = min(60.0, max(3.0, (row.kill or 300.0) / 5))
         busy = kind == "load" and now - self.activity.busy_at <= quiet
         ticked = None if self.ticked_at is None else now - self.ticked_at
         return Judgement(kind, now - self.since, row, busy, ticked)
@@ -246,53 +245,6 @@ class RankGuard:
                 self.steps_here += line.step - self._step
             self._step = line.step
         self._waits_for_batch = line.waiting == "batch"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupJudgement:
-    """All ranks together. Ranks wait for each other, so the group is hung only when every rank that spoke is."""
-
-    by_rank: dict[int, Judgement]
-
-    @property
-    def is_hung(self) -> bool:
-        return all(judged.is_hung for judged in self.by_rank.values())
-
-    @property
-    def last(self) -> Judgement:
-        """The rank that made progress last: what the others may be waiting for."""
-        return min(self.by_rank.values(), key=lambda judged: judged.waited)
-
-    def amber_words(self) -> str:
-        """Empty where any rank moves."""
-        return self.last.amber_words() if all(judged.is_amber for judged in self.by_rank.values()) else ""
-
-    def phase_words(self) -> str:
-        """What the group is busy with."""
-        return words(self.last.kind)
-
-    def hung_words(self) -> str:
-        """`in train for 301 s`, each rank named where there are several, and what its thread's tick says of it."""
-        if len(self.by_rank) == 1:
-            judged = self.last
-            return f"in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
-        return "; ".join(
-            f"rank {rank} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
-            for rank, judged in self.by_rank.items()
-        )
-
-
-def judge(ranks: dict[int, RankGuard], now: float) -> GroupJudgement:
-    """Judge a group. A rank above 0 that never spoke is judged by rank 0, which cannot pass the rendezvous without it."""
-    return GroupJudgement({rank: guard.judge(now) for rank, guard in ranks.items() if guard.has_spoken or rank == 0})
-
-
-def _tick_words(judged: Judgement) -> str:
-    if judged.ticked is None or judged.kind == "start":
-        return ""
-    if judged.ticked > SILENT:
-        return f" (not even a tick for {judged.ticked:.0f} s: stopped, or the interpreter is blocked)"
-    return " (its other threads still run)" if judged.ticked < judged.waited - 1.0 else ""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,6 @@ class Loop:
         self.missed = 0.0  # seconds that the last turn came late
         self._selector = selectors.DefaultSelector()
         self._ready: set[int] = set()
-        self._due = 0.0
         self._bell, self._ringer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._former_ringer = signal.set_wakeup_fd(self._ringer, warn_on_full_buffer=False)
@@ -44,9 +43,9 @@ class Loop:
 
     def turn(self, longest: float = TICK) -> set[int]:
         """The descriptors that are readable, after at most `longest` seconds; late turns stop the watch."""
-        self.missed = self.watch.ticked(self._due)
+        self.missed = self.watch.ticked(0.0)  # what was done since the last turn: a disk may have held us
         events = self._selector.select(longest)
-        self._due = longest
+        self.missed += self.watch.ticked(longest)
         ready = {key.fd for key, _ in events}
         if self._bell in ready:
             with suppress(BlockingIOError):

@@ -60,8 +60,11 @@ class Ending:
             self._kill(now)
 
     def is_over(self, gone: set[int]) -> bool:
-        """Every rank has left and no descendant lives."""
-        return self._step == "kill" and len(gone) == len(self.group.ranks) and not self.group.kin.look()
+        """Every rank has left and no descendant lives; what is left of orphans is reaped."""
+        if self._step != "kill" or len(gone) < len(self.group.ranks) or self.group.kin.look():
+            return False
+        kin.reap(self.group.kin.ranks)
+        return True
 
     def still_there(self, now: float, gone: set[int]) -> str:
         """Words for the record where SIGKILL has not ended all in a while; else empty."""

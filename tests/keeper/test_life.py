@@ -1,0 +1,154 @@
+"""The ordinary life of a session: from queued to proven, stopped, resumed, withdrawn."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from keeper_lab import Lab, until
+
+from fluxtui.persist import commit, process
+
+
+def test_a_session_runs_to_completed_with_proof_card_and_marker(lab: Lab):
+    one = lab.session()
+    record = one.run()
+    assert record.status == "completed"
+    assert (record.step, record.steps, record.exit_code) == (30, 30, 0)
+    assert record.output == str(one.folder.product)
+    assert one.folder.card_file.read_text().startswith("---\n")
+    rule = "=" * 80
+    assert f"{rule}\nTRAINING COMPLETED SUCCESSFULLY\nModel saved: {one.folder.product}\n{rule}\n" in one.log()
+
+
+def test_a_stop_request_commits_a_checkpoint_and_a_resume_gives_the_same_bytes(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=60, every=0)
+    keeper = one.start()
+    one.await_step(5)
+    request = one.request("stop")
+    keeper.wait()
+    record = one.record()
+    assert record.status == "stopped"
+    assert record.exit_code == 75
+    assert record.checkpoint.startswith("step-")
+    assert [ack.outcome for ack in record.acks if ack.id == request] == ["accepted"]
+    assert f"TRAINING STOPPED BY USER - checkpoint {one.folder.checkpoints / record.checkpoint}" in one.log()
+    lab.plan()
+    record = one.run()
+    assert record.status == "completed"
+    assert record.attempt == 2
+    assert f"TRAINING RESUMED - from {one.folder.checkpoints}/step-" in one.log()
+
+
+def test_sigterm_sigint_and_sighup_to_the_keeper_mean_stop(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        one = lab.session(name.lower(), steps=1000, every=0)
+        keeper = one.start()
+        one.await_step(3)
+        os.kill(keeper.pid, getattr(signal, name))
+        assert keeper.wait() == 0
+        one.check()
+        record = one.record()
+        assert (record.status, record.exit_code) == ("stopped", 75)
+        assert record.checkpoint
+
+
+def test_stop_after_epoch_ends_at_an_epoch(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000, every=0)
+    keeper = one.start()
+    one.await_step(2)
+    one.request("stop-after-epoch")
+    keeper.wait()
+    record = one.record()
+    assert record.status == "stopped"
+    assert record.step % 5 == 0
+
+
+def test_checkpoint_and_sample_requests_reach_the_trainer_and_are_acknowledged(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000, every=0)
+    keeper = one.start()
+    one.await_step(2)
+    ids = [one.request("checkpoint"), one.request("sample")]
+    until(lambda: [ack.id for ack in one.record().acks if ack.outcome == "carried out"] == ids)
+    assert one.record().checkpoint
+    one.request("kill")
+    keeper.wait()
+
+
+def test_kill_ends_at_once_and_is_stopped_with_the_last_checkpoint(lab: Lab):
+    lab.plan(step_seconds=0.05, ignore_term=True, deaf=True)
+    one = lab.session(steps=1000, every=10)
+    keeper = one.start()
+    one.await_step(15)
+    one.request("kill")
+    keeper.wait()
+    one.check()
+    record = one.record()
+    assert (record.status, record.signal) == ("stopped", "SIGKILL")
+    assert record.checkpoint == commit.committed(one.folder.checkpoints)[-1]
+
+
+def test_a_stop_that_the_trainer_does_not_obey_is_carried_through(lab: Lab):
+    lab.plan(step_seconds=0.05, ignore_term=True, deaf=True)
+    one = lab.session(steps=1000, every=10)
+    keeper = one.start("--set", "guard.stop=2")
+    one.await_step(15)
+    one.request("stop")
+    one.await_status("stopping")
+    keeper.wait()
+    one.check()
+    record = one.record()
+    assert (record.status, record.signal) == ("stopped", "SIGKILL")
+    assert "did not finish in its time" in record.reason
+    assert record.overrides == {"guard.stop": 2}
+
+
+def test_a_stop_before_the_first_step_has_nothing_to_commit_and_takes_the_grace_at_most(lab: Lab):
+    lab.plan({"when": "load", "do": "spin"})
+    one = lab.session()
+    keeper = one.start("--set", "guard.stop=600")
+    until(lambda: one.record().phase == "load")
+    one.request("stop")
+    keeper.wait(10)
+    one.check()
+    assert one.record().status == "stopped"
+
+
+def test_the_keeper_is_small_and_loads_no_torch(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000)
+    keeper = one.start()
+    one.await_step(20)
+    status = dict(line.split(":", 1) for line in open(f"/proc/{keeper.pid}/status"))
+    maps = open(f"/proc/{keeper.pid}/maps").read()
+    assert int(status["VmRSS"].split()[0]) < 40 * 1024
+    assert int(status["Threads"]) == 1
+    assert not any(name in maps for name in ("torch", "numpy", "textual"))
+    one.request("kill")
+    keeper.wait()
+
+
+def test_on_end_runs_detached_with_name_and_state(lab: Lab, tmp_path):
+    said = tmp_path / "said"
+    lab.home.config.write_text(f"on_end = 'echo \"$FLUXTUI_NAME $FLUXTUI_STATE\" > {said}; sleep 2'\n")
+    one = lab.session()
+    assert one.run().status == "completed"
+    until(lambda: said.exists() and said.read_text() == "one completed\n")
+
+
+def test_records_hold_who_can_be_signalled(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000)
+    keeper = one.start()
+    record = one.await_step(3)
+    assert process.is_alive(record.keeper)
+    assert record.keeper.pid == keeper.pid
+    assert record.keeper.run_id
+    assert all(process.is_alive(rank) for rank in record.ranks)
+    assert {rank.run_id for rank in record.ranks} == {record.run_id}
+    one.request("kill")
+    keeper.wait()
