@@ -1,0 +1,242 @@
+"""The one table of actions: bindings, footer, help, palette and `docs/tour.md` all come from it.
+
+An action names the contexts it works in; a screen takes the bindings of its contexts from here. `refuses` says in one
+sentence why a key does nothing now: the sentence is what the user reads. Names are fixed: `config.toml` remaps by them
+(`[keys]`, `stop = "S"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fluxtui import refusals as why
+from fluxtui.refusals import Situation
+
+Refusal = Callable[[Situation], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that a key does."""
+
+    name: str
+    keys: str  # "j,down"; the first one is shown
+    label: str  # one or two words, for the footer
+    help: str  # one sentence
+    group: str
+    contexts: frozenset[str]
+    footer: int = 0  # smaller stands further left; 0: not in the footer
+    refuses: Refusal | None = None
+    verb: str = ""  # the command that does the same
+
+    def refusal(self, situation: Situation) -> str:
+        """Why it cannot be done now; empty where it can."""
+        return self.refuses(situation) if self.refuses else ""
+
+
+Row = tuple[Any, ...]  # name, keys, label, help, then, where there are any: place in the footer, refusal, verb
+
+
+def _rows(group: str, contexts: str, *rows: Row) -> list[Action]:
+    places = frozenset(contexts.split())
+    return [Action(row[0], row[1], row[2], row[3], group, places, *row[4:]) for row in rows]
+
+
+# fmt: off
+TABLE: tuple[Action, ...] = (
+    *_rows("Sessions", "board",
+        ("new", "n", "new", "Make a session: a form with defaults that train as they stand.", 1, None, "new NAME"),
+        ("demo", "D", "demo", "Make and start a demo session: a pocket FLUX, two minutes on a CPU.", 2, why.demo, "demo"),
+    ),
+    *_rows("Sessions", "board session",
+        ("start", "s", "start", "Start the selected session; it goes on when this window closes.", 3, why.start, "start NAME"),
+        ("stop", "x", "stop", "Finish the step, write a checkpoint, stop.", 4, why.stop, "stop NAME"),
+        ("stop-after-epoch", "X", "stop after epoch",
+         "Finish the epoch, write a checkpoint, stop.", 0, why.stop, "stop NAME --after-epoch"),
+        ("resume", "r", "resume", "Go on from the newest verified checkpoint, exactly.", 5, why.resume, "resume NAME"),
+        ("kill", "K", "kill", "End it at once; what was trained since the last checkpoint is lost.", 6, why.kill, "kill NAME"),
+        ("checkpoint", "c", "checkpoint", "Write a checkpoint after this step.", 13, why.while_training, "checkpoint NAME"),
+        ("sample", "p", "sample", "Draw the sample pictures after this step.", 14, why.while_training, "sample NAME"),
+        ("verify", "v", "verify",
+         "Prove the finished file again: hashes, keys, numbers, and that diffusers loads it.", 15, why.verify, "verify NAME"),
+        ("clone", "N", "clone",
+         "Make a session with the settings of the selected one.", 0, why.needs_session, "new NAME --from OTHER"),
+        ("edit", "e", "edit", "Edit the captions of its pictures.", 0, why.needs_session),
+        ("delete", "d", "delete", "Delete the session's folder, after a question.", 0, why.delete, "rm NAME"),
+    ),
+    *_rows("Look", "board",
+        ("open", "enter", "open", "Everything about the selected session.", 7, why.needs_session, "show NAME"),
+    ),
+    *_rows("Look", "board session",
+        ("log", "l", "log", "The log, full screen.", 8, why.needs_session, "logs NAME -f"),
+    ),
+    *_rows("Look", "board",
+        ("filter", "/", "filter", "Show only sessions whose name, state or reason has this text.", 9),
+        ("filter-state", "a", "filter by state",
+         "All sessions, only active ones, only those that need attention, only finished ones."),
+        ("sort", "o", "sort", "Sort by activity, name, state, progress or loss."),
+        ("zoom-in", "+", "zoom", "Give the panel in focus more room.", 16),
+        ("zoom-out", "_,-", "zoom out", "Give it less."),
+    ),
+    *_rows("Look", "board session log",
+        ("copy", "y", "copy", "Copy the selected line, name or path."),
+        ("dismiss", "space", "dismiss", "Put away the newest notice."),
+    ),
+    *_rows("Session", "session",
+        ("tab-overview", "1", "overview", "Attempts, their reasons, times and files."),
+        ("tab-metrics", "2", "metrics", "Loss, learning rate, gradient norm, seconds a step."),
+        ("tab-samples", "3", "samples", "The pictures drawn along the way."),
+        ("tab-checkpoints", "4", "checkpoints", "Checkpoints: resume from one, delete one."),
+        ("tab-spec", "5", "spec", "The settings, with what differs from the defaults."),
+        ("tab-log", "6", "log", "The log of all attempts."),
+        ("tab-captions", "7", "captions", "Pictures and captions, edited in place."),
+        ("next-tab", "tab,right_square_bracket", "next page", "The next page of the session.", 1),
+        ("previous-tab", "shift+tab,left_square_bracket", "previous page", "The page before."),
+    ),
+    *_rows("Metrics", "metrics",
+        ("metric-next", "m", "curve", "The next curve: loss, learning rate, gradient norm, seconds a step.", 2),
+        ("metric-left", "h,left", "cursor left", "Move the cursor to earlier steps."),
+        ("metric-right", "l,right", "cursor right", "Move the cursor to later steps."),
+        ("metric-zoom-in", "+,=", "zoom", "Show fewer steps around the cursor.", 3),
+        ("metric-zoom-out", "_,-", "zoom out", "Show more steps.", 4),
+        ("metric-whole", "0", "whole run", "Show all steps."),
+        ("metric-log", "g", "log scale", "Logarithmic axis, or linear again.", 5),
+        ("metric-overlay", "O", "overlay", "Lay the curve of another session over this one; again for the next, and none.", 6),
+    ),
+    *_rows("Samples", "samples",
+        ("sample-left", "h,left", "earlier step", "The pictures of the step before.", 2),
+        ("sample-right", "l,right", "later step", "The pictures of the next step.", 3),
+        ("sample-prompt", "j,down", "next prompt", "The next prompt.", 4),
+        ("sample-prompt-back", "k,up", "prompt before", "The prompt before."),
+        ("sample-layout", "m", "layout", "One step with all prompts, or one prompt over all steps.", 5),
+    ),
+    *_rows("Checkpoints", "checkpoints",
+        ("checkpoint-resume", "enter", "resume from",
+         "Resume from this checkpoint; newer ones are set aside.", 2, why.resume, "resume NAME --checkpoint C"),
+        ("checkpoint-export", "E", "export",
+         "Write this checkpoint as a LoRA file.", 3, None, "export NAME --checkpoint C -o FILE"),
+        ("checkpoint-delete", "backspace,delete", "delete",
+         "Delete this checkpoint, after a question.", 4, None, "checkpoints NAME --rm C"),
+    ),
+    *_rows("Spec", "spec",
+        ("spec-changed", "m", "only changes", "All settings, or only those that differ.", 2),
+        ("spec-other", "O", "compare", "Compare with another session; again for the next, and with the defaults.", 3),
+    ),
+    *_rows("Captions", "captions",
+        ("caption-edit", "enter,i", "edit", "Edit the caption.", 2),
+        ("caption-trigger", "t", "trigger", "Put the trigger word before the caption.", 3),
+        ("caption-undo", "u", "undo", "Undo the last change.", 4),
+        ("caption-editor", "E", "$EDITOR", "Open the caption in $EDITOR.", 5),
+    ),
+    *_rows("Log", "log reader",
+        ("follow", "f,G,end", "follow", "Go to the end and follow the log.", 2),
+    ),
+    *_rows("Log", "log",
+        ("log-search", "/", "search", "Search with a regular expression.", 3),
+        ("log-filter", "&", "filter", "Show only lines that match a regular expression.", 4),
+        ("log-next", "n", "next match", "The next match.", 5),
+        ("log-previous", "N", "match before", "The match before."),
+        ("log-marker", "m", "next marker", "The next marker: attempt, error, checkpoint.", 6),
+        ("log-marker-back", "M", "marker before", "The marker before."),
+    ),
+    *_rows("Log", "log reader",
+        ("wrap", "w", "wrap", "Wrap long lines, or not.", 7),
+    ),
+    *_rows("Log", "log",
+        ("log-left", "h,left", "left", "Scroll left."),
+        ("log-right", "l,right", "right", "Scroll right."),
+    ),
+    *_rows("Move", "list reader",
+        ("down", "j,down", "down", "One down."),
+        ("up", "k,up", "up", "One up."),
+        ("page-down", "ctrl+d,pagedown", "page down", "A page down."),
+        ("page-up", "ctrl+u,pageup", "page up", "A page up."),
+        ("top", "g,home", "top", "To the first."),
+    ),
+    *_rows("Move", "list",
+        ("bottom", "G,end", "bottom", "To the last."),
+    ),
+    *_rows("Move", "board",
+        ("focus-next", "tab", "panel", "The next panel.", 12),
+        ("focus-previous", "shift+tab", "panel before", "The panel before."),
+    ),
+    *_rows("FluxTUI", "session log captions help",
+        ("back", "q,escape,b", "back", "Back to where you came from.", 10),
+    ),
+    *_rows("FluxTUI", "board session log",
+        ("palette", "ctrl+p,:", "commands", "Every action by name."),
+        ("theme", "T", "theme", "The next theme, light and dark."),
+    ),
+    *_rows("FluxTUI", "anywhere",
+        ("redraw", "ctrl+l", "redraw", "Draw the screen again."),
+    ),
+    *_rows("FluxTUI", "board session log captions",
+        ("help", "?", "help", "What every key does.", 11),
+    ),
+    *_rows("FluxTUI", "board",
+        ("quit", "q,ctrl+q,ctrl+c", "quit", "Leave; training goes on.", 10),
+    ),
+    *_rows("FluxTUI", "anywhere",
+        ("leave", "ctrl+q,ctrl+c", "quit", "Leave from anywhere; training goes on."),
+    ),
+)
+# fmt: on
+
+BY_NAME: Mapping[str, Action] = {action.name: action for action in TABLE}
+
+
+def of_contexts(contexts: Iterable[str]) -> list[Action]:
+    """The actions of these contexts, in the table's order."""
+    wanted = frozenset(contexts)
+    return [action for action in TABLE if action.contexts & wanted]
+
+
+def clashes(keys: Mapping[str, str]) -> list[str]:
+    """One sentence for each unknown name, and for each key that would do two things in one context, in a remapping."""
+    sentences = [f"config.toml remaps {name!r}, which is no action" for name in keys if name not in BY_NAME]
+    seen: dict[tuple[str, str], str] = {}
+    for action in TABLE:
+        for key in keys.get(action.name, action.keys).split(","):
+            for context in sorted(action.contexts):
+                first = seen.setdefault((context, key.strip()), action.name)
+                if first != action.name:
+                    sentences.append(f"config.toml gives the key {key.strip()!r} to both {first!r} and {action.name!r}")
+    return sentences
+
+
+_SHOWN = {
+    "enter": "⏎",
+    "escape": "esc",
+    "space": "space",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "shift+tab": "⇧tab",
+    "backspace": "⌫",
+}
+_SHOWN_IN_ASCII = {
+    "enter": "enter",
+    "up": "up",
+    "down": "down",
+    "left": "left",
+    "right": "right",
+    "shift+tab": "S-tab",
+    "backspace": "bksp",
+}
+
+
+def shown_key(key: str, is_ascii: bool = False) -> str:
+    """A key as people read it: "⏎", "^p", "x"."""
+    key = key.strip()
+    if is_ascii and key in _SHOWN_IN_ASCII:
+        return _SHOWN_IN_ASCII[key]
+    if key.startswith("ctrl+"):
+        return "^" + key.removeprefix("ctrl+")
+    return _SHOWN.get(key, key)

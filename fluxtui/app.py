@@ -1,0 +1,235 @@
+"""The terminal UI: `run` opens the dashboard and returns when the user leaves. Training never depends on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from rich.console import RenderableType
+from textual._compositor import CompositorUpdate
+from textual.screen import Screen
+from textual.theme import Theme
+
+from fluxtui.persist.errors import ExitCode, FluxTUIError
+from fluxtui.persist.home import Home
+from fluxtui.persist.overview import Overview
+from fluxtui.refusals import Situation
+from fluxtui.screens import words
+from fluxtui.screens.board import Board
+from fluxtui.screens.deeds import Deeds, ErrandDone
+from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.ending import endings, title_of
+from fluxtui.screens.glyphs import glyphs_of
+from fluxtui.screens.ink import DARK, LIGHT, Inks
+from fluxtui.screens.look import Look
+from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.painter import Painter
+from fluxtui.screens.settings import Settings, read_settings
+from fluxtui.screens.sheet import Sheet
+from fluxtui.screens.terminal import Terminal
+from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
+from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
+
+PICO = Path(__file__).parent / "demo" / "pico"
+PATIENCE = 0.4  # seconds that leaving may take after a signal before the process is ended
+
+
+class FluxApp(Deeds):
+    """The app: owns the watching threads, the notices, the look; screens own everything seen."""
+
+    TITLE = "fluxtui"
+    ENABLE_COMMAND_PALETTE = False
+    CSS: ClassVar[str] = "Screen { background: $background; color: $foreground; }"
+    BINDINGS = bindings_for("anywhere")
+
+    def __init__(
+        self, home: Home, focus: str | None = None, kind: TerminalKind | None = None, settings: Settings | None = None
+    ) -> None:
+        self.home = home
+        self.settings = settings or Settings()
+        self.kind = kind or detect(first_environment(), self.settings.glyphs)
+        self.painter = Painter(self.kind)
+        self.look = Look(self.kind, glyphs_of(self.kind.tier), Inks(DARK, self.kind.has_colour))
+        super().__init__(driver_class=Terminal if sys.__stdin__ is not None else None)
+        self.keys = dict(self.settings.keys)
+        self.board_of_notices = NoticeBoard()
+        self.board = Board(home.root, self.board_of_notices)
+        self.watch_disk = Watch(home, self.post_message)
+        self.sessions: dict[str, Overview] = {}
+        self._wanted_focus = focus
+        self._shown_title = ""
+        self._is_behind = False
+        self.animation_level = "none"
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = self.settings.theme if self.settings.theme in self.available_themes else DARK.name
+        self.set_keymap(self.keys)
+
+    # Beginning and end
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self.board
+
+    def on_mount(self) -> None:
+        self.theme_changed_signal.subscribe(self, self._theme_changed)
+        self.app_resume_signal.subscribe(self, lambda _: self._repaint_all())
+        self._theme_changed(self.current_theme)
+        self._catch_signals()
+        self.watch_disk.start()
+        for trouble in self.settings.troubles:
+            self.say(trouble, "warn", stays=True)
+
+    def on_unmount(self) -> None:
+        self.watch_disk.stop()
+
+    def _catch_signals(self) -> None:
+        """SIGTERM, SIGHUP and a terminal that is gone all end the UI, at once and in order."""
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, self._leave_now, 128 + number)
+        driver = self._driver
+        if isinstance(driver, Terminal):
+            loop = asyncio.get_running_loop()
+            driver.on_lost = lambda: self._from_thread(loop, lambda: self._leave_now(128 + signal.SIGHUP))
+            driver.on_drained = lambda: self._from_thread(loop, self._caught_up)
+
+    @staticmethod
+    def _from_thread(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(call)
+
+    def _leave_now(self, code: int) -> None:
+        """Exit; where that takes too long (a terminal that takes nothing), put the terminal back and end the process."""
+        driver = self._driver
+
+        def end() -> None:
+            if isinstance(driver, Terminal):
+                driver.restore_now()
+            os._exit(code)
+
+        timer = threading.Timer(PATIENCE, end)
+        timer.daemon = True
+        timer.start()
+        self.exit(code)
+
+    # What was seen
+
+    def on_sessions_seen(self, message: SessionsSeen) -> None:
+        before, self.sessions = self.sessions, {session.name: session for session in message.sessions}
+        self.board.take_sessions(message.sessions, message.trouble)
+        if self._wanted_focus:
+            wanted, self._wanted_focus = self._wanted_focus, None
+            if wanted in self.sessions:
+                self.board.sessions.select(wanted)
+        self._follow_selected()
+        for text, mood in endings(before, self.sessions):
+            self.say(text, mood, stays=True)
+            self.bell()
+        self._send_title()
+        for screen in self.screen_stack:
+            if isinstance(screen, Sheet) and screen is not self.board:
+                screen.take_session(self.situation().session)
+
+    def on_history_seen(self, message: HistorySeen) -> None:
+        for screen in self.screen_stack:
+            if isinstance(screen, Sheet):
+                screen.take_history(message.name, message.history)
+
+    def on_detail_seen(self, message: DetailSeen) -> None:
+        for screen in self.screen_stack:
+            if isinstance(screen, Sheet):
+                screen.take_detail(message.detail)
+
+    def on_gauges_seen(self, message: GaugesSeen) -> None:
+        self.board.take_gauges(message.host, message.gpus)
+
+    def on_sessions_picked(self) -> None:
+        self._follow_selected()
+
+    def _follow_selected(self) -> None:
+        session = self.board.sessions.selected
+        self.watch_disk.follow(session.name if session else "")
+        self.board.follow_log(session)
+
+    def situation(self) -> Situation:
+        return Situation(self.board.sessions.selected, PICO.is_dir())
+
+    # What is shown
+
+    def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
+        """A notice on whatever screen is on top."""
+        self.board_of_notices.add(text, kind, stays)
+        if isinstance(self.screen, Sheet):
+            self.screen.notices.show()
+
+    def on_errand_done(self, message: ErrandDone) -> None:
+        message.done()
+
+    def _send_title(self) -> None:
+        """The terminal's title: "fluxtui 43 % 12m"."""
+        title = title_of(self.sessions.values())
+        if title != self._shown_title and self._driver is not None and not self.is_headless:
+            self._shown_title = title
+            self._driver.write(f"\x1b]2;{title}\x07")
+
+    def _theme_changed(self, theme: Theme) -> None:
+        self.look = Look(self.kind, self.look.glyphs, Inks(theme, self.kind.has_colour))
+        self.screen.refresh(layout=True)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Send only what differs from what the terminal shows; nothing while it has not taken what was sent before."""
+        update = cast(object, renderable)
+        if isinstance(update, CompositorUpdate) and self._running and not self._closed and not self._batch_count:
+            if isinstance(self._driver, Terminal) and self._driver.is_behind:
+                self._is_behind, renderable = True, None
+            else:
+                renderable = cast(Any, self.painter.frame(update, self.console))
+        super()._display(screen, renderable)
+
+    def _caught_up(self) -> None:
+        """The terminal has taken everything: draw what was left out meanwhile."""
+        if self._is_behind and self._running:
+            self._is_behind = False
+            self.screen.refresh()
+
+    def _repaint_all(self) -> None:
+        self.painter.forget()
+        self.screen.refresh(layout=True)
+
+
+def run(home: Home, focus: str | None = None) -> int:
+    """Open the UI, with a session selected where one is named; the exit code. What goes on training is said at the end."""
+    if sys.__stdin__ is None or not sys.__stdin__.isatty() or not _has_screen():
+        print(
+            "The terminal UI needs a terminal; without one, `fluxtui ls` and `fluxtui show NAME` tell the same.", file=sys.stderr
+        )
+        return ExitCode.USAGE
+    app = FluxApp(home, focus, settings=read_settings(home.config))
+    code = app.run()
+    if code is None or code == 0:
+        _say_goodbye(home)
+    return code or 0
+
+
+def _has_screen() -> bool:
+    return any(stream is not None and stream.isatty() for stream in (sys.__stderr__, sys.__stdout__))
+
+
+def _say_goodbye(home: Home) -> None:
+    """On the terminal that the user is back at: what goes on without the UI."""
+    from fluxtui.persist.overview import look_all
+
+    try:
+        active = [session for session in look_all(home) if session.is_active]
+    except FluxTUIError:
+        return
+    for session in active:
+        share = f" {words.percent(session.step, session.steps)}" if session.steps else ""
+        print(f"training goes on: {session.name}{share}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""Why a deed cannot be done now, in one sentence; empty where it can. Pure functions of the situation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fluxtui.persist.overview import Overview
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an action looks at to say whether it can be done."""
+
+    session: Overview | None = None  # the selected one
+    is_demo_here: bool = True  # the bundled model and pictures are installed
+    is_filtered: bool = False
+
+
+def needs_session(situation: Situation) -> str:
+    if situation.session is None:
+        return "no session is selected; n makes one"
+    if situation.session.state == "unreadable":
+        return f"what is on disk of {situation.session.name} cannot be read: {situation.session.reason}"
+    return ""
+
+
+def start(situation: Situation) -> str:
+    if why := needs_session(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    if session.state == "elsewhere":
+        return f"{session.name} is {session.reason}"
+    if session.is_active:
+        return f"{session.name} is {session.state} already"
+    if session.state in {"completed", "changed"}:
+        return f"{session.name} is complete; n can make a session that goes on from it"
+    return "" if session.state == "new" else f"{session.name} has been started before: r resumes it"
+
+
+def resume(situation: Situation) -> str:
+    session = situation.session
+    if session is not None and session.is_resumable:
+        return ""
+    if why := needs_session(situation):
+        return why
+    assert session is not None
+    if session.state == "new":
+        return f"{session.name} has not been started yet: s starts it"
+    if session.state in {"completed", "changed"}:
+        return f"{session.name} is complete; n can make a session that goes on from it"
+    if session.state == "elsewhere":
+        return f"{session.name} is {session.reason}"
+    return f"{session.name} is {session.state}; nothing to resume" if session.is_active else ""
+
+
+def stop(situation: Situation) -> str:
+    if why := needs_session(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    if session.state == "stopping":
+        return f"{session.name} is stopping already; K ends it at once"
+    return "" if session.is_active else not_running(session)
+
+
+def kill(situation: Situation) -> str:
+    session = situation.session
+    if session is not None and session.state == "unreadable" and session.remedy.startswith("fluxtui kill"):
+        return ""  # its record cannot be read, but a keeper is at work on it all the same
+    if why := needs_session(situation):
+        return why
+    assert session is not None
+    return "" if session.is_active else not_running(session)
+
+
+def while_training(situation: Situation) -> str:
+    if why := kill(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    return "" if session.status == "running" else f"{session.name} is {session.state}; this needs a running one"
+
+
+def not_running(session: Overview) -> str:
+    if session.state == "new":
+        return f"{session.name} has not been started yet: s starts it"
+    if session.state == "elsewhere":
+        return f"{session.name} is {session.reason}"
+    return f"{session.name} is {session.state}; nothing of it is running"
+
+
+def verify(situation: Situation) -> str:
+    if why := needs_session(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    if session.state in {"completed", "changed"}:
+        return ""
+    return f"{session.name} is {session.state}; only a completed one can be proven"
+
+
+def delete(situation: Situation) -> str:
+    if situation.session is None:
+        return "no session is selected"
+    session = situation.session
+    if session.state == "elsewhere":
+        return f"{session.name} is {session.reason}"
+    return f"{session.name} is {session.state}: x stops it first" if session.is_active else ""
+
+
+def demo(situation: Situation) -> str:
+    return "" if situation.is_demo_here else "the demo's model is not part of this installation"

@@ -1,0 +1,178 @@
+"""What keys do to sessions. Each deed runs in a thread of its own and ends in a notice; none blocks the screen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from textual.app import App
+from textual.message import Message
+
+from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.home import Home
+from fluxtui.persist.overview import Overview
+from fluxtui.persist.text import clean
+from fluxtui.screens import words
+from fluxtui.screens.doing import Doer
+from fluxtui.screens.watch import Watch
+
+
+class ErrandDone(Message):
+    """A thread has finished its errand; `done` is to be called on the loop."""
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        super().__init__()
+        self.done = done
+
+
+class Deeds(App[int], Doer):
+    """The app, as far as it acts. Every `do_` is reached by `action_do` only after the table has not refused it."""
+
+    home: Home
+    watch_disk: Watch
+
+    def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
+        raise NotImplementedError
+
+    def errand(
+        self, work: Callable[[], str], kind: str = "info", otherwise: Callable[[FluxTUIError], bool] | None = None
+    ) -> None:
+        """Run `work` in a thread; say what it returns. An error is said too, unless `otherwise` (on the loop) takes it."""
+
+        def carry_out() -> None:
+            try:
+                text = work()
+                done = partial(self.say, text, kind)
+            except FluxTUIError as error:
+                done = partial(self._say_error, error, otherwise)
+            except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
+                done = partial(self.say, f"a fault of FluxTUI, please report it: {type(error).__name__}: {error}", "bad", True)
+            self.post_message(ErrandDone(done))
+            self.watch_disk.hurry()
+
+        threading.Thread(target=carry_out, daemon=True, name="errand").start()
+
+    def _say_error(self, error: FluxTUIError, otherwise: Callable[[FluxTUIError], bool] | None) -> None:
+        if otherwise is None or not otherwise(error):
+            self.say(clean(str(error)), "bad", stays=True)
+
+    def _ask(self, title: str, text: str, yes: str, deed: Callable[[], None]) -> None:
+        """Do it only where the user says yes."""
+        from fluxtui.screens.ask import Ask
+
+        self.push_screen(Ask(title, text, yes), lambda answer: deed() if answer else None)
+
+    def _chosen(self) -> Overview:
+        session = self.situation().session
+        assert session is not None, "the table refuses what needs a session where there is none"
+        return session
+
+    def do_start(self) -> None:
+        name = self._chosen().name
+        self.errand(lambda: _started(self.home, name), "info")
+
+    def do_resume(self) -> None:
+        self.resume(self._chosen().name)
+
+    def resume(self, name: str, checkpoint: str = "auto", accept_changes: bool = False) -> None:
+        """Go on from a checkpoint; where something changed since, show the difference and ask."""
+
+        def otherwise(error: FluxTUIError) -> bool:
+            if accept_changes or not isinstance(error, RefusedError) or "accept-changes" not in str(error):
+                return False
+            text = f"{error} The run would not be exact from here on, and its record would say so."
+            self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
+            return True
+
+        self.errand(lambda: _resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
+
+    def do_stop(self) -> None:
+        self._ask_keeper("stop")
+
+    def do_stop_after_epoch(self) -> None:
+        self._ask_keeper("stop-after-epoch")
+
+    def do_checkpoint(self) -> None:
+        self._ask_keeper("checkpoint")
+
+    def do_sample(self) -> None:
+        self._ask_keeper("sample")
+
+    def _ask_keeper(self, verb: str) -> None:
+        name = self._chosen().name
+        self.errand(lambda: _asked(self.home, name, verb))
+
+    def do_kill(self) -> None:
+        session = self._chosen()
+        name, last = session.name, session.checkpoint
+        since = f"What was trained since {last} is lost." if last else "There is no checkpoint yet: all of it is lost."
+        text = f"End {name} at once? {since} (x stops it with a checkpoint.)"
+        self._ask(f"kill {name}", text, "Kill it", lambda: self.errand(lambda: _asked(self.home, name, "kill")))
+
+    def do_delete(self) -> None:
+        session = self._chosen()
+        name = session.name
+        what = "its checkpoints, samples, log and the finished LoRA" if session.output else "its checkpoints, samples and log"
+        text = f"Delete {name} with {what}? This cannot be undone. Your pictures stay."
+        self._ask(f"delete {name}", text, "Delete it", lambda: self.errand(lambda: _removed(self.home, name)))
+
+    def do_verify(self) -> None:
+        name = self._chosen().name
+        self.say(f"proving {name} again")
+        self.errand(lambda: _verified(self.home, name), "good")
+
+    def do_demo(self) -> None:
+        self.say("making the demo")
+        self.errand(lambda: _demo(self.home), "info")
+
+
+def _started(home: Home, name: str) -> str:
+    from fluxtui import control
+
+    control.start(home, name)
+    return f"{name} started; it goes on when this window closes"
+
+
+def _resumed(home: Home, name: str, checkpoint: str, accept_changes: bool) -> str:
+    from fluxtui import control
+
+    attempt = control.start(home, name, resume=checkpoint, accept_changes=accept_changes)
+    return f"{name} resumes, attempt {attempt}"
+
+
+def _asked(home: Home, name: str, verb: str) -> str:
+    from fluxtui import control
+
+    deeds: dict[str, Callable[[], control.Answer]] = {
+        "stop": lambda: control.stop(home, name),
+        "stop-after-epoch": lambda: control.stop(home, name, after_epoch=True),
+        "kill": lambda: control.kill(home, name),
+        "checkpoint": lambda: control.checkpoint(home, name),
+        "sample": lambda: control.sample(home, name),
+    }
+    return deeds[verb]().sentence
+
+
+def _removed(home: Home, name: str) -> str:
+    from fluxtui import control
+
+    control.remove(home, name)
+    return f"{name} is deleted"
+
+
+def _verified(home: Home, name: str) -> str:
+    from fluxtui import control
+
+    proof = control.verify(home, name)
+    checks = words.count(len(proof.checks), "check")
+    return f"{name} is proven: {checks}, {words.size(proof.size)}, tensors {proof.tensors_sha256[:12]}"
+
+
+def _demo(home: Home) -> str:
+    from fluxtui import control
+
+    name = control.next_name(home, "demo")
+    control.create(home, name, dataset="demo", model="pico")
+    control.start(home, name)
+    return f"{name} started: it trains, draws and is proven in about two minutes"

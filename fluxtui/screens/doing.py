@@ -1,0 +1,59 @@
+"""From keys to deeds: bindings out of the table of actions, and the one way in which a deed is done or refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from textual.binding import Binding, BindingType
+
+from fluxtui.actions import BY_NAME, of_contexts, shown_key
+from fluxtui.refusals import Situation
+
+if TYPE_CHECKING:
+    from textual.message_pump import MessagePump as _Pump
+else:
+    _Pump = object
+
+
+class Front(Protocol):
+    """What the app offers to screens and panes."""
+
+    keys: dict[str, str]  # action -> the user's own keys
+
+    def situation(self) -> Situation: ...
+    def say(self, text: str, kind: str = "info", stays: bool = False) -> None: ...
+
+
+def front_of(app: object) -> Front:
+    return cast(Front, app)
+
+
+def bindings_for(*contexts: str) -> list[BindingType]:
+    """The bindings of some contexts. Each is remappable by its action's name."""
+    return [
+        Binding(action.keys, f"do('{action.name}')", action.label, show=False, id=action.name) for action in of_contexts(contexts)
+    ]
+
+
+def first_key(app: object, name: str, is_ascii: bool = False) -> str:
+    """The key that the footer and the help show for an action, remapped where the user remapped it."""
+    keys = front_of(app).keys.get(name, BY_NAME[name].keys)
+    return shown_key(keys.split(",")[0], is_ascii)
+
+
+class Doer(_Pump):
+    """Mixed into whatever has bindings: `do('stop')` ends in `do_stop()`, or in a sentence why not."""
+
+    def situation(self) -> Situation:
+        """What refusals look at; panes leave it to the app."""
+        return front_of(self.app).situation()
+
+    def action_do(self, name: str) -> None:
+        """Carry out an action of the table, or say why it cannot be done."""
+        why = BY_NAME[name].refusal(self.situation())
+        if why:
+            front_of(self.app).say(f"{first_key(self.app, name)} {BY_NAME[name].label}: {why}", "warn")
+            return
+        method = "do_" + name.replace("-", "_")
+        doer = getattr(self, method, None) or getattr(self.app, method)
+        doer()

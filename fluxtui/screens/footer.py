@@ -1,0 +1,60 @@
+"""The last line of a screen: the keys that matter here, as many as fit, from the table of actions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.events import Click
+
+from fluxtui.actions import of_contexts
+from fluxtui.refusals import Situation
+from fluxtui.screens.doing import Doer, first_key, front_of
+from fluxtui.screens.ink import Line
+from fluxtui.screens.pane import Pane
+from fluxtui.screens.terminal_kind import Tier
+
+
+class Footer(Pane):
+    """Keys and their labels; those that cannot be used now are faint."""
+
+    DEFAULT_CSS: ClassVar[str] = "Footer { height: 1; dock: bottom; }"
+    FRAME = "bare"
+    can_focus = False
+
+    def __init__(self, *contexts: str, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._contexts = contexts
+        self._places: list[tuple[int, int, str]] = []  # first column, one past the last, action
+
+    def serve(self, *contexts: str) -> None:
+        """Show the keys of other contexts from now on."""
+        if contexts != self._contexts:
+            self._contexts = contexts
+            self.repaint()
+
+    def body(self, width: int, height: int) -> list[Line]:
+        situation: Situation = front_of(self.app).situation()
+        is_ascii = self.glyphs.tier is Tier.ASCII
+        line = Line(" ")
+        self._places = []
+        shown = sorted((action for action in of_contexts(self._contexts) if action.footer), key=lambda action: action.footer)
+        pinned = [action for action in shown if action.name in {"help", "quit", "back"}]
+        room = width - sum(len(first_key(self.app, action.name, is_ascii)) + len(action.label) + 3 for action in pinned)
+        for action in shown:
+            key = first_key(self.app, action.name, is_ascii)
+            need = len(key) + len(action.label) + 3
+            if action not in pinned and line.width + need > room:
+                continue
+            if action in pinned:
+                room += need
+            start = line.width
+            can = not action.refusal(situation)
+            line.add(key, "!accent" if can else "faint").add(" ").add(action.label, "dim" if can else "faint")
+            self._places.append((start, line.width, action.name))
+            line.add("  ")
+        return [line]
+
+    def on_click(self, event: Click) -> None:
+        for start, end, name in self._places:
+            if start <= event.x < end and isinstance(self.screen, Doer):
+                self.screen.action_do(name)

@@ -1,0 +1,99 @@
+"""The ground of every full screen: panes placed by a function, footer, notices, and what to say where room is short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.events import Resize, ScreenResume
+from textual.geometry import Region, Size
+from textual.screen import Screen
+from textual.widget import Widget
+
+from fluxtui.persist.overview import Overview
+from fluxtui.screens.doing import Doer
+from fluxtui.screens.footer import Footer
+from fluxtui.screens.history import History
+from fluxtui.screens.ink import Line, Span
+from fluxtui.screens.notices import NoticeBoard, Notices
+from fluxtui.screens.pane import Pane
+from fluxtui.screens.watch import Detail
+
+LEAST = Size(61, 21)  # 60 by 20 and less say what they need
+
+
+class TooSmall(Pane):
+    """Stands alone where there is not room enough."""
+
+    DEFAULT_CSS: ClassVar[str] = "TooSmall { layer: above; width: 100%; height: 100%; display: none; }"
+    FRAME = "bare"
+
+    def body(self, width: int, height: int) -> list[Line]:
+        size = self.app.size
+        texts = [
+            f"{size.width}{self.glyphs.times}{size.height} is too small",
+            f"{LEAST.width}{self.glyphs.times}{LEAST.height} is needed",
+            "training goes on",
+            "q leaves",
+        ]
+        shown = [Line(Span(text[:width].center(width), "!text" if at == 1 else "dim")) for at, text in enumerate(texts[:height])]
+        return [Line() for _ in range(max(0, (height - len(shown)) // 2))] + shown
+
+
+class Sheet(Screen[None], Doer):
+    """A screen whose panes are placed by `places`, a pure function of the size."""
+
+    DEFAULT_CSS: ClassVar[str] = "Sheet { layers: default above notices; background: $background; overflow: hidden; }"
+    FOOTER: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, board: NoticeBoard) -> None:
+        super().__init__()
+        self.notices = Notices(board)
+        self.footer = Footer(*self.FOOTER)
+        self._too_small = TooSmall()
+
+    def panes(self) -> list[Widget]:
+        """The panes, in the order of the tab key."""
+        raise NotImplementedError
+
+    def places(self, size: Size) -> Mapping[Widget, Region]:
+        """Where each pane stands, footer left out; a pane without a place is not shown."""
+        raise NotImplementedError
+
+    # What was seen on disk; a screen takes what it shows
+
+    def take_session(self, session: Overview | None) -> None: ...
+    def take_history(self, name: str, history: History) -> None: ...
+    def take_detail(self, detail: Detail) -> None: ...
+
+    def compose(self) -> ComposeResult:
+        for pane in self.panes():
+            pane.styles.position = "absolute"
+            yield pane
+        yield self.footer
+        yield self._too_small
+        yield self.notices
+
+    def on_resize(self, event: Resize) -> None:
+        self.place()
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        self.place()
+        self.notices.show()
+
+    def place(self) -> None:
+        """Put every pane where it belongs in the present size."""
+        size = self.app.size
+        is_small = size.width < LEAST.width or size.height < LEAST.height
+        self._too_small.display = is_small
+        self.footer.display = not is_small
+        places = {} if is_small else self.places(Size(size.width, size.height - 1))
+        for pane in self.panes():
+            region = places.get(pane)
+            pane.display = region is not None and region.width > 0 and region.height > 0
+            if region is not None and pane.display:
+                pane.styles.offset = (region.x, region.y)
+                pane.styles.width, pane.styles.height = region.width, region.height
+        if is_small:
+            self._too_small.repaint()

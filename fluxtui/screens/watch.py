@@ -1,0 +1,222 @@
+"""What lies on disk, watched from threads of its own: sessions, the metrics of one, the machine's gauges.
+
+No file is read on the UI's loop. Threads are daemons: one that hangs on a dead disk keeps nobody from leaving.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from fluxtui.persist.commit import committed
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.home import Home
+from fluxtui.persist.overview import Overview, look, records
+from fluxtui.persist.recipe import load_spec
+from fluxtui.persist.record import ACTIVE, Record
+from fluxtui.persist.spec import Spec
+from fluxtui.persist.text import clean
+from fluxtui.screens.history import History, HistoryReader
+
+if TYPE_CHECKING:
+    from fluxtui.gpu import Gpus, HostGauges
+
+PERIOD = 1.0  # seconds between looks
+GAUGES_EVERY = 2  # looks between two readings of the gauges
+RELOOK_EVERY = 10  # looks after which a session at rest is read anew although nothing of it seems changed
+
+Post = Callable[[Message], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """Files of one session beside its newest record."""
+
+    name: str
+    spec: Spec | None
+    spec_problem: str  # why there is none
+    records: Sequence[tuple[int, Record | None, str]]  # every attempt, and why it cannot be read where it cannot
+    checkpoints: Sequence[str]  # names, ascending
+    samples: Sequence[str]  # names of the folders, ascending
+
+
+def read_detail(home: Home, name: str) -> Detail:
+    """Reads them; never raises for what lies there."""
+    spec, problem = None, ""
+    folder = home.session(name)
+    try:
+        spec = load_spec(folder.spec_file)
+    except FluxTUIError as error:
+        problem = clean(str(error))
+    try:
+        attempts = records(home, name)
+    except FluxTUIError:
+        attempts = []
+    return Detail(name, spec, problem, attempts, committed(folder.checkpoints), _folders(folder.samples))
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.name.startswith("step-") and entry.is_dir())
+    except OSError:
+        return []
+
+
+class SessionsSeen(Message):
+    """The sessions, all of them, after something changed."""
+
+    def __init__(self, sessions: Sequence[Overview], changed: frozenset[str], trouble: str) -> None:
+        super().__init__()
+        self.sessions, self.changed, self.trouble = sessions, changed, trouble
+
+
+class HistorySeen(Message):
+    """The metrics of a session grew, or are those of another session now."""
+
+    def __init__(self, name: str, history: History) -> None:
+        super().__init__()
+        self.name, self.history = name, history
+
+
+class DetailSeen(Message):
+    """What else is known of the selected session: read anew when its files change."""
+
+    def __init__(self, detail: Detail) -> None:
+        super().__init__()
+        self.detail = detail
+
+
+class GaugesSeen(Message):
+    """A reading of the machine's gauges."""
+
+    def __init__(self, host: HostGauges | None, gpus: Gpus | None) -> None:
+        super().__init__()
+        self.host, self.gpus = host, gpus
+
+
+class SessionsWatch:
+    """Looks at every session each second, and reads those that may have changed."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._seen: dict[str, Overview] = {}
+        self._marks: dict[str, tuple[object, ...]] = {}
+        self._looks = 0
+
+    def look(self) -> tuple[Sequence[Overview], frozenset[str], str]:
+        """All sessions, the names of those that differ from the last look, and what went wrong."""
+        self._looks += 1
+        trouble = ""
+        try:
+            names = self._home.session_names()
+        except FluxTUIError as error:
+            names, trouble = list(self._seen), str(error)
+        changed = set(self._seen) - set(names)
+        for name in changed:
+            self._seen.pop(name, None)
+            self._marks.pop(name, None)
+        for at, name in enumerate(names):
+            mark = _mark(self._home.sessions / name)
+            before = self._seen.get(name)
+            is_due = (at + self._looks) % RELOOK_EVERY == 0
+            if before is not None and mark == self._marks.get(name) and before.status not in ACTIVE and not is_due:
+                continue
+            try:
+                now = look(self._home, name)
+            except FluxTUIError:
+                continue  # removed between the listing and the look
+            self._marks[name] = mark
+            if before != now:
+                self._seen[name] = now
+                changed.add(name)
+        return [self._seen[name] for name in names if name in self._seen], frozenset(changed), trouble
+
+
+def _mark(folder: Path, *more: str) -> tuple[object, ...]:
+    """What changes when a session changes: the times of its folder, its attempts, its spec, and of more of its folders."""
+    marks: list[object] = []
+    for path in (folder, folder / "attempts", folder / "session.toml", *(folder / name for name in more)):
+        try:
+            facts = os.stat(path)
+            marks.append((facts.st_mtime_ns, facts.st_ino))
+        except OSError as error:
+            marks.append(error.errno)
+    return tuple(marks)
+
+
+class Watch:
+    """The threads. `post` takes messages from any of them."""
+
+    def __init__(self, home: Home, post: Post) -> None:
+        self._home, self._post = home, post
+        self._is_over = threading.Event()
+        self._look_now = threading.Event()
+        self._followed: HistoryReader | None = None
+        self._followed_name = ""
+        self._detail_mark: tuple[object, ...] = ()
+
+    def start(self) -> None:
+        threading.Thread(target=self._watch_sessions, daemon=True, name="sessions").start()
+        threading.Thread(target=self._watch_machine, daemon=True, name="gauges").start()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self._look_now.set()
+
+    def hurry(self) -> None:
+        """Look at once: something was just done."""
+        self._look_now.set()
+
+    def follow(self, name: str) -> None:
+        """Read the metrics of this session from now on; an empty name: of none."""
+        if name == self._followed_name:
+            return
+        self._followed_name = name
+        self._followed = HistoryReader(self._home.session(name).metrics_file) if name else None
+        self._look_now.set()
+
+    def _watch_sessions(self) -> None:
+        watch = SessionsWatch(self._home)
+        is_first, trouble_before = True, ""
+        while not self._is_over.is_set():
+            sessions, changed, trouble = watch.look()
+            if changed or is_first or trouble != trouble_before:
+                self._post(SessionsSeen(sessions, changed, trouble))
+                is_first, trouble_before = False, trouble
+            self._read_metrics()
+            self._read_detail()
+            self._look_now.wait(PERIOD)
+            self._look_now.clear()
+
+    def _read_metrics(self) -> None:
+        reader, name = self._followed, self._followed_name
+        if reader is not None and reader.read_on():
+            self._post(HistorySeen(name, reader.history))
+
+    def _read_detail(self) -> None:
+        name = self._followed_name
+        if not name:
+            return
+        mark = (name, *_mark(self._home.sessions / name, "checkpoints", "samples"))
+        if mark != self._detail_mark:
+            self._detail_mark = mark
+            self._post(DetailSeen(read_detail(self._home, name)))
+
+    def _watch_machine(self) -> None:
+        from fluxtui.gpu import GpuWatch, host_gauges
+
+        gpus = GpuWatch()
+        gpus.start(PERIOD * GAUGES_EVERY)
+        try:
+            while not self._is_over.is_set():
+                self._post(GaugesSeen(host_gauges(), gpus.latest()))
+                self._is_over.wait(PERIOD * GAUGES_EVERY)
+        finally:
+            gpus.stop()
