@@ -67,6 +67,8 @@ def new_spec(
         values["train.steps"] = flux1_steps(images)
     if "train.epochs" in sets and "train.steps" not in sets:
         values["train.steps"] = 0  # who asks for epochs gets them: steps would win
+    if is_demo:
+        values["dataset.regularisation"] = "old-*"  # the old shapes, lest they are forgotten
     values["sample.prompts"] = list(PROMPTS) if is_demo else default_prompts(trigger)
     spec = Spec(
         name=name,

@@ -61,6 +61,11 @@ class DatasetSpec(Table, frozen=True):
         Meta(ge=16, le=256, multiple_of=16, description="pixels between sides of buckets; more: fewer buckets, more crop"),
     ] = 16
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
+    regularisation: Annotated[
+        str,
+        Meta(max_length=200, examples=["old-*"], description="images of such names keep what the model knows: no trigger"),
+    ] = ""
+    regularisation_weight: Annotated[float, Meta(ge=0.0, le=100.0, description="weight of their loss")] = 1.0
     caption_extension: Annotated[
         str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", examples=[".txt"], description="extension of caption files")
     ] = ".txt"

@@ -8,7 +8,7 @@ from fluxtui.engine.trainer.refusal import DataError
 
 CAPTION_LIMIT = 64 * 1024       # bytes; T5 takes 512 tokens, some 2,500 characters
 PLACEHOLDER = "[trigger]"
-_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
 def caption_text(data: bytes, name: str) -> str:
@@ -22,7 +22,7 @@ def caption_text(data: bytes, name: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 at byte {error.start}; save it again as UTF-8", kind="caption-encoding") from error
-    return " ".join(text.removeprefix(_BOM).split())
+    return " ".join(text.removeprefix(BOM).split())
 
 
 def with_trigger(text: str, trigger: str) -> str:

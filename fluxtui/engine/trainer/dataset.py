@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Item:
     height: int
     captions: tuple[str, ...]       # at least one; a sample takes one of them
     places: tuple[Place, ...]       # one for each resolution it is used at, smallest first
+    weight: float = 1.0             # of its loss
+    is_regularisation: bool = False     # keeps what the model knows: no trigger word, never held out
 
     @property
     def caption(self) -> str:
@@ -164,34 +167,49 @@ def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, s
         found = places(fact.width, fact.height, spec.resolution, spec.bucket_step)
     except TooSmallError as error:
         raise DataError(f"{name} is too small: {error}; replace or remove it", kind="too-small") from None
-    return Item(name, pair.image, fact.sha256, fact.width, fact.height, _captions(folder, pair.caption, spec), found)
+    trigger = trigger_for(pair.image, spec)
+    captions = _captions(folder, pair, trigger)
+    weight, keeps = (spec.regularisation_weight, True) if regularises(pair.image, spec) else (1.0, False)
+    return Item(name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps)
 
 
-def _captions(folder: Path, path: Path | None, spec: DatasetSpec) -> tuple[str, ...]:
-    if path is None:
-        return (with_trigger("", spec.trigger),)
-    return captions_of(read_regular(path, LONGEST_CAPTION), clean(relative_name(folder, path), 300), spec)
+def regularises(image: Path, spec: DatasetSpec) -> bool:
+    """Whether an image keeps what the model knows, going by its name."""
+    return bool(spec.regularisation) and fnmatchcase(image.name, spec.regularisation)
 
 
-def captions_of(data: bytes, name: str, spec: DatasetSpec) -> tuple[str, ...]:
+def trigger_for(image: Path, spec: DatasetSpec) -> str:
+    """The trigger word for the caption of this image; "" where it keeps what the model knows."""
+    return "" if regularises(image, spec) else spec.trigger
+
+
+def _captions(folder: Path, pair: dataset_folder.Pair, trigger: str) -> tuple[str, ...]:
+    if pair.caption is None:
+        if not trigger:
+            name = clean(relative_name(folder, pair.image), 300)
+            raise DataError(f"{name} has no caption and no trigger word; write a caption", kind="caption-missing")
+        return (trigger,)
+    return captions_of(read_regular(pair.caption, LONGEST_CAPTION), clean(relative_name(folder, pair.caption), 300), trigger)
+
+
+def captions_of(data: bytes, name: str, trigger: str) -> tuple[str, ...]:
     """The texts that a caption file gives, trigger in place (DataError, naming the file, where it gives none)."""
     text = caption_text(data, name)
-    if PLACEHOLDER in text and not spec.trigger:
-        what = f"{name} says {PLACEHOLDER}, but there is no trigger word; set dataset.trigger"
+    if PLACEHOLDER in text and not trigger:
+        what = f"{name} says {PLACEHOLDER}, but there is no trigger word for it; set dataset.trigger"
         raise DataError(what, kind="caption-placeholder")
-    if not text and not spec.trigger:
-        raise DataError(
-            f"{name} is blank and there is no trigger word; write a caption, or set dataset.trigger", kind="caption-blank"
-        )
-    return (with_trigger(text, spec.trigger),)
+    if not text and not trigger:
+        raise DataError(f"{name} is blank and has no trigger word; write a caption, or set dataset.trigger", kind="caption-blank")
+    return (with_trigger(text, trigger),)
 
 
 def hold_out_of(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Which images are held out: those whose content hashes lowest, so that every seed holds out the same."""
-    if hold_out >= len(items):
+    eligible = [item for item in items if not item.is_regularisation]
+    if hold_out >= len(eligible):
         raise DataError(
-            f"validate.images = {hold_out} would hold out all {len(items)} images; hold out fewer, or add images"
+            f"validate.images = {hold_out} would hold out all {len(eligible)} images; hold out fewer, or add images"
         )
-    by_hash = sorted(items, key=lambda item: (blake2b(f"held out {item.image_sha256}".encode()).digest(), item.name))
+    by_hash = sorted(eligible, key=lambda item: (blake2b(f"held out {item.image_sha256}".encode()).digest(), item.name))
     held_out = set(by_hash[:hold_out])
     return tuple(item for item in items if item not in held_out), tuple(item for item in items if item in held_out)

@@ -68,8 +68,8 @@ def train(run: Run) -> TrainerExit:
 def take_step(run: Run, batch: Batch) -> Took:
     """One optimizer step over a global batch: this rank's micro-steps, the sum over ranks, clip, update.
 
-    Each sample weighs 1 / samples of the global batch, however that is split: 4 micro-steps of 1, a batch of 4 and two
-    ranks of 2 give the same gradient.
+    Each sample weighs its own weight / samples of the global batch, however that is split: 4 micro-steps of 1, a batch of 4
+    and two ranks of 2 give the same gradient.
     """
     started = time.monotonic()
     step, spec, runtime = run.state.step, run.job.spec.train, run.runtime
@@ -82,7 +82,8 @@ def take_step(run: Run, batch: Batch) -> Took:
         noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(runtime.device)
         sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(runtime.device)
         run.adapter.place.step, run.adapter.place.slots = step, indices
-        part = sample_losses(run.predict, samples, noise, sigma).sum() / len(batch.slots)
+        weights = torch.tensor([slot.item.weight for slot in slots], device=runtime.device)
+        part = (weights * sample_losses(run.predict, samples, noise, sigma)).sum() / len(batch.slots)
         part.backward()
         loss += part.detach()
     loss = sum_over_ranks(runtime, run.parameters, loss)

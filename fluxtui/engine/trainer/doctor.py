@@ -1,0 +1,236 @@
+"""The doctor: everything in a data set that stops a training, or that its owner would want to know before. No torch.
+
+Errors are exactly what a start would refuse; warnings are what it would do without being asked twice; notes are how a
+picture is read. Pictures are read by the very code that trains on them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct, field
+
+from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
+from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, has_trigger
+from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, trigger_for
+from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
+from fluxtui.engine.trainer.fingerprint import relative_name
+from fluxtui.engine.trainer.image import read_regular
+from fluxtui.engine.trainer.likeness import alike
+from fluxtui.engine.trainer.refusal import DataError
+from fluxtui.engine.trainer.tokens import TokenCounter, token_counter
+from fluxtui.persist import dataset_folder
+from fluxtui.persist.dataset_folder import Pairs
+from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.text import clean
+
+Level = Literal["error", "warning", "note"]
+_MUCH_CROPPED = 0.10        # share of an image
+_STRIP = 4.0                # one side to the other
+_OTHER_PICTURES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was found."""
+
+    level: Level
+    kind: str           # a word that scripts can rely on
+    file: str           # relative to the folder; "" for the data set as a whole
+    sentence: str
+
+
+class BucketFacts(Struct, frozen=True, kw_only=True):
+    """A line of the bucket table."""
+
+    width: int                  # pixels
+    height: int
+    uses: int                   # a pass over the data, repeats included
+    steps: int                  # optimizer steps of an epoch
+    mean_crop_loss: float       # share of an image's area
+    largest_crop_loss: float
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """How an epoch goes."""
+
+    global_batch: int       # samples of an optimizer step: batch size x accumulation x ranks
+    uses: int               # samples of an epoch
+    steps: int              # optimizer steps of an epoch
+    short_steps: int        # of them with fewer samples
+    buckets: list[BucketFacts] = field(default_factory=list)
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What `fluxtui check --json` prints. `ok` is whether a start would take it."""
+
+    ok: bool
+    folder: str
+    images: int
+    captions: int
+    plan: Plan
+    errors: int = 0
+    warnings: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    decoded: bool                       # False: only headers were read
+    tokens_exact: bool                  # False: captions were measured without the model's tokenizer
+    seconds: float = 0.0
+
+
+def check(
+    spec: DatasetSpec, train: TrainSpec, model: Path | None, *, headers_only: bool, ranks: int = 1, processes: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Report:  # fmt: skip
+    """Examines the whole folder. Raises NotFoundError, UsageError or StorageError where there is no folder to examine."""
+    began = time.monotonic()
+    folder = dataset_folder.resolve(spec.path)
+    pairs = dataset_folder.pair(folder, spec.caption_extension)
+    counter = token_counter(model)
+    files = [(pair.image, _name(folder, pair.image)) for pair in pairs.items]
+    examined = examine_all(files, processes or os.cpu_count() or 1, headers_only, progress)
+    uses: list[Place] = []
+    findings = list(_of_folder(folder, pairs, spec))
+    for one in examined:
+        findings += _of_image(one, spec, uses)
+    findings += _of_copies(examined)
+    for pair in pairs.items:
+        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), counter)
+    plan = plan_of(uses * spec.repeats, train.batch_size * train.gradient_accumulation * ranks)
+    findings += _of_plan(plan)
+    order = {"error": 0, "warning": 1, "note": 2}
+    findings.sort(key=lambda found: (order[found.level], found.file, found.kind))
+    levels = [found.level for found in findings]
+    return Report(
+        ok="error" not in levels, folder=clean(str(folder), 300), images=len(pairs.items),
+        captions=sum(pair.caption is not None for pair in pairs.items), plan=plan, errors=levels.count("error"),
+        warnings=levels.count("warning"), findings=findings, decoded=not headers_only, tokens_exact=counter.is_exact,
+        seconds=round(time.monotonic() - began, 3),
+    )  # fmt: skip
+
+
+def plan_of(uses: Sequence[Place], global_batch: int) -> Plan:
+    """How an epoch falls into buckets and steps."""
+    buckets = [
+        BucketFacts(
+            width=row.bucket.width, height=row.bucket.height, uses=row.uses, steps=-(-row.uses // global_batch),
+            mean_crop_loss=row.mean_crop_loss, largest_crop_loss=row.largest_crop_loss,
+        )
+        for row in table(uses)
+    ]  # fmt: skip
+    return Plan(
+        global_batch=global_batch, uses=len(uses), steps=sum(bucket.steps for bucket in buckets),
+        short_steps=sum(bucket.uses % global_batch > 0 for bucket in buckets), buckets=buckets,
+    )  # fmt: skip
+
+
+def _of_plan(plan: Plan) -> Iterator[Finding]:
+    if plan.global_batch > 1 and plan.short_steps > plan.steps / 2:
+        yield Finding("warning", "short-batches", "", (
+            f"{plan.short_steps} of {plan.steps} steps of an epoch have fewer than {plan.global_batch} samples, because the "
+            f"images fall into {len(plan.buckets)} buckets; set dataset.bucket_step = 64, or a smaller batch"
+        ))  # fmt: skip
+
+
+def _of_folder(folder: Path, pairs: Pairs, spec: DatasetSpec) -> Iterator[Finding]:
+    for path in pairs.irregular:
+        name = _name(folder, path)
+        yield Finding("error", "irregular", name, f"{name} is not a regular file; replace it or move it away")
+    for path in pairs.orphans:
+        name = _name(folder, path)
+        yield Finding("error", "caption-orphan", name, f"{name} has no image of its name; add the image or move the caption away")
+    if not pairs.items:
+        yield Finding("error", "no-images", "", f"{clean(str(folder), 300)} holds no images")
+    if pairs.folders:
+        named = ", ".join(_name(folder, path) for path in pairs.folders[:3])
+        yield Finding("warning", "folder", "", f"{len(pairs.folders)} folders inside are not looked into: {named}")
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in _OTHER_PICTURES and not entry.name.startswith("."):
+            name = _name(folder, Path(entry.path))
+            yield Finding("warning", "not-read", name, f"{name} is not used: {suffix} is not read; save it as PNG or JPEG")
+    if spec.trigger and not any(pair.caption for pair in pairs.items):
+        yield Finding("warning", "no-captions", "", "no image has a caption: all are trained with the trigger word alone")
+
+
+def _of_image(one: Examined, spec: DatasetSpec, uses: list[Place]) -> Iterator[Finding]:
+    """What there is to say of a picture; its places are added to `uses`."""
+    name, header = one.name, one.header
+    if header is None:
+        yield Finding("error", one.kind, name, one.error)
+        return
+    try:
+        found = places(header.width, header.height, spec.resolution, spec.bucket_step)
+    except TooSmallError as error:
+        yield Finding("error", "too-small", name, f"{name} is too small: {error}; replace or remove it")
+        return
+    uses += found
+    size = f"{header.width}x{header.height}"
+    if header.width * header.height < min(spec.resolution) ** 2:
+        sentence = f"{name} ({size}) is smaller than the smallest resolution; it is used as it is, not enlarged"
+        yield Finding("warning", "small", name, sentence)
+    if max(header.width, header.height) > _STRIP * min(header.width, header.height):
+        yield Finding("warning", "strip", name, f"{name} ({size}) is a strip, which FLUX.1 was hardly trained on; crop it")
+    worst = max(place.crop_loss for place in found)
+    if worst > _MUCH_CROPPED:
+        yield Finding("warning", "cropped", name, f"{name} ({size}) loses up to {worst:.0%} of its area to its buckets")
+    if header.has_alpha:
+        yield Finding("warning", "alpha", name, f"{name} is transparent in parts, which are laid on white")
+    if header.orientation != 1:
+        yield Finding("note", "rotated", name, f"{name} is turned upright as its EXIF says ({header.orientation})")
+    if header.mode == "CMYK":
+        how = "by its profile" if header.has_profile else "without a profile, so its colours are a guess"
+        yield Finding("note" if header.has_profile else "warning", "cmyk", name, f"{name} is CMYK and is converted to RGB {how}")
+    if header.mode.startswith("I;16"):
+        yield Finding("note", "16-bit", name, f"{name} has 16 bits a sample and is read with 8")
+
+
+def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    distinct = {}
+    for one in examined:
+        if one.sha256 and one.sha256 in first:
+            twin = first[one.sha256]
+            yield Finding("warning", "duplicate", one.name, f"{one.name} is the same file as {twin}, and counts twice")
+        elif one.sha256 and one.look is not None:
+            first[one.sha256] = one.name
+            distinct[one.name] = one.look
+    for before, name in alike(distinct):
+        yield Finding("warning", "near-duplicate", name, f"{name} looks like {before}: twice the same picture counts twice")
+
+
+def _of_caption(folder: Path, pair: dataset_folder.Pair, trigger: str, counter: TokenCounter) -> Iterator[Finding]:
+    image = _name(folder, pair.image)
+    if pair.caption is None:
+        if trigger:
+            sentence = f"{image} has no caption; it is trained with the trigger word alone"
+            yield Finding("warning", "caption-missing", image, sentence)
+        else:
+            yield Finding("error", "caption-missing", image, f"{image} has no caption; write one, or set a trigger word")
+        return
+    name = _name(folder, pair.caption)
+    try:
+        data = read_regular(pair.caption, LONGEST_CAPTION)
+        captions = captions_of(data, name, trigger)
+    except DataError as error:
+        yield Finding("error", error.kind, name, str(error))
+        return
+    text = " ".join(data.decode("utf-8").removeprefix(BOM).split())
+    if data.startswith(BOM.encode()):
+        yield Finding("note", "caption-bom", name, f"{name} begins with a byte order mark, which is left out")
+    if not text:
+        yield Finding("warning", "caption-blank", name, f"{name} is blank; its image is trained with the trigger word alone")
+    elif trigger and PLACEHOLDER not in text and not has_trigger(text, trigger):
+        yield Finding("warning", "caption-without-trigger", name, f"{name} lacks the trigger word, which is put before it")
+    longest = max(map(counter.count, captions))
+    if longest > counter.limit:
+        about = "" if counter.is_exact else "about "
+        yield Finding("warning", "caption-too-long", name, (
+            f"{name} has {about}{longest} tokens, and what is after the {counter.limit}th is not seen; shorten it"
+        ))  # fmt: skip
+
+
+def _name(folder: Path, path: Path) -> str:
+    return clean(relative_name(folder, path), 300)
