@@ -16,40 +16,21 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct, field
-
 from fluxtui.persist.durable import Buffer, create_file, fsync_folder, make_folder, remove_tree
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
-from fluxtui.persist.regular import blocks, open_regular, read_regular
+from fluxtui.persist.manifest import FILE_NAME, MANIFEST, FileEntry, Manifest, UnreadableError, encode, verify_checkpoint
 
-MANIFEST = "MANIFEST"
-_MANIFEST_LIMIT = 1 << 20  # bytes
+__all__ = [
+    "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "commit_checkpoint", "committed", "newest_verified",
+    "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep", "verify_checkpoint",
+]  # fmt: skip
+
 _STEP = re.compile(r"step-([0-9]{9})")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TEMPORARY = ".tmp-"
 _CORRUPT = ".corrupt-"
-_MEDIUM = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})  # the disk says that it lost the bytes
-
-
-class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of a checkpoint."""
-
-    size: int     # bytes
-    sha256: str
-
-
-class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint holds. `facts` are the committer's: step, recipe_sha256, counters."""
-
-    name: str
-    files: dict[str, FileEntry]
-    facts: dict[str, str | int] = field(default_factory=dict)
-    schema: int = 1
 
 
 def step_name(step: int) -> str:
@@ -80,11 +61,12 @@ def commit_checkpoint(
     copied. Raises StorageError, and then the temporary folder is gone, as far as the disk lets it go.
     """
     step_of(name)
-    if MANIFEST in files or not all(_FILE_NAME.fullmatch(file) for file in files):
+    if MANIFEST in files or not all(FILE_NAME.fullmatch(file) for file in files):
         raise ValueError(f"not names of files of a checkpoint: {sorted(files)}")
     if not all(type(value) is str or (type(value) is int and abs(value) < 2**63) for value in facts.values()):
         raise ValueError(f"facts are texts and whole numbers: {dict(facts)}")
-    make_folder(parent)
+    if make_folder(parent):
+        fsync_folder(parent.parent)
     sweep(parent)
     final = parent / name
     if os.path.lexists(final):
@@ -124,65 +106,8 @@ def _write(folder: Path, name: str, files: Mapping[str, Buffer | Iterable[Buffer
 
         create_file(folder / file, data, seen=seen)
         entries[file] = FileEntry(size, digest.hexdigest())
-    manifest = Manifest(name=name, files=entries, facts=dict(facts))
-    body = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
-    create_file(folder / MANIFEST, body + hashlib.sha256(body).hexdigest().encode() + b"\n")
+    create_file(folder / MANIFEST, encode(Manifest(name=name, files=entries, facts=dict(facts))))
     fsync_folder(folder)
-
-
-def verify_checkpoint(path: Path) -> Manifest:
-    """Every byte of a checkpoint checked against its MANIFEST.
-
-    Raises DamagedError naming the file: one missing, added, torn, changed, unreadable to the disk, or not a regular file;
-    NotFoundError where there is no such checkpoint; StorageError where this process cannot read it.
-    """
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise DamagedError(f"{path} is not a folder")
-        present = set(os.listdir(path))
-        if MANIFEST not in present:
-            raise DamagedError(f"{path} has no {MANIFEST}")
-        manifest = _read_manifest(path)
-        for file in sorted(manifest.files.keys() ^ (present - {MANIFEST})):
-            raise DamagedError(f"{path / file!s:.300} is {'missing' if file in manifest.files else 'not part of the checkpoint'}")
-        for file, entry in manifest.files.items():
-            _verify_file(path / file, entry)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no checkpoint {path}") from error
-    except OSError as error:
-        if error.errno in _MEDIUM:
-            raise DamagedError(f"{error.filename or path} cannot be read: {error.strerror}; look at `dmesg`") from error
-        raise StorageError.of(error, "read", path) from error
-    return manifest
-
-
-def _read_manifest(path: Path) -> Manifest:
-    data = read_regular(path / MANIFEST, _MANIFEST_LIMIT)
-    body, last_line = data[:-65], data[-65:]
-    if last_line != hashlib.sha256(body).hexdigest().encode() + b"\n":
-        raise DamagedError(f"{path / MANIFEST} was changed")
-    try:
-        manifest = msgspec.json.decode(body, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise DamagedError(f"{path / MANIFEST} does not say what a checkpoint of ours says") from error
-    if manifest.name != path.name or not all(_FILE_NAME.fullmatch(file) for file in manifest.files):
-        raise DamagedError(f"{path / MANIFEST} is that of another checkpoint, {manifest.name[:80]!a}")
-    return manifest
-
-
-def _verify_file(path: Path, entry: FileEntry) -> None:
-    descriptor = open_regular(path)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size != entry.size:
-            raise DamagedError(f"{path} has {size} bytes instead of {entry.size}")
-        digest = hashlib.sha256()
-        for block in blocks(descriptor):
-            digest.update(block)
-    finally:
-        os.close(descriptor)
-    if digest.hexdigest() != entry.sha256:
-        raise DamagedError(f"{path} was changed: its SHA-256 is not the one that was committed")
 
 
 def committed(parent: Path) -> list[str]:
@@ -193,24 +118,37 @@ def committed(parent: Path) -> list[str]:
 def newest_verified(parent: Path, on_damaged: Callable[[str, str], None]) -> str | None:
     """The newest checkpoint whose every byte verifies; None where there never was one.
 
-    Damaged newer ones are set aside, and `on_damaged(name, sentence)` told. Some there, or set aside earlier, and none good:
-    DamagedError, since starting from nothing is not for a program to decide.
+    Bad newer ones are set aside, and `on_damaged(name, sentence)` told. Some there, or set aside earlier, and none good:
+    DamagedError, since starting from nothing is not for a program to decide. Where the disk cannot read them: StorageError,
+    and nothing is touched.
     """
+    bad: list[tuple[str, DamagedError]] = []
+    good = None
     for name in reversed(committed(parent)):
         try:
             verify_checkpoint(parent / name)
+            good = name
+            break
         except DamagedError as error:
-            set_aside(parent, name)
-            on_damaged(name, str(error))
-        else:
-            return name
+            bad.append((name, error))
+    unreadable = [error for _, error in bad if isinstance(error, UnreadableError)]
+    if good is None and unreadable:
+        raise StorageError(f"no checkpoint in {parent} can be used: {unreadable[0]}", errno.EIO)
+    for name, damage in bad:
+        set_aside(parent, name)
+        on_damaged(name, str(damage))
+    if good is None:
+        _refuse_to_begin_anew(parent)
+    return good
+
+
+def _refuse_to_begin_anew(parent: Path) -> None:
     corrupt = sorted(name for name in _names(parent) if name.startswith(_CORRUPT))
     if corrupt:
         raise DamagedError(
             f"no checkpoint in {parent} is sound: {', '.join(corrupt[:3])} are damaged; "
             "put a sound copy in their place, or delete them to begin from step 0"
         )
-    return None
 
 
 def set_aside(parent: Path, name: str, label: str = "corrupt") -> Path:
@@ -230,16 +168,22 @@ def retain(parent: Path, keep: int, on_damaged: Callable[[str, str], None] | Non
     """Delete the older checkpoints, so that the newest `keep` that verify (at least two) stay; the names deleted.
 
     Nothing is deleted before as many newer ones verified, and nothing that does not verify itself: that is set aside.
+    Where the disk cannot read one: StorageError, and nothing is touched.
     """
-    good = []
+    good: list[str] = []
+    bad: list[tuple[str, DamagedError]] = []
     for name in reversed(committed(parent)):
         try:
             verify_checkpoint(parent / name)
             good.append(name)
+        except UnreadableError as error:
+            raise StorageError(str(error), errno.EIO) from error
         except DamagedError as error:
-            set_aside(parent, name)
-            if on_damaged is not None:
-                on_damaged(name, str(error))
+            bad.append((name, error))
+    for name, damage in bad:
+        set_aside(parent, name)
+        if on_damaged is not None:
+            on_damaged(name, str(damage))
     doomed = sorted(good[max(keep, 2) :])
     for name in doomed:
         remove_checkpoint(parent, name)

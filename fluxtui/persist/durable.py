@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -80,18 +81,33 @@ def fsync_folder(path: Path) -> None:
         raise StorageError.of(error, "sync the folder", path) from error
 
 
-def make_folder(path: Path, *, may_exist: bool = True) -> None:
-    """Make one private folder (0700 whatever the umask). Raises FileExistsError, where it may not exist; StorageError."""
+def make_folder(path: Path, *, may_exist: bool = True) -> bool:
+    """Make one private folder (0700 whatever the umask); whether it was missing. Its own name is not synced.
+
+    Raises FileExistsError, where it may not exist; StorageError.
+    """
     try:
         os.mkdir(path, 0o700)
         os.chmod(path, 0o700)
     except FileExistsError as error:
         if not may_exist:
             raise
-        if not path.is_dir():
-            raise StorageError(f"{path} is in the way of a folder of FluxTUI's; move it") from error
+        _must_be_a_folder(path, error)
+        return False
     except OSError as error:
         raise StorageError.of(error, "make the folder", path) from error
+    return True
+
+
+def _must_be_a_folder(path: Path, cause: OSError) -> None:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_folder = False  # a dangling link
+    except OSError as error:
+        raise StorageError.of(error, "look at", path) from error
+    if not is_folder:
+        raise StorageError(f"{path} is in the way of a folder of FluxTUI's; move it") from cause
 
 
 def remove_tree(path: Path) -> None:

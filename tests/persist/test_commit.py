@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pickle
 import resource
@@ -69,6 +70,7 @@ def test_steps_have_names_that_sort(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c").mkdir()
     order: list[str] = []
     opened: dict[int, str] = {}
     real = {name: getattr(os, name) for name in ("open", "fsync", "rename")}
@@ -224,7 +226,7 @@ def test_a_hostile_manifest_with_a_right_hash_is_refused(
     parent = tmp_path_factory.mktemp("hostile")
     put(parent, 1)
     body = (b'{"files":' + b"[" * 5000) if nested else body
-    digest = commit.hashlib.sha256(body).hexdigest().encode()
+    digest = hashlib.sha256(body).hexdigest().encode()
     (parent / step_name(1) / MANIFEST).write_bytes(body + digest + b"\n")
     with pytest.raises(DamagedError):
         verify_checkpoint(parent / step_name(1))
@@ -372,3 +374,33 @@ def test_an_error_half_way_leaves_no_temporary_folder(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         commit_checkpoint(tmp_path, step_name(1), {"a": b"1", "b": torn()}, {})  # type: ignore[dict-item]
     assert os.listdir(tmp_path) == []
+
+
+def _bad_disk(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    real, inodes = os.preadv, {(folder / "state.json").stat().st_ino for folder in folders}
+
+    def bad_sector(descriptor: int, *args: object) -> int:
+        if os.fstat(descriptor).st_ino in inodes:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", bad_sector)
+
+
+def test_a_disk_that_reads_nothing_is_an_error_and_nothing_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, 1, 2, 3)
+    with monkeypatch.context() as patched:
+        _bad_disk(patched, *(tmp_path / step_name(step) for step in (1, 2, 3)))
+        for call in (lambda: newest_verified(tmp_path, Told()), lambda: retain(tmp_path, 2)):
+            with pytest.raises(StorageError, match="cannot be read"):
+                call()
+    assert committed(tmp_path) == [step_name(1), step_name(2), step_name(3)]
+    assert newest_verified(tmp_path, Told()) == step_name(3), "the disk is well again, and nothing was lost"
+
+
+def test_retention_deletes_nothing_while_one_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, 1, 2, 3)
+    _bad_disk(monkeypatch, tmp_path / step_name(3))
+    with pytest.raises(StorageError):
+        retain(tmp_path, 2)
+    assert committed(tmp_path) == [step_name(1), step_name(2), step_name(3)]
