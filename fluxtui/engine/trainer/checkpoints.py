@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from fluxtui.engine.trainer import state as states
+from fluxtui.engine.trainer.fingerprint import Fingerprint
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.state import LoopState
@@ -36,14 +38,20 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def facts(job: TrainJob, runtime: Runtime, state: LoopState) -> dict[str, str | int]:
+def facts(job: TrainJob, runtime: Runtime, dataset: str, state: LoopState) -> dict[str, str | int]:
     """What a MANIFEST says of a checkpoint: what it is of, and what must be the same for an exact resume."""
     return {
         "session_id": job.spec.id, "attempt": job.attempt, "step": state.step, "epoch": state.epoch,
-        "recipe_sha256": job.recipe_sha256, "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
+        "recipe_sha256": job.recipe_sha256, "dataset": dataset, "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
         "versions": json.dumps(versions(), sort_keys=True), "ranks": runtime.ranks, "threads": job.threads,
         "device": device_name(runtime.device),
     }  # fmt: skip
+
+
+def dataset_digest(fingerprint: Fingerprint) -> str:
+    """One hash of which files the data set has and of what is in them."""
+    lines = sorted(f"{fact.path}\0{fact.sha256}" for fact in fingerprint.files)
+    return sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def device_name(device: torch.device) -> str:
@@ -59,6 +67,8 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
         keys = [f"{table}.{key}" for table in RECIPE_TABLES for key in _unequal(old.get(table, {}), new.get(table, {}))]
         found.append(f"the recipe changed ({', '.join(keys) or 'in what this version reads otherwise'})")
     old, new = (json.loads(str(side.get("versions", "{}"))) for side in (before, now))
+    if before.get("dataset") != now["dataset"]:
+        found.append("the data set changed")
     found += [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in _unequal(old, new)]
     found += [
         f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]
@@ -82,6 +92,7 @@ class Committer:
     folder: SessionFolder
     reporter: Reporter
     runtime: Runtime
+    dataset: str  # digest of the files that are trained on
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     last_step: int = -1  # of the newest commit
@@ -106,7 +117,7 @@ class Committer:
         done = [0]
         commit.commit_checkpoint(
             self.folder.checkpoints, name, {file: self._counted(pieces, done, total) for file, pieces in files.items()},
-            facts(self.job, self.runtime, state), self.damaged,
+            facts(self.job, self.runtime, self.dataset, state), self.damaged,
         )  # fmt: skip
         self.last_step, self.last_at = state.step, time.monotonic()
         self.reporter.say(f"checkpoint {name} committed")
@@ -155,7 +166,7 @@ def resume(committer: Committer) -> LoopState:
 
 def _accept(committer: Committer, before: Mapping[str, str | int], state: LoopState) -> None:
     job = committer.job
-    changed = changes(before, facts(job, committer.runtime, state))
+    changed = changes(before, facts(job, committer.runtime, committer.dataset, state))
     if before.get("session_id") != job.spec.id:
         changed.insert(0, "the checkpoint is another session's")
     if not changed:

@@ -30,6 +30,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     spec = job.spec
     reporter.progress(Phase.LOAD, versions=checkpoints.versions())
     here = runtime.begin(job)
+    wishes = Wishes.from_environment(signals, here)
+    reporter.leave_early = wishes.leave_early
     components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
     texts = sample_texts(spec)
     encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
@@ -44,8 +46,11 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
 
-    committer = Committer(job, folder, reporter, here, dict(adapter.named_parameters()), optimizer)
+    committer = Committer(
+        job, folder, reporter, here, checkpoints.dataset_digest(dataset.fingerprint), dict(adapter.named_parameters()), optimizer
+    )
     state = checkpoints.resume(committer)
+    reporter.leave_early = None
     guidance = spec.train.guidance if components.guidance_embeds else None
     prompts = [Prompt(text, *(tensor.unsqueeze(0) for tensor in encoded.prompt(text))) for text in texts]
     return Run(
@@ -53,7 +58,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         folder=folder,
         reporter=reporter,
         runtime=here,
-        wishes=Wishes.from_environment(signals, here),
+        wishes=wishes,
         components=components,
         dataset=dataset,
         encoded=encoded,

@@ -10,6 +10,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fluxtui.engine import wire
@@ -29,6 +30,7 @@ class Reporter:
     def __init__(self, fd: int | None, rank: int = 0) -> None:
         self.fd = fd
         self.rank = rank
+        self.leave_early: Callable[[], None] | None = None  # asked at each line of progress, before training begins
         if fd is not None:
             os.set_blocking(fd, False)
 
@@ -40,6 +42,8 @@ class Reporter:
 
     def progress(self, phase: Phase | None = None, **what: Any) -> None:  # noqa: ANN401  (fields of many types)
         """One `wire.ProgressLine`; the keywords are its fields."""
+        if self.leave_early is not None:
+            self.leave_early()
         line = wire.encode(wire.ProgressLine(rank=self.rank, phase=phase, **what))
         if not self._write(line) and not _IMPORTANT.isdisjoint(what):
             self._offer(line)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean, median
 
 import torch
@@ -25,6 +26,7 @@ from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.trainer.state import LoopState
+from fluxtui.engine.trainer.validate import validation_loss
 from fluxtui.engine.trainer.wishes import Wish, Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
@@ -149,7 +151,9 @@ class Run:
 
     def validate_if_due(self, epoch_ended: bool) -> float | None:
         """The held-out loss, where this step ended an epoch that it is due after."""
-        return None
+        spec = self.job.spec.validate
+        is_due = epoch_ended and spec.images > 0 and spec.every_epochs > 0 and self.state.epoch % spec.every_epochs == 0
+        return validation_loss(self) if is_due and self.runtime.is_first else None
 
     def finish(self) -> None:
         """The last samples, the product, and the claim."""
@@ -169,5 +173,7 @@ class Run:
         self.encoded.close()
 
     def _base(self) -> str:
-        spec = self.job.spec.model
-        return f"{spec.source}@{self.components.commit}" if self.components.commit else spec.source
+        """The base's name: no path of this machine goes into a file that is passed on."""
+        source = self.job.spec.model.source
+        name = Path(source).name if Path(source).is_absolute() else source
+        return f"{name}@{self.components.commit}" if self.components.commit else name

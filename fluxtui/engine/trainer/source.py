@@ -23,24 +23,32 @@ class DownloadError(Refusal):
     """The hub does not give the model."""
 
 
-def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter) -> Components:
-    """The pipeline that the spec means. `commit` is what the hub id resolved to in an earlier attempt; "" in the first."""
+def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter, is_offline: bool = False) -> Components:
+    """The pipeline that the spec means. `commit` is what the hub id resolved to in an earlier attempt; "" in the first.
+
+    Where `is_offline`, nothing is fetched.
+    """
     found = recognise(model.source, Home(home))
     if found.path is not None:
         return pipeline_at(found.path)
-    folder, resolved = _fetch(found.hub_id, commit or model.revision or None, home / "models" / "hub", reporter)
+    folder, resolved = _fetch(found.hub_id, commit or model.revision or None, home / "models" / "hub", reporter, is_offline)
     reporter.progress(Phase.DOWNLOAD, model_commit=resolved)
     return pipeline_at(folder, resolved)
 
 
-def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter) -> tuple[Path, str]:
+def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter, is_offline: bool) -> tuple[Path, str]:
     """Fetches what is missing; bytes that are here are not fetched again, and a cut download goes on where it was."""
     from huggingface_hub import errors, snapshot_download
 
     reporter.progress(Phase.DOWNLOAD, unit="bytes")
     try:
         folder = snapshot_download(
-            hub_id, revision=revision, cache_dir=cache, allow_patterns=_WANTED, tqdm_class=_progress_bar(reporter)
+            hub_id,
+            revision=revision,
+            cache_dir=cache,
+            allow_patterns=_WANTED,
+            local_files_only=is_offline,
+            tqdm_class=_progress_bar(reporter),
         )
     except errors.GatedRepoError:
         raise DownloadError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fluxtui.engine import life
+from fluxtui.engine import life, quiet
 from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
@@ -26,6 +26,7 @@ from fluxtui.persist.record import Phase
 def main(_argv: list[str]) -> int:
     """Reads the job, trains, and gives the exit code: a `TrainerExit`, or 1 for an error without a name."""
     signals = life.enter()
+    quiet.hush()
     reporter = Reporter.from_environment()
     reporter.progress(Phase.PREFLIGHT)
     reporter.start_ticking()
@@ -66,8 +67,13 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
 
         from fluxtui.engine.trainer.loop import train
         from fluxtui.engine.trainer.prepare import prepare
+        from fluxtui.engine.trainer.wishes import StopAsked
 
-        run = prepare(job, folder, dataset, reporter, signals)
+        try:
+            run = prepare(job, folder, dataset, reporter, signals)
+        except StopAsked:
+            reporter.say("stopped before training began")
+            return TrainerExit.STOPPED
         try:
             return train(run)
         finally:

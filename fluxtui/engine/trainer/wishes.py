@@ -14,6 +14,10 @@ from fluxtui.engine.trainer.runtime import Runtime
 _READ_AT_MOST = 64 * 1024  # bytes at a boundary; a request has about 100
 
 
+class StopAsked(Exception):
+    """A stop was asked while the run was still being prepared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What to do before the next step. The same on every rank."""
@@ -34,6 +38,7 @@ class Wishes:
     runtime: Runtime
     _rest: bytes = b""
     _after_epoch: bool = False
+    _waiting: list[wire.RequestLine] = field(default_factory=list)
     _decoder: msgspec.json.Decoder[wire.RequestLine] = field(default_factory=lambda: msgspec.json.Decoder(wire.RequestLine))
 
     @staticmethod
@@ -45,12 +50,23 @@ class Wishes:
 
     def take(self) -> Wish:
         """Everything asked since the last call. A wish to stop after the epoch stays until the end."""
-        requests = self._read()
+        requests, self._waiting = self._waiting + self._read(), []
         verbs = {request.verb for request in requests}
         self._after_epoch = self._after_epoch or "stop-after-epoch" in verbs
         mine = ["stop" in verbs or bool(self.signals), self._after_epoch, "checkpoint" in verbs, "sample" in verbs]
         stop, after_epoch, checkpoint, sample = self.runtime.any(mine)
         return Wish(stop, after_epoch, checkpoint, sample, tuple(request.id for request in requests))
+
+    def leave_early(self) -> None:
+        """Raises `StopAsked` where a stop was asked before training began: then there is nothing to commit.
+
+        Not where there are other ranks: they would wait for this one until the keeper ends them.
+        """
+        if self.runtime.ranks > 1:
+            return
+        self._waiting += self._read()
+        if self.signals or any(request.verb == "stop" for request in self._waiting):
+            raise StopAsked
 
     def _read(self) -> list[wire.RequestLine]:
         if self.fd is None:

@@ -1,0 +1,32 @@
+"""How many optimizer steps a recipe plans, from its data set's fingerprint alone: for whoever checks a trainer. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fluxtui.engine.trainer import fingerprint
+from fluxtui.engine.trainer.buckets import places
+from fluxtui.engine.trainer.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
+from fluxtui.persist.errors import NotFoundError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.spec import Spec
+
+
+def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
+    """The last step of the plan: `train.steps`, or `train.epochs` times the steps of an epoch."""
+    if spec.train.steps:
+        return spec.train.steps
+    found = fingerprint.load(folder.dataset_file)
+    if found is None:
+        raise NotFoundError(f"{folder.dataset_file} is missing, so the number of steps cannot be reckoned")
+    items = tuple(_item(fact, spec) for fact in found.files if fact.width)
+    trained, held_out = hold_out_of(items, spec.validate.images)
+    dataset = Dataset(Path(found.folder), spec.dataset, trained, held_out, found)
+    return spec.train.epochs * steps_per_epoch(dataset, spec.train, ranks)
+
+
+def _item(fact: fingerprint.FileFact, spec: Spec) -> Item:
+    where = places(fact.width, fact.height, spec.dataset.resolution, spec.dataset.bucket_step)
+    image = Path(fact.path)
+    keeps = regularises(image, spec.dataset)
+    return Item(fact.path, image, fact.sha256, fact.width, fact.height, ("",), where, is_regularisation=keeps)
