@@ -75,7 +75,7 @@ def kill(home: Home, name: str) -> Answer:
 def _must_be_active(home: Home, name: str) -> Overview:
     """The session, where a keeper of this machine is at work on it. Raises `RefusedError` with what it is instead."""
     seen = overview.look(home, name)
-    if seen.is_active:
+    if seen.is_active or seen.is_kept_unseen:
         return seen
     if seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.reason}; ask there.")
@@ -99,9 +99,9 @@ def _ask(
                     raise RefusedError(f"{name}: {verb} was {ack.outcome}.")
                 more = ack.outcome.partition(": ")[2]
                 return Answer(f"{name}: {_ACCEPTED[verb]}{f' ({more})' if more else ''}.")
-        if now.attempt != seen.attempt and now.is_active:  # a retry has begun meanwhile, and hears nothing meant for the one before
+        if now.attempt != seen.attempt and now.is_active:  # a retry has begun, and hears nothing meant for the one before
             seen, request = now, requests.drop_request(home.session(name), verb, now.attempt, value)
-        elif not now.is_active:
+        elif not now.is_active and not now.is_kept_unseen:
             return Answer(f"{name} is {now.state}{f': {now.reason}' if now.reason else ''}.")
         time.sleep(_POLL)
     return Answer(f"{name}: asked for, and not answered within {seconds:.0f} s; fluxtui show {name} says what comes of it.", True)

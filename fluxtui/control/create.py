@@ -11,10 +11,14 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, recipe, toml
+from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.durable import remove_tree
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.model_folder import PICO
 from fluxtui.persist.spec import Spec
+
+DEFAULT_MODEL = "black-forest-labs/FLUX.1-dev"
 
 
 def create(
@@ -76,10 +80,8 @@ def _free_name(home: Home, name: str) -> SessionFolder:
 
 def _fresh(home: Home, name: str, dataset: str, model: str, preset: str, chosen: dict[str, object]) -> Spec:
     """A spec from the defaults of the model's kind, the preset, and what was set, each over the one before."""
-    source = model or str(chosen.pop("model.source", ""))
-    path = dataset or str(chosen.pop("dataset.path", ""))
-    if not source:
-        raise UsageError("No model is named; give --model pico, a hub id (owner/name), or a folder in diffusers layout.")
+    path = dataset or str(chosen.get("dataset.path", ""))
+    source = model or str(chosen.get("model.source", "")) or (PICO if path == DEMO else DEFAULT_MODEL)
     if not path:
         raise UsageError("No data set is named; give its folder with --dataset, or demo for the bundled one.")
     chosen = {key: value for key, value in chosen.items() if key not in ("model.source", "dataset.path")}

@@ -20,6 +20,7 @@ from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 from fluxtui.persist.text import clean
 
+REQUIRED = msgspec.NODEFAULT
 HEAD = ("title",)  # keys outside all tables that a user may set
 
 

@@ -61,6 +61,11 @@ class Overview:
         return self.status in ACTIVE and self.state not in ("lost", "elsewhere")
 
     @property
+    def is_kept_unseen(self) -> bool:
+        """Whether a keeper is at work on it though its record cannot be read: it hears requests all the same."""
+        return self.state == "unreadable" and self.remedy.startswith("fluxtui kill")
+
+    @property
     def phase(self) -> str | None:
         return str(self.record.phase) if self.record and self.record.phase else None
 

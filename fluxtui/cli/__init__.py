@@ -1,0 +1,63 @@
+"""The command line: everything the UI can do. Data on stdout, the rest on stderr; exit codes of `persist.errors.ExitCode`.
+
+Each verb's module is imported when it is called, so that `fluxtui ls` stays a blink.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+from fluxtui.persist.errors import ExitCode, FluxTUIError
+
+INTERRUPTED = 130   # of a shell: ended by Ctrl-C
+PIPE_CLOSED = 141   # of a shell: whoever read our output went away
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit code. An error is one sentence on stderr, never a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    gc.disable()  # a verb lives for a moment; those that live long switch it on again
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except FluxTUIError as error:
+        print(f"fluxtui: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more when it ends
+        return PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded)
+        from fluxtui.cli.fault import record_fault
+
+        print(f"fluxtui: {record_fault(words, error)}", file=sys.stderr)
+        return int(ExitCode.FAILED)
+
+
+def _dispatch(words: list[str]) -> int:
+    from fluxtui.cli import verbs
+
+    if not words:
+        return _open_ui()
+    if words[0] in ("-h", "--help", "help"):
+        return verbs.help_of(words[1:])
+    if words[0] in ("-V", "--version"):
+        from fluxtui import __version__
+
+        print(f"fluxtui {__version__}")
+        return int(ExitCode.DONE)
+    return verbs.run(words[0], words[1:])
+
+
+def _open_ui(focus: str | None = None) -> int:
+    """The terminal UI, with a session selected where one is named."""
+    from fluxtui.app import run
+    from fluxtui.persist.home import Home
+
+    gc.enable()
+    return run(Home.open(), focus)

@@ -1,0 +1,112 @@
+"""check, plan, keys, cache, doctor: what can be known before, and of the machine."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+
+from fluxtui.cli import out
+from fluxtui.cli.relay import become_engine
+from fluxtui.persist import keys, overview
+from fluxtui.persist.errors import ExitCode, UsageError
+from fluxtui.persist.home import Home
+
+
+def check_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="DATASET …", help="fluxtui check demo --help says more")
+
+
+def check_verb(arguments: Namespace) -> int:
+    if not arguments.words:
+        raise UsageError("Name the data set to examine: a folder of images and captions, or demo.")
+    become_engine("check", arguments.words)
+
+
+def plan_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true")
+
+
+def plan_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    overview.look(home, arguments.name)
+    words = ["--home", str(home.root), "--session", arguments.name]
+    become_engine("plan", words + (["--json"] if arguments.json else []))
+
+
+def keys_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only keys that hold this word")
+    parser.add_argument("--json", action="store_true")
+
+
+def keys_verb(arguments: Namespace) -> int:
+    word = arguments.word.lower()
+    found = [key for key in keys.all_keys() if word in f"{key.dotted} {key.description}".lower()]
+    if arguments.json:
+        out.data_json([_as_json(key) for key in found])
+        return int(ExitCode.DONE)
+    if not found:
+        raise UsageError(keys.unknown(arguments.word))
+    table = None
+    for key in found:
+        if key.table != table:
+            table = key.table
+            out.data(f"\n[{table}]" if table else "at the top")
+        default = "must be given" if isinstance(key.default, type(keys.REQUIRED)) else keys.show(key.default)
+        out.data(f"  {key.name} = {default}")
+        out.data(f"      {key.expected}{f': {key.description}' if key.description else ''}")
+    return int(ExitCode.DONE)
+
+
+def _as_json(key: keys.Key) -> dict[str, object]:
+    return {
+        "key": key.dotted,
+        "type": key.kind,
+        "expected": key.expected,
+        "choices": key.choices,
+        "default": None if isinstance(key.default, type(keys.REQUIRED)) else key.default,
+        "description": key.description,
+        "recipe": key.is_recipe,
+    }
+
+
+def cache_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--prune", action="store_true", help="remove what no running session uses")
+    parser.add_argument("--keep", type=float, default=0.0, metavar="GIB", help="with --prune: the newest so many GiB stay")
+    parser.add_argument("--json", action="store_true")
+
+
+def cache_verb(arguments: Namespace) -> int:
+    from fluxtui.persist import cache_folder
+
+    home = Home.open()
+    removed = cache_folder.Usage(0, 0)
+    if arguments.prune:
+        if not 0 <= arguments.keep < 1e6:
+            raise UsageError(f"--keep is {arguments.keep:g}; give GiB from 0 up.")
+        removed = cache_folder.prune(home.cache, int(arguments.keep * 2**30))
+    used = cache_folder.usage(home.cache)
+    if arguments.json:
+        out.data_json({"path": str(home.cache), "entries": used.entries, "bytes": used.bytes, "limit": cache_folder.LIMIT})
+        return int(ExitCode.DONE)
+    if arguments.prune:
+        out.say(f"{removed.entries} entries removed, {out.size(removed.bytes)} freed.")
+    out.data(f"{used.entries} entries, {out.size(used.bytes)} of at most {out.size(cache_folder.LIMIT)}, in {home.cache}")
+    return int(ExitCode.DONE)
+
+
+def doctor_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="a list of findings")
+
+
+def doctor_verb(arguments: Namespace) -> int:
+    from fluxtui.cli.doctor import examine
+
+    findings = examine()
+    if arguments.json:
+        out.data_json(findings)
+    else:
+        for found in findings:
+            mark = {"good": "ok  ", "note": "note", "bad": "BAD "}[found.level]
+            out.data(f"{mark}  {found.subject}: {found.found}{f' -> {found.remedy}' if found.remedy else ''}")
+    return int(ExitCode.FAILED if any(found.level == "bad" for found in findings) else ExitCode.DONE)

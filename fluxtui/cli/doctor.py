@@ -1,0 +1,168 @@
+"""What of this machine will work, what not, and what to do: all that can be said without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from fluxtui import __version__
+from fluxtui.cli.out import size
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.home import Home, runtime_folder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.text import clean
+
+LEAST_DISK = 2 * 2**30        # bytes; a pico demo takes 0.1 GiB, a FLUX.1 LoRA with its checkpoints 5
+LEAST_MEMORY = 4 * 2**30      # bytes; what the pico model needs with torch
+LEAST_SHM = 64 * 2**20        # bytes; data workers hand their batches over through it
+LEAST_FILES = 256             # open files
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pillow")
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was looked at."""
+
+    subject: str
+    level: Literal["good", "note", "bad"]
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything, in the order of importance. Never raises for what it finds."""
+    looks: list[Callable[[], list[Finding]]] = [
+        _python, _libraries, _home, _disk, _memory, _shared_memory, _gpus, _processor, _files, _terminal, _network,
+    ]  # fmt: skip
+    return [found for look in looks for found in look()]
+
+
+def _python() -> list[Finding]:
+    version = f"{platform.python_version()} at {sys.executable}, FluxTUI {__version__}"
+    return [Finding("python", "good", version)]
+
+
+def _libraries() -> list[Finding]:
+    found, missing = [], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return [Finding("libraries", "bad", f"{', '.join(missing)} missing", "install FluxTUI again: make install")]
+    return [Finding("libraries", "good", ", ".join(found))]
+
+
+def _home() -> list[Finding]:
+    """The home takes a real write and a real lock; so does the runtime folder."""
+    try:
+        home = Home.open()
+        probe = home.root / ".doctor"
+        write_file(probe, b"x")
+        lock = Lock.take(probe)
+        stand_in = lock is not None and not Lock.held(probe)
+        if lock is not None:
+            lock.release()
+        probe.unlink()
+        runtime = runtime_folder()
+    except (FluxTUIError, OSError) as error:
+        return [Finding("home", "bad", clean(str(error), 300), "set FLUXTUI_HOME to a folder of yours")]
+    names = home.session_names()
+    found = [Finding("home", "good", f"{home.root} with {len(names)} sessions, runtime folder {runtime}")]
+    if lock is None or stand_in:
+        told = f"{home.root} cannot lock; the runtime folder does"
+        found.append(Finding("locks", "note", told, "start sessions from one machine only"))
+    return found
+
+
+def _disk() -> list[Finding]:
+    try:
+        space = os.statvfs(Home.open().root)
+    except (FluxTUIError, OSError) as error:
+        return [Finding("disk", "bad", clean(str(error), 300))]
+    free = space.f_bavail * space.f_frsize
+    text = f"{size(free)} free of {size(space.f_blocks * space.f_frsize)}"
+    if free < LEAST_DISK:
+        return [Finding("disk", "bad", text, "make room, or point FLUXTUI_HOME at a larger disk")]
+    return [Finding("disk", "good", text)]
+
+
+def _memory() -> list[Finding]:
+    from fluxtui.gpu import host_gauges
+
+    gauges = host_gauges()
+    total, used = gauges.memory_total, gauges.memory_used
+    text = f"{size(total - used)} free of {size(total)}"
+    if total < LEAST_MEMORY:
+        return [Finding("memory", "bad", text, "take a machine, or a container limit, of 4 GiB and more")]
+    return [Finding("memory", "good", text)]
+
+
+def _shared_memory() -> list[Finding]:
+    try:
+        space = os.statvfs("/dev/shm")
+    except OSError as error:
+        return [Finding("/dev/shm", "note", f"not there ({error.strerror})", "keep hardware.workers at 0")]
+    free = space.f_bavail * space.f_frsize
+    if free < LEAST_SHM:
+        mend = "keep hardware.workers at 0, or start the container with --shm-size=1g"
+        return [Finding("/dev/shm", "note", f"{size(free)} free", mend)]
+    return [Finding("/dev/shm", "good", f"{size(free)} free")]
+
+
+def _gpus() -> list[Finding]:
+    from fluxtui.gpu import list_gpus
+
+    seen = list_gpus()
+    if not seen.devices:
+        mend = "without a GPU the CPU trains: enough for the demo, not for FLUX.1"
+        return [Finding("GPU", "note", clean(seen.why or "none", 300), mend)]
+    return [Finding(f"GPU {gpu.index}", "good", f"{gpu.name}, {size(gpu.memory_total or 0)}, {gpu.uuid}") for gpu in seen.devices]
+
+
+def _processor() -> list[Finding]:
+    cores = len(os.sched_getaffinity(0))
+    return [Finding("processor", "good" if cores > 1 else "note", f"{cores} cores for us, {platform.machine()}")]
+
+
+def _files() -> list[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
+        return [Finding("open files", "bad", f"at most {soft}", f"ulimit -n {min(4096, hard) if hard > 0 else 4096}")]
+    return [Finding("open files", "good", f"at most {soft}")]
+
+
+def _terminal() -> list[Finding]:
+    found = []
+    if os.environ.get("TMUX"):
+        found.append(Finding("tmux", "good", "this is a tmux"))
+    elif shutil.which("tmux"):
+        found.append(Finding("tmux", "good", "installed; training outlives the terminal with or without it"))
+    else:
+        found.append(Finding("tmux", "note", "not installed", "not needed for training; handy for coming back to a screen"))
+    encoding = (sys.stdout.encoding or "").lower()
+    if encoding.replace("-", "") != "utf8":
+        mend = "export LANG=C.UTF-8 for glyphs and curves"
+        found.append(Finding("terminal", "note", f"encoding {encoding or 'unknown'}", mend))
+    return found
+
+
+def _network() -> list[Finding]:
+    """Only what is set, never a value: a token is in no output of ours."""
+    set_here = [name for name in ("HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY") if os.environ.get(name)]
+    with contextlib.suppress(OSError, RuntimeError):
+        if (Path.home() / ".cache" / "huggingface" / "token").is_file():
+            set_here.append("the hub's own login")
+    told = f"set: {', '.join(set_here)}" if set_here else "no token and no login; open models need none"
+    return [Finding("hub", "good", told)]

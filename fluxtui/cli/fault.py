@@ -1,0 +1,33 @@
+"""A fault of ours, written down where the user can find it, and told in one sentence."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from fluxtui import __version__
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.home import runtime_folder
+from fluxtui.persist.text import clean
+
+_LIMIT = 64 * 1024  # bytes of one fault
+
+
+def record_fault(words: Sequence[str], error: Exception) -> str:
+    """Append the traceback to `faults.log` in the runtime folder; the sentence for the user, which names the file."""
+    what = clean(f"{type(error).__name__}: {error}", 300)
+    verb = clean(words[0], 40) if words else "the UI"
+    report = "".join(traceback.format_exception(error))[-_LIMIT:]
+    text = f"{datetime.now(UTC).isoformat()} fluxtui {__version__} {verb}\n{report}\n"
+    try:
+        path = runtime_folder() / "faults.log"
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, text.encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+    except (OSError, FluxTUIError):
+        return f"a fault of FluxTUI in {verb}, please report it: {what}"
+    return f"a fault of FluxTUI in {verb}, please report it with {path}: {what}"

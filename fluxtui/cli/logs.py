@@ -1,0 +1,59 @@
+"""logs: the tail of a log, and following it through growth, truncation and rotation."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+
+from fluxtui.cli import out
+from fluxtui.persist import logfile, overview
+from fluxtui.persist.errors import ExitCode, NotFoundError
+from fluxtui.persist.home import Home
+from fluxtui.persist.logfile import LogIndex
+
+_POLL = 0.2  # seconds
+
+
+def logs_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    parser.add_argument("-n", type=int, default=50, dest="count", metavar="N", help="lines to begin with (50)")
+
+
+def logs_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    overview.look(home, arguments.name)
+    path = home.session(arguments.name).log_file
+    if arguments.follow:
+        return _follow(path_index=LogIndex(path), count=max(0, arguments.count))
+    limit = max(logfile.TAIL_LIMIT, min(64 * 2**20, arguments.count * 400))
+    try:
+        lines = logfile.tail(path, arguments.count, limit)
+    except NotFoundError:
+        out.say(f"{arguments.name} has written no log yet.")
+        return int(ExitCode.DONE)
+    for line in lines:
+        out.data(line)
+    return int(ExitCode.DONE)
+
+
+def _follow(path_index: LogIndex, count: int) -> int:
+    """Print the last lines, then each new one once it is whole, until interrupted."""
+    while path_index.update():
+        pass
+    whole = path_index.count - path_index.has_partial
+    shown = max(0, whole - count)
+    generation = path_index.generation
+    while True:
+        if path_index.generation != generation:
+            generation, shown = path_index.generation, 0
+        whole = path_index.count - path_index.has_partial
+        while shown < whole:
+            lines = path_index.read(shown, min(500, whole - shown))
+            for line in lines:
+                out.data(line)
+            shown += max(1, len(lines))
+        sys.stdout.flush()
+        time.sleep(_POLL)
+        path_index.update()

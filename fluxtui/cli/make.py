@@ -1,0 +1,106 @@
+"""demo, new, import, rm."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fluxtui import control
+from fluxtui.cli.out import say
+from fluxtui.persist import recipe
+from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
+from fluxtui.persist.home import Home
+
+
+def demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--headless", action="store_true", help="wait and print progress instead of opening the UI")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="as of fluxtui new")
+
+
+def demo_verb(arguments: Namespace) -> int:
+    from fluxtui.demo import IMAGES_DIR, PICO_DIR
+
+    for part in (PICO_DIR, IMAGES_DIR):
+        if not Path(part).is_dir():
+            raise NotFoundError(f"The demo is not complete: {part} is missing; install FluxTUI again.")
+    home = Home.open()
+    name = control.next_name(home, "demo")
+    control.create(home, name, dataset="demo", model="pico", sets=recipe.parse_sets(arguments.sets))
+    control.start(home, name)
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if has_terminal and not arguments.headless:
+        from fluxtui.cli import _open_ui
+
+        return _open_ui(name)
+    if not arguments.headless:
+        say("There is no terminal, so this waits and prints progress; in a terminal the UI opens.")
+    say(f"{name} started; fluxtui show {name}, logs {name} -f and stop {name} work from anywhere.")
+    from fluxtui.cli.run import wait_and_tell
+
+    return wait_and_tell(home, name, None, is_loud=True)
+
+
+def new_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a-z, 0-9, '.', '_' and '-'")
+    parser.add_argument("--dataset", default="", metavar="DIR", help="folder of images with captions, or demo")
+    parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, or a folder in diffusers layout; else FLUX.1-dev")
+    parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
+    parser.add_argument("--title", default="", help="free text")
+    parser.add_argument("--preset", default="", metavar="P", help="a named recipe: face, fast, fluxgym")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="any of fluxtui keys")
+    parser.add_argument("--from", default="", dest="origin", metavar="NAME", help="begin with the settings of another session")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="with --from: and with its weights; newest, or a name")
+
+
+def new_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    control.create(
+        home,
+        arguments.name,
+        dataset=arguments.dataset,
+        model=arguments.model,
+        trigger=arguments.trigger,
+        preset=arguments.preset,
+        sets=recipe.parse_sets(arguments.sets),
+        title=arguments.title,
+        from_session=arguments.origin,
+        from_checkpoint=arguments.checkpoint,
+    )
+    say(f"{arguments.name} is made; fluxtui start {arguments.name} starts it.")
+    return int(ExitCode.DONE)
+
+
+def import_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("file", metavar="FILE", type=Path, help="ui_state.json, a kohya TOML or JSON, or an ai-toolkit YAML")
+    parser.add_argument("--dataset", default="", metavar="DIR", help="where the file names none, or another is meant")
+    parser.add_argument("--model", default="", metavar="M", help="where the file names none, or another is meant")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="over what the file says")
+
+
+def import_verb(arguments: Namespace) -> int:
+    raise UsageError("import is not there yet; fluxtui new NAME --preset fluxgym --dataset DIR --model M comes closest.")
+
+
+def rm_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def rm_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    name = arguments.name
+    from fluxtui.persist import overview
+
+    seen = overview.look(home, name)
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"rm removes {seen.path} for good; say so with --yes.")
+        say(f"Remove {name} ({seen.state}) with its checkpoints, samples and product, {seen.path}? Type yes: ")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            say("Nothing was removed.")
+            return int(ExitCode.REFUSED)
+    control.remove(home, name)
+    say(f"{name} is removed.")
+    return int(ExitCode.DONE)

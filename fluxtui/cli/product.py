@@ -1,0 +1,67 @@
+"""verify, export, publish."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fluxtui import control
+from fluxtui.cli import out
+from fluxtui.cli.relay import become_engine
+from fluxtui.persist import overview
+from fluxtui.persist.errors import ExitCode, RefusedError
+from fluxtui.persist.home import Home
+
+FORMATS = ("diffusers", "kohya", "comfyui")
+DTYPES = ("bf16", "fp16", "fp32")
+
+
+def verify_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="the proof as one object")
+
+
+def verify_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    proof = control.verify(home, arguments.name)
+    if arguments.json:
+        out.data_json(proof)
+    else:
+        for check in proof.checks:
+            out.data(check)
+        out.say(f"{arguments.name} is proven: {out.size(proof.size)}, tensors {proof.tensors_sha256[:12]}.")
+    return int(ExitCode.DONE)
+
+
+def export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="of this checkpoint instead of the finished file")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+
+
+def export_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    overview.look(home, arguments.name)
+    words = ["--home", str(home.root), "--session", arguments.name, "--format", arguments.format]
+    words += ["--output", str(arguments.output.expanduser().absolute()), "--dtype", arguments.dtype]
+    words += ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
+    words += ["--ema"] if arguments.ema else []
+    become_engine("export", words)
+
+
+def publish_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
+    parser.add_argument("--public", action="store_true", help="private unless this is given")
+
+
+def publish_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    seen = overview.look(home, arguments.name)
+    if seen.state != "completed":
+        raise RefusedError(f"{seen.name} is {seen.state}; only a completed session is published.")
+    words = ["--home", str(home.root), "--session", seen.name, "--repo", arguments.repo]
+    become_engine("publish", words + (["--public"] if arguments.public else []))

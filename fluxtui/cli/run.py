@@ -1,0 +1,149 @@
+"""start, resume, stop, kill, wait, checkpoint, sample, queue."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fluxtui import control
+from fluxtui.cli.out import data, say
+from fluxtui.cli.progress import ProgressLines
+from fluxtui.control import Answer
+from fluxtui.persist import overview, recipe
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
+from fluxtui.persist.home import Home
+
+
+def start_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME | SPEC.toml", help="a session, or a spec to make one from and start it")
+    parser.add_argument("--priority", type=int, default=0, metavar="N", help="place in the queue; smaller goes first")
+
+
+def start_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    name = arguments.name
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise NotFoundError(f"There is no spec {name}; give a file, or the name of a session.")
+        name = control.create_from_file(home, path).name
+        say(f"{name} is made.")
+    control.start(home, name, priority=arguments.priority)
+    say(f"{name} started; it goes on when you leave. fluxtui shows it; fluxtui logs {name} -f follows its log.")
+    return int(ExitCode.DONE)
+
+
+def resume_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", default="")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="from this one; newer ones are set aside")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="not of the recipe")
+    parser.add_argument("--accept-changes", action="store_true", help="go on though recipe, data, model or libraries changed")
+    parser.add_argument("--lost", action="store_true", help="all that a reboot or a dead keeper ended, for a boot script")
+
+
+def resume_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    if arguments.lost:
+        if arguments.name or arguments.checkpoint or arguments.sets:
+            raise UsageError("--lost resumes every lost session as it stands; leave the rest away.")
+        return _resume_lost(home)
+    if not arguments.name:
+        raise UsageError("Name the session, or give --lost for all that a reboot ended.")
+    attempt = control.start(
+        home,
+        arguments.name,
+        resume=arguments.checkpoint or "auto",
+        overrides=recipe.parse_sets(arguments.sets),
+        accept_changes=arguments.accept_changes,
+    )
+    say(f"{arguments.name} resumes, attempt {attempt}; fluxtui logs {arguments.name} -f follows it.")
+    return int(ExitCode.DONE)
+
+
+def _resume_lost(home: Home) -> int:
+    results = control.resume_lost(home)
+    for name, result in results:
+        say(f"{name}: {result}" if isinstance(result, FluxTUIError) else f"{name} resumes, attempt {result}.")
+    if not results:
+        say("No session is lost.")
+    return int(ExitCode.FAILED if any(isinstance(result, FluxTUIError) for _, result in results) else ExitCode.DONE)
+
+
+def stop_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--after-epoch", action="store_true", help="finish the epoch first")
+
+
+def stop_verb(arguments: Namespace) -> int:
+    return _tell(control.stop(Home.open(), arguments.name, arguments.after_epoch))
+
+
+def kill_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def kill_verb(arguments: Namespace) -> int:
+    return _tell(control.kill(Home.open(), arguments.name))
+
+
+def checkpoint_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def checkpoint_verb(arguments: Namespace) -> int:
+    return _tell(control.checkpoint(Home.open(), arguments.name))
+
+
+def sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def sample_verb(arguments: Namespace) -> int:
+    return _tell(control.sample(Home.open(), arguments.name))
+
+
+def queue_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--priority", type=int, required=True, metavar="N", help="smaller goes first; 0 unless changed")
+
+
+def queue_verb(arguments: Namespace) -> int:
+    return _tell(control.queue(Home.open(), arguments.name, arguments.priority))
+
+
+def _tell(answer: Answer) -> int:
+    say(answer.sentence)
+    return int(ExitCode.TIMED_OUT if answer.is_pending else ExitCode.DONE)
+
+
+def wait_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--timeout", type=_seconds, default=None, metavar="S", help="seconds; exit code 5 after them")
+    parser.add_argument("--progress", action="store_true", help="print progress on stderr")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def wait_verb(arguments: Namespace) -> int:
+    return wait_and_tell(Home.open(), arguments.name, arguments.timeout, is_loud=arguments.progress)
+
+
+def wait_and_tell(home: Home, name: str, timeout: float | None, is_loud: bool) -> int:
+    """Wait for the end; 0 only when completed. The product's path is the data."""
+    try:
+        seen = control.wait(home, name, timeout, ProgressLines() if is_loud else None)
+    except KeyboardInterrupt:
+        say(f"\n{name} goes on without this; fluxtui wait {name} waits again, fluxtui stop {name} stops it.")
+        raise
+    if seen.state == "completed":
+        say(f"{name} is completed and proven: step {seen.step}, tensors {seen.tensors_sha256[:12]}.")
+        data(overview.look(home, name).output)
+        return int(ExitCode.DONE)
+    after = f"; {seen.remedy}" if seen.remedy else ""
+    say(f"{name} is {seen.state}: {seen.reason}{after}")
+    return int(ExitCode.FAILED)

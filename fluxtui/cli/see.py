@@ -1,0 +1,188 @@
+"""ls, show, metrics, checkpoints; logs stands in logs.py."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from fluxtui.cli import out
+from fluxtui.cli.logs import logs_arguments, logs_verb
+from fluxtui.persist import commit, metrics, overview
+from fluxtui.persist.errors import DamagedError, ExitCode, NotFoundError
+from fluxtui.persist.home import Home
+from fluxtui.persist.overview import Overview
+
+__all__ = ["logs_arguments", "logs_verb"]
+
+
+def ls_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="a list of objects, as documented in docs/command-line.md")
+
+
+def ls_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    found = overview.look_all(home)
+    if arguments.json:
+        out.data_json([overview.to_json(seen) for seen in found])
+        return int(ExitCode.DONE)
+    if not found:
+        out.say(f"No sessions in {home.root}; fluxtui demo trains one, fluxtui new makes one.")
+        return int(ExitCode.DONE)
+    rows = [_row(seen) for seen in found]
+    titles = ("NAME", "STATE", "PHASE", "STEP", "LOSS", "LEFT", "")
+    out.table(titles, rows, right=(3, 4, 5))
+    return int(ExitCode.DONE)
+
+
+def _row(seen: Overview) -> tuple[str, ...]:
+    return (
+        seen.name,
+        f"{seen.shown.glyph} {seen.shown.word}" if out.has_unicode() else seen.shown.word,
+        (seen.phase or "") if seen.is_active else "",
+        f"{seen.step}/{seen.steps}" if seen.steps else str(seen.step or ""),
+        f"{seen.loss:.4f}" if seen.loss is not None else "",
+        out.duration(seen.eta_seconds),
+        seen.reason if seen.state not in ("running", "new") else "",
+    )
+
+
+def show_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="one object, as documented in docs/command-line.md")
+
+
+def show_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    seen = overview.look(home, arguments.name)
+    if arguments.json:
+        out.data_json(overview.to_json(seen))
+        return int(ExitCode.DONE)
+    title = f"  {seen.title}" if seen.title else ""
+    out.data(f"{seen.name}  {out.state_words(seen.shown)}{title}")
+    record = seen.record
+    out.facts(
+        [
+            ("why", seen.reason),
+            ("next", seen.remedy),
+            ("phase", f"{seen.phase} {seen.inner}".strip() if seen.phase and seen.is_active else ""),
+            ("step", f"{seen.step} of {seen.steps or '?'}" if seen.attempt else ""),
+            ("epoch", f"{seen.epoch} of {seen.epochs}" if seen.epochs else ""),
+            ("loss", f"{seen.loss:.4f}" if seen.loss is not None else ""),
+            ("speed", f"{seen.step_seconds:.3g} s a step" if seen.step_seconds is not None else ""),
+            ("left", out.duration(seen.eta_seconds)),
+            ("queued", out.moment(seen.queued_at)),
+            ("started", out.moment(seen.started_at)),
+            ("finished", out.moment(seen.finished_at)),
+            ("exit code", seen.exit_code),
+            ("signal", seen.signal),
+            ("runs on", ", ".join(seen.gpus) or ("CPU" if record and record.started_at else "")),
+            ("threads", record.threads if record else ""),
+            ("hint", record.gpu_hint if record else ""),
+            ("not exact", f"since step {record.inexact_since}" if record and record.inexact_since is not None else ""),
+            ("checkpoint", seen.checkpoint),
+            ("product", seen.output),
+            ("tensors", seen.tensors_sha256),
+            ("folder", seen.path),
+        ]
+    )
+    _attempts(home, seen)
+    return int(ExitCode.DONE)
+
+
+def _attempts(home: Home, seen: Overview) -> None:
+    """How each attempt before the newest one ended."""
+    rows = []
+    for number, record, problem in overview.records(home, seen.name)[:-1]:
+        if record is None:
+            rows.append((str(number), "unreadable", "", "", problem))
+        else:
+            rows.append((str(number), record.status, out.moment(record.queued_at), str(record.step), record.reason))
+    if rows:
+        out.data("")
+        out.table(("ATTEMPT", "STATUS", "QUEUED", "STEP", "WHY"), rows, right=(0, 3))
+
+
+def metrics_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one a step")
+    parser.add_argument("-n", type=int, default=20, metavar="N", dest="count", help="steps shown without --json (20)")
+
+
+def metrics_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    overview.look(home, arguments.name)
+    path = home.session(arguments.name).metrics_file
+    try:
+        found = metrics.read_all(path) if arguments.json else metrics.read_tail(path, arguments.count)
+    except NotFoundError:
+        found = []
+    if arguments.json:
+        out.data_json(found)
+        return int(ExitCode.DONE)
+    rows = [
+        (
+            str(one.step),
+            str(one.epoch),
+            f"{one.loss:.5f}" if one.loss is not None else "",
+            f"{one.learning_rate:.3g}",
+            f"{one.gradient_norm:.4g}" if one.gradient_norm is not None else "",
+            f"{one.seconds:.3f}",
+            str(one.attempt),
+        )
+        for one in found
+    ]
+    if rows:
+        out.table(("STEP", "EPOCH", "LOSS", "RATE", "GRADIENT", "SECONDS", "ATTEMPT"), rows, right=range(6))
+    else:
+        out.say(f"{arguments.name} has made no step yet.")
+    return int(ExitCode.DONE)
+
+
+def checkpoints_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--rm", default="", dest="remove", metavar="C", help="remove this one")
+    parser.add_argument("--verify", action="store_true", help="hash every file")
+    parser.add_argument("--json", action="store_true")
+
+
+def checkpoints_verb(arguments: Namespace) -> int:
+    home = Home.open()
+    name = arguments.name
+    overview.look(home, name)
+    if arguments.remove:
+        from fluxtui import control
+
+        control.remove_checkpoint(home, name, arguments.remove)
+        out.say(f"{arguments.remove} of {name} is removed.")
+        return int(ExitCode.DONE)
+    folder = home.session(name).checkpoints
+    found = []
+    for checkpoint in commit.committed(folder):
+        files = [file for file in (folder / checkpoint).iterdir() if file.is_file()]
+        problem = _damage(folder / checkpoint) if arguments.verify else None
+        found.append(
+            {
+                "name": checkpoint,
+                "step": commit.step_of(checkpoint),
+                "bytes": sum(file.stat().st_size for file in files),
+                "path": str(folder / checkpoint),
+                "damaged": problem,
+            }
+        )
+    if arguments.json:
+        out.data_json(found)
+    elif found:
+        rows = [(str(one["name"]), out.size(int(str(one["bytes"]))), str(one["damaged"] or "")) for one in found]
+        out.table(("CHECKPOINT", "SIZE", ""), rows, right=(1,))
+    else:
+        out.say(f"{name} has no checkpoint yet.")
+    return int(ExitCode.FAILED if any(one["damaged"] for one in found) else ExitCode.DONE)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint; None where every hash is right."""
+    try:
+        commit.verify_checkpoint(path)
+    except DamagedError as error:
+        return str(error)
+    return None

@@ -1,0 +1,130 @@
+"""The table of verbs: help, near misses and dispatch all come from it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+from fluxtui.persist.errors import ExitCode, UsageError
+from fluxtui.persist.text import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb. Its module has `NAME_arguments(parser)` and `NAME_verb(arguments) -> int`."""
+
+    name: str
+    module: str
+    usage: str       # behind the name
+    help: str        # one line
+
+    def _of_module(self, suffix: str) -> object:
+        module = importlib.import_module(f"fluxtui.cli.{self.module}")
+        return getattr(module, self.name + suffix)
+
+    def parser(self) -> _Parser:
+        parser = _Parser(prog=f"fluxtui {self.name}", description=self.help, allow_abbrev=False)
+        cast(Callable[[argparse.ArgumentParser], None], self._of_module("_arguments"))(parser)
+        return parser
+
+    def run(self, words: Sequence[str]) -> int:
+        arguments = self.parser().parse_args(words)
+        return cast(Callable[[argparse.Namespace], int], self._of_module("_verb"))(arguments)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one sentence, by the way that all errors go."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{clean(message, 400)}; {self.prog} --help shows how.")
+
+
+GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
+    (
+        "Make",
+        (
+            Verb("demo", "make", "[--headless]", "train the bundled pico FLUX on the bundled images, start to proof"),
+            Verb("new", "make", "NAME --dataset DIR [--model M] [--set K=V …]", "make a session that trains as it stands"),
+            Verb("import", "make", "NAME FILE", "make a session from a FluxGym, kohya or ai-toolkit configuration"),
+            Verb("rm", "make", "NAME [--yes]", "remove a session"),
+        ),
+    ),
+    (
+        "Run",
+        (
+            Verb("start", "run", "NAME | SPEC.toml", "start a session; it goes on when you leave"),
+            Verb("stop", "run", "NAME [--after-epoch]", "write a checkpoint, then stop"),
+            Verb("kill", "run", "NAME", "end it at once"),
+            Verb("resume", "run", "NAME [--checkpoint C] | --lost", "go on, exactly where it was"),
+            Verb("wait", "run", "NAME [--timeout S]", "wait for the end; exit code 0 only when completed"),
+            Verb("checkpoint", "run", "NAME", "write a checkpoint now"),
+            Verb("sample", "run", "NAME", "draw the sample pictures now"),
+            Verb("queue", "run", "NAME --priority N", "change its place among those that wait"),
+        ),
+    ),
+    (
+        "See",
+        (
+            Verb("ls", "see", "[--json]", "list the sessions"),
+            Verb("show", "see", "NAME [--json]", "everything about one session"),
+            Verb("logs", "see", "NAME [-f] [-n N]", "its log"),
+            Verb("metrics", "see", "NAME [--json]", "loss, learning rate and speed of each step"),
+            Verb("checkpoints", "see", "NAME [--rm C]", "list its checkpoints, or remove one"),
+        ),
+    ),
+    (
+        "Prove and export",
+        (
+            Verb("verify", "product", "NAME", "prove the finished file again"),
+            Verb("export", "product", "NAME --format F -o FILE", "write it for another program, or from a checkpoint"),
+            Verb("publish", "product", "NAME --repo R", "put it on the hub"),
+        ),
+    ),
+    (
+        "Look ahead",
+        (
+            Verb("check", "ahead", "DATASET", "what is wrong with a data set, before any GPU time"),
+            Verb("plan", "ahead", "NAME", "memory, disk and time that a session will take"),
+            Verb("keys", "ahead", "[WORD]", "what --set takes: every key, its range and meaning"),
+            Verb("cache", "ahead", "[--prune]", "what the caches take, and their bound"),
+            Verb("doctor", "ahead", "", "what of this machine will work, what not, and what to do"),
+        ),
+    ),
+)
+_BY_NAME = {verb.name: verb for _, group in GROUPS for verb in group}
+
+
+def find(name: str) -> Verb:
+    """The verb; `UsageError` names the nearest."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "fluxtui --help lists them."
+    raise UsageError(f"There is no verb {clean(name, 40)}; {hint}")
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Run a verb with its arguments; its exit code."""
+    try:
+        return find(name).run(words)
+    except SystemExit as ended:  # argparse, after --help
+        return int(ended.code or 0)
+
+
+def help_of(words: Sequence[str]) -> int:
+    """`fluxtui --help`, or `fluxtui help VERB`."""
+    if words:
+        find(words[0]).parser().print_help()
+        return int(ExitCode.DONE)
+    lines = ["Train FLUX LoRAs from a terminal: detached, watched and proven.", "", f"  {'fluxtui':<58} the terminal UI"]
+    for title, group in GROUPS:
+        lines += ["", f"{title}:"]
+        lines += [f"  {f'fluxtui {verb.name} {verb.usage}':<58} {verb.help}" for verb in group]
+    lines += ["", "fluxtui VERB --help says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 timed out."]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return int(ExitCode.DONE)
