@@ -1,0 +1,118 @@
+"""What the sweeps run under strace: one scenario of `persist`, between two system calls that mark its beginning and end.
+
+    python -m tests.faults.program SCENARIO FOLDER REPORT
+
+Ends as a trainer would: 0, 80 with one sentence for a storage error, 75 for SIGTERM. What it was told is done stands in
+REPORT, written by a system call (pwrite64) that no sweep injects into.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fluxtui.persist.commit import commit_checkpoint, newest_verified, retain, step_name
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.requests import drop_request, take_requests
+
+STORAGE, STOPPED = 80, 75
+BEGIN, END = "/fluxtui-begins", "/fluxtui-ends"
+
+
+def content(step: int) -> dict[str, bytes]:
+    """The files of a checkpoint of that step."""
+    return {"adapter.safetensors": step.to_bytes(4, "big") * 3000, "state.json": b'{"step": %d}' % step}
+
+
+def commit(folder: Path, done: Callable[[str], None]) -> None:
+    """Step 3 after 1 and 2 and a dead writer's left-overs; then retention, which lets 1 go."""
+    checkpoints = folder / "checkpoints"
+    lock = Lock.take(checkpoints / ".lock")
+    assert lock is not None, "the dead writer's lock is still held"
+    try:
+        commit_checkpoint(checkpoints, step_name(3), content(3), {"step": 3})
+        done("committed 3")
+        retain(checkpoints, 2)
+        done("retained")
+    finally:
+        lock.release()
+
+
+def resume(folder: Path, done: Callable[[str], None]) -> None:
+    """Load the newest: step 3 is damaged, 2 is sound. Then step 3 is committed again."""
+    checkpoints = folder / "checkpoints"
+    lock = Lock.take(checkpoints / ".lock")
+    assert lock is not None, "the dead writer's lock is still held"
+    try:
+        found = newest_verified(checkpoints, lambda name, sentence: done(f"set aside {name}"))
+        done(f"found {found}")
+        commit_checkpoint(checkpoints, step_name(3), content(3), {"step": 3})
+        done("committed 3")
+    finally:
+        lock.release()
+
+
+def record(folder: Path, done: Callable[[str], None]) -> None:
+    """A whole file in place of an old one, as records, specs and products are written."""
+    write_file(folder / "record.toml", b"new" * 2000)
+    done("written")
+
+
+def create(folder: Path, done: Callable[[str], None]) -> None:
+    """A session made, a request dropped and taken."""
+    home = Home.open(folder / "home")
+    session = home.session("dog")
+    session.create()
+    done("created")
+    drop_request(session, "stop", 1)
+    done("dropped")
+    taken, rejected = take_requests(SessionFolder(session.path))
+    assert not rejected
+    done(f"taken {len(taken)}")
+
+
+SCENARIOS = {"commit": commit, "resume": resume, "record": record, "create": create}
+
+
+class Report:
+    """Lines of what is done; the sweeps hold the program to its word."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._position = 0
+
+    def __call__(self, what: str) -> None:
+        self._position += os.pwrite(self._descriptor, f"{what}\n".encode(), self._position)
+
+
+def _stop(signal_number: int, frame: object) -> None:
+    raise SystemExit(STOPPED)
+
+
+def main(scenario: str, folder: str, report: str) -> int:
+    """See the module."""
+    done = Report(report)
+    signal.signal(signal.SIGTERM, _stop)
+    os.access(BEGIN, os.F_OK)
+    try:
+        SCENARIOS[scenario](Path(folder), done)
+    except StorageError as error:
+        done(f"storage error: {error}")
+        return STORAGE
+    except FluxTUIError as error:
+        done(f"error: {error}")
+        return error.exit_code
+    finally:
+        os.access(END, os.F_OK)
+    return 0
+
+
+if __name__ == "__main__":
+    # nothing is left to do but to end: the interpreter's own end makes calls that are not ours to sweep
+    os._exit(main(*sys.argv[1:4]))
