@@ -23,13 +23,45 @@ from fluxtui.persist.record import ACTIVE, TERMINAL, Record
 from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, GuardSpec, HardwareSpec, ModelSpec, Spec, TrainSpec
 
 HERE = Path(__file__).parent
-FAST = GuardSpec(
-    start=20, load=4, download=3, encode=3, batch=2, first_steps=3, step=2, checkpoint=3, sample=3, prove=4, stop=6, grace=1, retry_delay=0.2
-)
+
+
+def _slowness() -> float:
+    """How many times slower this machine starts a process now than an idle one; at least 1. All times of the tests scale by it."""
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-S", "-c", "pass"], check=True)
+        took.append(time.monotonic() - began)
+    return min(20.0, max(1.0, sorted(took)[3] / 0.05))
+
+
+SLOW = _slowness()
+
+
+def fast(**floors: float | bool) -> GuardSpec:
+    """Floors small enough for a test, in seconds of an idle machine."""
+    seconds = {
+        "start": 20,
+        "load": 4,
+        "download": 3,
+        "encode": 3,
+        "batch": 2,
+        "first_steps": 3,
+        "step": 2,
+        "checkpoint": 3,
+        "sample": 3,
+    }
+    seconds |= {"prove": 4, "stop": 6, "grace": 1, "retry_delay": 0.2}
+    counts = ("auto_resume", "max_auto_resumes")
+    return GuardSpec(**{key: value if key in counts else value * SLOW for key, value in (seconds | floors).items()})
+
+
+FAST = fast()
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> object:
     """Wait for a condition; its value."""
+    seconds *= SLOW
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"{what or condition} did not come true in {seconds} s"
@@ -49,7 +81,8 @@ class Keeper:
         return self.process.pid
 
     def wait(self, seconds: float = 40.0) -> int:
-        return self.process.wait(seconds)
+        """Its exit code. `seconds` are those of an idle machine."""
+        return self.process.wait(seconds * SLOW)
 
 
 @dataclass
@@ -74,7 +107,16 @@ class Session:
         return self.folder.log_file.read_text(errors="replace")
 
     def start(self, *arguments: str, may_fail: bool = False, wrap: list[str] | None = None, **environment: str) -> Keeper:
-        command = [sys.executable, "-m", "fluxtui.engine", "keep", "--home", str(self.lab.home.root), "--session", self.folder.name]
+        command = [
+            sys.executable,
+            "-m",
+            "fluxtui.engine",
+            "keep",
+            "--home",
+            str(self.lab.home.root),
+            "--session",
+            self.folder.name,
+        ]
         started = subprocess.Popen(
             [*(wrap or []), *command, *arguments],
             stdin=subprocess.DEVNULL,
@@ -180,7 +222,9 @@ class Lab:
         """What the stand-in trainer is to do wrong."""
         self.plan_file.write_text(json.dumps({"deeds": list(deeds), **settings}))
 
-    def session(self, name: str = "one", steps: int = 30, every: int = 10, guard: GuardSpec = FAST, **hardware: object) -> Session:
+    def session(
+        self, name: str = "one", steps: int = 30, every: int = 10, guard: GuardSpec = FAST, **hardware: object
+    ) -> Session:
         spec = Spec(
             name=name,
             id=uuid.uuid4().hex,

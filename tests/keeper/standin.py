@@ -26,7 +26,7 @@ from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Phase, Result
 
-EPOCH = 5   # steps
+EPOCH = 5  # steps
 
 
 def product_bytes(state: bytes, session_id: str, recipe_sha256: str, step: int) -> bytes:
@@ -89,7 +89,9 @@ class Trainer:
             return
         name = self.job.resume
         if name == "auto":
-            name = commit.newest_verified(self.folder.checkpoints, lambda bad, why: self.say(note=f"{bad} set aside: {why}")) or ""
+            name = (
+                commit.newest_verified(self.folder.checkpoints, lambda bad, why: self.say(note=f"{bad} set aside: {why}")) or ""
+            )
         if not name:
             return
         manifest = commit.verify_checkpoint(self.folder.checkpoints / name)
@@ -149,6 +151,8 @@ class Trainer:
 
     def finish(self) -> None:
         self.say(phase=Phase.EXPORT)
+        if self.settings.get("wrong_state"):
+            self.state = bytes(32)
         data = product_bytes(self.state, self.job.spec.id, self.job.recipe_sha256, self.step)
         write_file(self.folder.product, data)
         result = Result(
@@ -177,8 +181,8 @@ class Trainer:
 
     def misbehave(self, moment: int | str) -> None:
         for deed in self.deeds:
-            when = deed.get("at", 0)
-            is_due = when == moment or (isinstance(moment, str) and deed.get("when") == moment and self.step >= when)
+            at = deed.get("at", 0)
+            is_due = deed["when"] == moment and self.step >= at if "when" in deed else at == moment
             if is_due and deed.get("rank", 0) == self.rank and not deed.get("done"):
                 deed["done"] = True
                 getattr(self, "do_" + deed["do"])(deed)

@@ -46,7 +46,9 @@ def main() -> int:
     spec = recipe.load_spec(folder.spec_file)
     result = toml.read(folder.result_file, Result)
     data = folder.product.read_bytes()
-    wanted = product_bytes(expected_state(spec.train.seed, spec.train.steps), spec.id, recipe.recipe_sha256(spec), spec.train.steps)
+    wanted = product_bytes(
+        expected_state(spec.train.seed, spec.train.steps), spec.id, recipe.recipe_sha256(spec), spec.train.steps
+    )
     proof = Proof(
         ok=data == wanted,
         what="" if data == wanted else "the bytes are not those of an uninterrupted run",

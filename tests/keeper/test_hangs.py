@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
-from keeper_lab import FAST, Lab, until
-from msgspec.structs import replace
+from keeper_lab import SLOW, Lab, fast, until
 
 from fluxtui.persist import process
 
@@ -29,7 +29,7 @@ def test_8_a_stopped_trainer_is_found_its_stack_logged_and_the_session_resumed_e
     assert first.status == "failed"
     assert first.reason.startswith("hung in train for")
     assert "Current thread" in one.log()
-    assert "TRAINING STUCK DETECTED - train, 2 seconds" in one.log()
+    assert re.search(r"^TRAINING STUCK DETECTED - train, \d+ seconds$", one.log(), re.M)
     assert (second.status, second.retry, second.resumed_from) == ("completed", 1, first.checkpoint)
     assert second.queued_at == first.queued_at
 
@@ -41,8 +41,8 @@ def test_9_a_stopped_keeper_is_in_state_t_and_blames_nobody_when_it_goes_on(lab:
     rank = one.await_step(10).ranks[0]
     os.kill(keeper.pid, signal.SIGSTOP)
     until(lambda: process.state_letter(keeper.pid) == "T")
-    os.kill(rank.pid, signal.SIGSTOP)   # the machine as a whole stands still
-    time.sleep(5)                       # longer than the limit of a step
+    os.kill(rank.pid, signal.SIGSTOP)  # the machine as a whole stands still
+    time.sleep(5 * SLOW)  # longer than the limit of a step
     os.kill(keeper.pid, signal.SIGCONT)
     os.kill(rank.pid, signal.SIGCONT)
     keeper.wait()
@@ -66,12 +66,12 @@ def test_11_a_trainer_that_holds_the_gil_is_killed_from_outside_with_its_stack(l
 
 
 def test_13_a_slow_step_is_amber_at_most(lab: Lab):
-    lab.plan({"at": 15, "do": "hang", "seconds": 3})
-    one = lab.session(guard=replace(FAST, step=5))
+    lab.plan({"at": 15, "do": "hang", "seconds": 3.5 * SLOW})
+    one = lab.session(guard=fast(step=5))
     keeper = one.start()
     seen = until(lambda: one.record().amber)
     assert seen.startswith("train for")
-    assert seen.endswith("(limit 5 s)")
+    assert seen.endswith(f"(limit {5 * SLOW:.0f} s)")
     keeper.wait()
     one.check()
     record = one.record()
@@ -79,8 +79,8 @@ def test_13_a_slow_step_is_amber_at_most(lab: Lab):
 
 
 def test_13_a_load_that_burns_cpu_is_given_more_time_and_one_that_sleeps_is_not(lab: Lab):
-    floors = replace(FAST, load=2, auto_resume=False)
-    lab.plan({"when": "load", "do": "spin", "seconds": 5})
+    floors = fast(load=2, auto_resume=False)
+    lab.plan({"when": "load", "do": "spin", "seconds": 4 * SLOW})
     busy = lab.session("busy", guard=floors)
     assert busy.run().status == "completed"
     lab.plan({"when": "load", "do": "hang"})
@@ -91,18 +91,18 @@ def test_13_a_load_that_burns_cpu_is_given_more_time_and_one_that_sleeps_is_not(
 
 
 def test_a_limit_of_zero_never_kills(lab: Lab):
-    lab.plan({"at": 15, "do": "hang", "seconds": 6})
-    one = lab.session(guard=replace(FAST, step=0))
+    lab.plan({"at": 15, "do": "hang", "seconds": 4 * SLOW})
+    one = lab.session(guard=fast(step=0))
     assert one.run().status == "completed"
     assert len(one.attempts) == 1
 
 
 def test_a_trainer_that_never_says_a_word_is_ended(lab: Lab):
     lab.plan(before_life=3600)
-    one = lab.session(guard=replace(FAST, start=2, auto_resume=False))
+    one = lab.session(guard=fast(start=2, auto_resume=False))
     record = one.run()
     assert record.status == "failed"
-    assert record.reason.startswith("hung in start for 2 s")
+    assert record.reason.startswith("hung in start for ")
 
 
 def test_14_a_data_loader_that_gives_nothing_is_named(lab: Lab):
@@ -128,7 +128,7 @@ def test_14_children_in_sessions_of_their_own_that_hold_the_pipe_do_not_outlive_
         {"at": 6, "do": "stray", "pid_file": str(files[1]), "keeps_environment": False},
         {"at": 15, "do": "signal", "signal": "SIGKILL"},
     )
-    one = lab.session(guard=replace(FAST, auto_resume=False))
+    one = lab.session(guard=fast(auto_resume=False))
     keeper = one.start()
     until(lambda: all(file.exists() and file.read_text() for file in files))
     pids = [int(file.read_text()) for file in files]
@@ -149,7 +149,7 @@ def test_14_the_same_children_are_gone_after_a_good_end_too(lab: Lab, tmp_path: 
 
 def test_retries_are_counted_without_a_new_checkpoint_and_come_to_an_end(lab: Lab):
     lab.plan({"at": 15, "do": "segfault"})
-    one = lab.session(guard=replace(FAST, max_auto_resumes=2))
+    one = lab.session(guard=fast(max_auto_resumes=2))
     record = one.run()
     assert [(each.status, each.retry) for each in one.records()] == [("failed", 0), ("failed", 1), ("failed", 2)]
     assert record.reason.endswith("given up after 2 retries without a new checkpoint")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import socket
 import sys
 import uuid
@@ -31,6 +32,7 @@ from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, Phase, Record, Result
 from fluxtui.persist.spec import Spec
 
+SPARE_DESCRIPTORS = 32      # the keeper's own few, the pipes and pidfds of some ranks
 LEAST_FREE = 8 * 2**20  # bytes, beside two more checkpoints of the size of the last one
 ELSEWHERE = timedelta(seconds=60)  # a beat younger than this, of another host: it runs there
 
@@ -85,8 +87,25 @@ def own_run_id(argv: list[str]) -> str:
     return os.environ[wire.RUN_ID]
 
 
+def must_have_descriptors() -> None:
+    """A keeper that runs out of file descriptors could not even record it. Raises `StorageError`."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        spare.extend(os.dup(2) for _ in range(SPARE_DESCRIPTORS))
+    except OSError as error:
+        raise StorageError(
+            f"a process may have {hard} open files here, which is not enough for a keeper and its trainer: raise `ulimit -n`", error.errno
+        ) from error
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
 def open_session(arguments: Arguments) -> Opened:
     """Take the lock, look at what was, write the first record. Raises `FluxTUIError`: one sentence for the front."""
+    must_have_descriptors()
     home = Home.open(arguments.home)
     folder = home.session(arguments.session)
     if not folder.exists():

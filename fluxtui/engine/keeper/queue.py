@@ -71,7 +71,8 @@ class Queue:
         """Try for the devices. Raises `UsageError` where a GPU was asked for that this machine does not have."""
         wanted = self._wanted()
         if wanted is None:
-            return Turn(waiting_for="the GPU driver to answer")
+            why = readings.why if (readings := self.gauges.latest()) else ""
+            return Turn(waiting_for=f"the GPU driver ({why})" if why else "the GPU driver")
         others = self._others()
         waiting = [one for one in others if one.record.status == "queued" and not one.record.gpus]  # with gpus: between retries
         ahead = [one for one in waiting if one.key < _key(self.name, own) and self._competes(one.name, wanted)]
@@ -86,8 +87,8 @@ class Queue:
             return [[]]
         self.gauges.start()
         readings = self.gauges.latest()
-        if readings is None or (not readings.devices and gpus == "auto"):
-            return None
+        if readings is None or readings.at == 0.0 or (not readings.devices and has_driver()):
+            return None  # a driver that does not answer is waited for; nothing falls back to the CPU unasked
         if gpus == "auto":
             free_first = sorted(readings.devices, key=lambda one: one.memory_used - one.memory_total)
             return [[one.uuid] for one in free_first]

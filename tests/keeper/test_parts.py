@@ -1,0 +1,186 @@
+"""The small parts of the keeper on their own: pipe, log, watch, card, dispatch, life."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxtui.engine import __main__ as engine
+from fluxtui.engine.keeper.aftermath import _way
+from fluxtui.engine.keeper.clock import LATE, Watch
+from fluxtui.engine.keeper.lines import Lines
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.wire import ProgressLine, encode
+from fluxtui.persist.record import TERMINAL, TRANSITIONS
+
+
+@pytest.fixture
+def pipe():
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    yield read, write
+    os.close(read)
+
+
+def test_lines_come_whole_however_they_are_cut(pipe):
+    read, write = pipe
+    lines, data = Lines(read), encode(ProgressLine(step=1)) + encode(ProgressLine(step=2))
+    found = []
+    for byte in data:
+        os.write(write, bytes([byte]))
+        found += lines.read()
+    assert [line.step for line in found] == [1, 2]
+    assert lines.garbage == 0
+    os.close(write)
+    assert lines.read() == []
+    assert not lines.is_open
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\n", b"{\n", b"null\n", b"[1]\n", b'{"step": "x"}\n', b'{"step": -1}\n', b'{"step": 1e400}\n', b"\xff\xfe\n", b'{"step":99999999999999999999}\n',
+     b'{"phase":"dancing"}\n', b"[" * 3000 + b"\n", b"x" * 5000 + b"\n"],
+)  # fmt: skip
+def test_45_a_torn_or_hostile_line_is_counted_and_the_next_one_read(pipe, garbage):
+    read, write = pipe
+    lines = Lines(read)
+    os.write(write, garbage + encode(ProgressLine(step=7)))
+    assert [line.step for line in lines.read()] == [7]
+    assert lines.garbage == 1
+
+
+def test_45_a_line_of_a_megabyte_is_never_kept(pipe):
+    read, write = pipe
+    lines = Lines(read)
+    for _ in range(32):
+        os.write(write, b"y" * 32768)
+        assert lines.read() == []
+        assert len(lines._rest) <= 4096
+    os.write(write, b"\n" + encode(ProgressLine(step=7)))
+    assert [line.step for line in lines.read()] == [7]
+    assert lines.garbage == 1
+
+
+@given(st.binary(max_size=9000))
+def test_45_no_bytes_on_the_pipe_raise_anything(data):
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    lines = Lines(read)
+    os.write(write, data + b"\n" + encode(ProgressLine(step=7)))
+    assert lines.read()[-1].step == 7
+    os.close(write)
+    os.close(read)
+
+
+def test_markers_stand_between_rules_on_lines_of_their_own(tmp_path):
+    log = Log(tmp_path / "training.log")
+    os.write(log.fd, b"half a line")
+    log.marker("ERROR: TRAINING FAILED - \x1b[31mred\x1b[0m")
+    text = (tmp_path / "training.log").read_text()
+    assert text == f"half a line\n{'=' * 80}\nERROR: TRAINING FAILED - red\n{'=' * 80}\n"
+    assert log.last_line() == "ERROR: TRAINING FAILED - red"
+
+
+def test_the_log_is_cut_at_its_cap_and_its_end_is_kept_beside_it(tmp_path):
+    path = tmp_path / "training.log"
+    log = Log(path, cap=1000)
+    other = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.write(other, b"".join(b"%06d\n" % number for number in range(200)))
+    log.keep_short()
+    assert path.stat().st_size == 0
+    kept = (tmp_path / "training.log.1").read_text()
+    assert kept.endswith("000199\n")
+    assert len(kept) == 1000
+    os.write(other, b"goes on\n")
+    assert path.read_text() == "goes on\n"
+    assert [name.name for name in tmp_path.iterdir() if "tmp" in name.name] == []
+
+
+def test_the_log_is_cut_even_where_no_copy_can_be_made(tmp_path):
+    path = tmp_path / "training.log"
+    log = Log(path, cap=1000)
+    (tmp_path / "training.log.1").mkdir()
+    os.write(log.fd, b"x" * 5000)
+    log.keep_short()
+    assert path.stat().st_size == 0
+
+
+def test_the_watch_stands_still_for_what_came_late():
+    watch = Watch()
+    before = watch.now()
+    time.sleep(LATE + 0.3)
+    missed = watch.ticked(0.0)
+    assert missed > LATE
+    assert watch.now() - before < 0.2
+    assert watch.ticked(0.0) == 0.0
+
+
+def test_every_status_reaches_every_end_over_allowed_transitions_only():
+    for now in TRANSITIONS:
+        for end in sorted(TERMINAL):
+            way = [now, *_way(now, end)] if not (now == "queued" and end == "completed") else []
+            for before, after in zip(way, way[1:], strict=False):
+                assert after in TRANSITIONS[before]
+
+
+def test_the_engine_names_its_verbs(capsys):
+    assert engine.main([]) == 2
+    assert engine.main(["dance"]) == 2
+    assert "keep, train, check" in capsys.readouterr().err
+
+
+def test_a_verb_that_is_missing_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.setitem(engine.VERBS, "publish", "fluxtui.engine.no_such_module")
+    assert engine.main(["publish"]) == 2
+    assert capsys.readouterr().err == "`publish` is not in this version of FluxTUI yet\n"
+
+
+def run_life(body: str, **environment: str) -> subprocess.Popen:
+    code = f"from fluxtui.engine import life\nimport time, sys\n{body}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_trainer_of_another_parent_leaves_before_it_touches_anything():
+    started = run_life("life.enter(); print('here')", FLUXTUI_KEEPER_PID="1")
+    out, err = started.communicate(timeout=20)
+    assert started.returncode == 70
+    assert out == b""
+    assert b"nothing trains unwatched" in err
+
+
+def test_signals_become_a_flag_and_sigusr1_dumps_every_stack():
+    body = "flag = life.enter(); print('up', flush=True)\nwhile not flag: time.sleep(0.05)\nprint(flag.signals, flush=True)"
+    started = run_life(body, FLUXTUI_KEEPER_PID=str(os.getpid()))
+    assert started.stdout.readline() == b"up\n"
+    started.send_signal(signal.SIGUSR1)
+    assert b"most recent call first" in started.stderr.readline()
+    started.send_signal(signal.SIGTERM)
+    assert started.stdout.readline() == b"['SIGTERM']\n"
+    assert started.wait(10) == 0
+    started.stdout.close()
+    started.stderr.close()
+
+
+def test_a_trainer_dies_with_the_parent_that_started_it():
+    grandchild = (
+        "import os, subprocess, sys; os.environ['FLUXTUI_KEEPER_PID'] = str(os.getpid()); "
+        "subprocess.Popen([sys.executable, '-c', \"from fluxtui.engine import life; import time, os; life.enter(); print(os.getpid(), flush=True); time.sleep(60)\"]); import time; time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", grandchild], stdout=subprocess.PIPE)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parent.stdout.close()
