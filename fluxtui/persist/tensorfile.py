@@ -65,6 +65,33 @@ def read_header(path: Path, *, follow_links: bool = False) -> Header:
         raise StorageError.of(error, "read", path) from error
 
 
+def read_whole(path: Path, limit: int) -> tuple[Header, memoryview]:
+    """The checked header and the data after it, of one and the same file even where it is replaced meanwhile.
+
+    At most `limit` bytes. Raises as `read_header` does.
+    """
+    try:
+        descriptor = open_regular(path)
+        try:
+            header = _header_of(path, descriptor)
+            if os.fstat(descriptor).st_size > limit:
+                _refuse(path, f"it is larger than {limit} bytes")
+            data = bytearray(os.fstat(descriptor).st_size - header.data_offset)
+            done = 0
+            for block in blocks(descriptor, header.data_offset, header.data_offset + len(data)):
+                data[done : done + len(block)] = block
+                done += len(block)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError.of(error, "read", path) from error
+    if done < len(data):
+        _refuse(path, "it was cut short while it was read")
+    return header, memoryview(data)
+
+
 def tensors_sha256(path: Path) -> str:
     """SHA-256 over the bytes of all tensors in the order of their sorted names. Raises as `read_header` does."""
     try:

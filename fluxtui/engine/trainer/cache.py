@@ -19,8 +19,7 @@ from fluxtui.engine.trainer.reading import Readers
 from fluxtui.persist import cache_folder
 from fluxtui.persist.errors import DamagedError, StorageError
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.regular import read_regular
-from fluxtui.persist.tensorfile import read_header, serialize
+from fluxtui.persist.tensorfile import read_header, read_whole, serialize
 
 Kind = Literal["latents", "text"]
 ENTRY_LIMIT = 1 << 30       # bytes
@@ -118,12 +117,9 @@ class Cache:
 def read_entry(path: Path, entry: EntryKey) -> dict[str, Tensor] | None:
     """An entry's tensors, verified against its metadata; None where there is no file. Raises DamagedError, StorageError."""
     try:
-        header = read_header(path)
-        data = memoryview(read_regular(path, ENTRY_LIMIT))[header.data_offset :]
+        header, data = read_whole(path, ENTRY_LIMIT)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StorageError.of(error, "read", path) from error
     try:
         said = json.loads(header.metadata.get(_METADATA, ""))
     except ValueError:

@@ -9,6 +9,7 @@ many pods. A message is its length (4 bytes, big-endian) and MessagePack. It die
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import sys
 from pathlib import Path
@@ -66,7 +67,10 @@ def main(argv: list[str]) -> int:
     faulthandler.enable(all_threads=True)
     faulthandler.register(life.STACKS, all_threads=True, chain=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # a stop is the trainer's to act on; it closes our input
-    serve(Path(argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        serve(Path(argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:     # the trainer wants no more
+        os._exit(0)             # not through Python's own end, which would complain about the unwritten rest
     return 0
 
 

@@ -104,7 +104,8 @@ def header_of(file: IO[bytes], name: str) -> Header:
     """The header of a picture in an open file; `name` is for the error."""
     with _opened(file, name) as image:
         orientation = _orientation(image, file, name)
-        width, height = image.size[::-1] if orientation >= 5 else image.size
+        turns = orientation >= 5 and image.format != "TIFF"     # PIL says the upright size of a TIFF
+        width, height = image.size[::-1] if turns else image.size
         return Header(
             width=width,
             height=height,

@@ -20,6 +20,7 @@ from fluxtui.engine.trainer.data_worker import LENGTH, Read, Wanted
 from fluxtui.engine.trainer.refusal import DataWorkerError
 
 _WINDOW = 2             # requests in a worker's hands
+_START = 30.0           # seconds more for the first answer: an interpreter has to start
 _GROWTH = 10.0          # times the 95th percentile of the waits seen
 _MODULE = "fluxtui.engine.trainer.data_worker"
 
@@ -29,6 +30,7 @@ class _Worker:
     """A worker's process, and which requests it has yet to answer: it answers them in their order."""
 
     process: subprocess.Popen[bytes]
+    has_answered: bool = False
     asked: deque[int] = field(default_factory=deque)
 
 
@@ -92,7 +94,7 @@ class Workers:
         descriptor = worker.process.stdin.fileno()
         message = msgspec.msgpack.encode(list(request))
         message = len(message).to_bytes(LENGTH, "big") + message
-        end = time.monotonic() + self._limit()
+        end = time.monotonic() + self._limit() + (0.0 if worker.has_answered else _START)
         while message:
             self._wait_for(worker.process, descriptor, select.POLLOUT, end)
             try:
@@ -107,7 +109,7 @@ class Workers:
         """The answer to a ticket; answers to others that come before it are put by, or dropped where nobody waits."""
         began = time.monotonic()
         while (answer := self._answers.pop(ticket, None)) is None:
-            read = self._receive(worker.process, began + self._limit())
+            read = self._receive(worker, began)
             answered = worker.asked.popleft()
             if answered in self._answers:
                 del self._answers[answered]
@@ -116,9 +118,11 @@ class Workers:
         self._waits.append(time.monotonic() - began)
         return answer
 
-    def _receive(self, process: subprocess.Popen[bytes], end: float) -> list[Read]:
-        size = int.from_bytes(self._bytes(process, LENGTH, end), "big")
-        return self._decoder.decode(self._bytes(process, size, end))
+    def _receive(self, worker: _Worker, began: float) -> list[Read]:
+        end = began + self._limit() + (0.0 if worker.has_answered else _START)
+        size = int.from_bytes(self._bytes(worker.process, LENGTH, end), "big")
+        worker.has_answered = True
+        return self._decoder.decode(self._bytes(worker.process, size, end))
 
     def _bytes(self, process: subprocess.Popen[bytes], size: int, end: float) -> bytearray:
         assert process.stdout is not None
@@ -137,7 +141,7 @@ class Workers:
         poll.register(descriptor, event)
         left = None if not self._floor else max(0.0, end - time.monotonic()) * 1000
         if not poll.poll(left):
-            raise DataWorkerError(f"data worker {process.pid} gave no batch for {self._limit():.0f} s")
+            raise DataWorkerError(f"data worker {process.pid} gave no batch in time ({self._limit():.0f} s)")
 
     def _limit(self) -> float:
         """Seconds that a batch may take."""
