@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
@@ -35,6 +35,10 @@ from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal import Terminal
 from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
 from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
+
+if TYPE_CHECKING:
+    from fluxtui.screens.form_fields import Evaluation
+    from fluxtui.screens.form_screen import Draft
 
 PICO = Path(__file__).parent / "demo" / "pico"
 PATIENCE = 0.4  # seconds that leaving may take after a signal before the process is ended
@@ -64,6 +68,7 @@ class FluxApp(Deeds):
         self.sessions: dict[str, Overview] = {}
         self._wanted_focus = focus
         self._shown_title = ""
+        self._drafts: dict[str, Draft] = {}
         self._is_behind = False
         self.animation_level = "none"
         self.register_theme(DARK)
@@ -124,10 +129,9 @@ class FluxApp(Deeds):
     def on_sessions_seen(self, message: SessionsSeen) -> None:
         before, self.sessions = self.sessions, {session.name: session for session in message.sessions}
         self.board.take_sessions(message.sessions, message.trouble)
-        if self._wanted_focus:
-            wanted, self._wanted_focus = self._wanted_focus, None
-            if wanted in self.sessions:
-                self.board.sessions.select(wanted)
+        if self._wanted_focus in self.sessions:
+            self.board.sessions.select(self._wanted_focus)
+            self._wanted_focus = None
         self._follow_selected()
         for text, mood in endings(before, self.sessions):
             self.say(text, mood, stays=True)
@@ -160,6 +164,91 @@ class FluxApp(Deeds):
 
     def situation(self) -> Situation:
         return Situation(self.board.sessions.selected, PICO.is_dir())
+
+    # Deeds that are not of a session
+
+    def do_quit(self) -> None:
+        self.exit(0)
+
+    def do_leave(self) -> None:
+        self.exit(0)
+
+    def do_redraw(self) -> None:
+        self._repaint_all()
+
+    def do_dismiss(self) -> None:
+        self.board_of_notices.dismiss()
+        if isinstance(self.screen, Sheet):
+            self.screen.notices.show()
+
+    def do_theme(self) -> None:
+        """The next theme; `config.toml` makes one stay."""
+        names = sorted(name for name in self.available_themes if not name.startswith("ansi"))
+        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+        self.say(f'theme {self.theme}; config.toml keeps it: [ui] theme = "{self.theme}"')
+
+    def do_open(self) -> None:
+        from fluxtui.screens.session import SessionScreen
+
+        self.watch_disk.tell_again()
+        self.push_screen(SessionScreen(self.board_of_notices, self._chosen()))
+
+    def do_edit(self) -> None:
+        from fluxtui.screens.session import SessionScreen
+
+        self.watch_disk.tell_again()
+        self.push_screen(SessionScreen(self.board_of_notices, self._chosen(), "captions"))
+
+    def do_log(self) -> None:
+        from fluxtui.screens.log_view import LogScreen
+
+        session = self._chosen()
+        self.push_screen(LogScreen(self.board_of_notices, session.name, session.path / "training.log"))
+
+    def do_new(self) -> None:
+        self._open_form("")
+
+    def do_clone(self) -> None:
+        self._open_form(self._chosen().name)
+
+    def _open_form(self, origin: str) -> None:
+        from fluxtui.screens.form_screen import Draft, FormScreen
+
+        gauges = self.board.gauges.gpus
+        draft = self._drafts.setdefault(origin, Draft(origin, bool(gauges and gauges.devices)))
+        self.push_screen(FormScreen(self.board_of_notices, self.home, draft, self._make_session))
+
+    def _make_session(self, draft: Draft, seen: Evaluation, starts: bool) -> None:
+        self._drafts.pop(draft.origin, None)
+        self.make(draft.origin, seen, starts)
+
+    def select_later(self, name: str) -> None:
+        self._wanted_focus = name
+
+    def do_help(self) -> None:
+        from fluxtui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.board_of_notices, self._contexts()))
+
+    def do_palette(self) -> None:
+        from fluxtui.screens.palette import Palette
+
+        self.push_screen(Palette(self._contexts()), self._do_chosen)
+
+    def _do_chosen(self, name: str | None) -> None:
+        if name and isinstance(self.screen, Sheet):
+            self.screen.action_do(name)
+
+    def _contexts(self) -> tuple[str, ...]:
+        """The contexts of the screen on top."""
+        return self.screen.FOOTER if isinstance(self.screen, Sheet) else ()
+
+    def do_copy(self) -> None:
+        from fluxtui.screens.copying import copy
+
+        session = self._chosen()
+        text, what = (session.output, "the file's path") if session.output else (session.name, "the name")
+        copy(self, text, what)
 
     # What is shown
 

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from fluxtui.persist.record import ACTIVE, Record
 from fluxtui.screens import words
-from fluxtui.screens.doing import Doer, bindings_for
+from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.glyphs import ROLES, Glyphs
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.pane import Pane
+from fluxtui.screens.walking import Walker
 
 
-class Attempts(Pane, Doer):
+class Attempts(Pane, Walker):
     """History of the selected session."""
 
     DEFAULT_CSS: ClassVar[str] = "Attempts { height: 10; }"
@@ -23,7 +24,7 @@ class Attempts(Pane, Doer):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._records: Sequence[tuple[int, Record | None, str]] = ()
-        self._top = 0
+        self._top = self._last = 0
 
     def take(self, records: Sequence[tuple[int, Record | None, str]]) -> None:
         self._records = records
@@ -44,33 +45,22 @@ class Attempts(Pane, Doer):
         ]
         if not lines:
             return [Line(Span("none yet", "dim"))]
-        self._top = max(0, min(self._top, len(lines) - height))
+        self._last = max(0, len(lines) - height)
+        self._top = min(self._top, self._last)
         return lines[self._top :]
 
-    def _scroll(self, by: int) -> None:
-        self._top = max(0, self._top + by)
+    def here(self) -> int:
+        return self._top
+
+    def last(self) -> int:
+        return self._last
+
+    def page_rows(self) -> int:
+        return self.inner[1]
+
+    def walk_to(self, place: int) -> None:
+        self._top = max(0, min(place, self._last))
         self.repaint()
-
-    def do_down(self) -> None:
-        self._scroll(1)
-
-    def do_up(self) -> None:
-        self._scroll(-1)
-
-    def do_page_down(self) -> None:
-        self._scroll(self.inner[1])
-
-    def do_page_up(self) -> None:
-        self._scroll(-self.inner[1])
-
-    def do_top(self) -> None:
-        self._scroll(-100_000)
-
-    def do_follow(self) -> None:
-        self._scroll(100_000)
-
-    def do_wrap(self) -> None:
-        """Always wrapped here."""
 
 
 def attempt_lines(number: int, record: Record | None, problem: str, width: int, glyphs: Glyphs) -> list[Line]:

@@ -10,10 +10,9 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.persist.overview import Overview
-from fluxtui.refusals import Situation
 from fluxtui.screens import words
 from fluxtui.screens.attempts import Attempts
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.gauges import Gauges
 from fluxtui.screens.history import History
@@ -102,9 +101,6 @@ class Board(Sheet):
 
     def panes(self) -> list[Widget]:
         return [self.header, self.gauges, self.sessions, self.selected, self.log_pane, self.attempts, self.filter]
-
-    def situation(self) -> Situation:
-        return front_of(self.app).situation()
 
     def on_mount(self) -> None:
         self.sessions.focus()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual.app import App
 from textual.message import Message
@@ -16,6 +18,9 @@ from fluxtui.persist.text import clean
 from fluxtui.screens import words
 from fluxtui.screens.doing import Doer
 from fluxtui.screens.watch import Watch
+
+if TYPE_CHECKING:
+    from fluxtui.screens.form_fields import Evaluation
 
 
 class ErrandDone(Message):
@@ -47,9 +52,23 @@ class Deeds(App[int], Doer):
             except FluxTUIError as error:
                 done = partial(self._say_error, error, otherwise)
             except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
-                done = partial(self.say, f"a fault of FluxTUI, please report it: {type(error).__name__}: {error}", "bad", True)
+                done = partial(self.say, _fault(error), "bad", True)
             self.post_message(ErrandDone(done))
             self.watch_disk.hurry()
+
+        threading.Thread(target=carry_out, daemon=True, name="errand").start()
+
+    def errand_quietly(self, work: Callable[[], None]) -> None:
+        """Run something in a thread that shows its own result; only what goes wrong is said."""
+
+        def carry_out() -> None:
+            try:
+                work()
+            except (FluxTUIError, OSError) as error:
+                self.post_message(ErrandDone(partial(self.say, clean(str(error)), "warn")))
+            except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
+                if self.is_running:
+                    self.post_message(ErrandDone(partial(self.say, _fault(error), "bad", True)))
 
         threading.Thread(target=carry_out, daemon=True, name="errand").start()
 
@@ -122,6 +141,38 @@ class Deeds(App[int], Doer):
         self.say(f"proving {name} again")
         self.errand(lambda: _verified(self.home, name), "good")
 
+    def resume_from(self, name: str, checkpoint: str, newest: bool) -> None:
+        """Resume from a checkpoint; where newer ones would be set aside, ask first."""
+        if newest:
+            self.resume(name, checkpoint)
+            return
+        text = f"Resume {name} from {checkpoint}? The newer checkpoints are set aside, not deleted."
+        self._ask(f"resume {name}", text, "Resume from it", lambda: self.resume(name, checkpoint))
+
+    def delete_checkpoint(self, name: str, checkpoint: str) -> None:
+        text = f"Delete {checkpoint} of {name}? This cannot be undone."
+        deed = partial(_checkpoint_removed, self.home, name, checkpoint)
+        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.errand(deed))
+
+    def export(self, name: str, checkpoint: str) -> None:
+        """Ask where to, then write the checkpoint as a LoRA file."""
+        from fluxtui.screens.prompt import Prompt
+
+        where = str(Path.home() / f"{name}-{checkpoint}.safetensors")
+        prompt = Prompt(f"export {checkpoint}", "Write it as a LoRA file in diffusers' form to", where)
+        deed = partial(_exported, self.home, name, checkpoint)
+        self.push_screen(prompt, lambda path: self.errand(partial(deed, path), "good") if path else None)
+
+    def make(self, origin: str, seen: Evaluation, starts: bool) -> None:
+        """Make the session that a form describes, and perhaps start it."""
+        name = seen.values["name"]
+        self.select_later(name)
+        self.errand(partial(_made, self.home, origin, seen, starts), "info")
+
+    def select_later(self, name: str) -> None:
+        """Select a session as soon as it is seen."""
+        raise NotImplementedError
+
     def do_demo(self) -> None:
         self.say("making the demo")
         self.errand(lambda: _demo(self.home), "info")
@@ -176,3 +227,48 @@ def _demo(home: Home) -> str:
     control.create(home, name, dataset="demo", model="pico")
     control.start(home, name)
     return f"{name} started: it trains, draws and is proven in about two minutes"
+
+
+def _fault(error: Exception) -> str:
+    return clean(f"a fault of FluxTUI, please report it: {type(error).__name__}: {error}", 500)
+
+
+def _checkpoint_removed(home: Home, name: str, checkpoint: str) -> str:
+    from fluxtui import control
+
+    control.remove_checkpoint(home, name, checkpoint)
+    return f"{checkpoint} of {name} is deleted"
+
+
+def _exported(home: Home, name: str, checkpoint: str, path: str) -> str:
+    from fluxtui.control import engine
+
+    words = ["--home", str(home.root), "--session", name, "--format", "diffusers", "--dtype", "bf16"]
+    words += ["--output", str(Path(path).expanduser().absolute()), "--checkpoint", checkpoint]
+    code, _, said = engine.last_object("export", words)
+    if code:
+        raise engine.failed("export", code, said)
+    return f"{checkpoint} of {name} is written to {path}"
+
+
+def _made(home: Home, origin: str, seen: Evaluation, starts: bool) -> str:
+    from fluxtui import control
+    from fluxtui.persist import recipe
+
+    given = {name: value.strip() for name, value in seen.answers.items() if value.strip()}
+    own = {"name", "preset", "weights", "model.source", "dataset.path"}
+    sets = recipe.parse_sets(f"{name}={value}" for name, value in given.items() if name not in own)
+    name = seen.values["name"]
+    control.create(
+        home,
+        name,
+        dataset=given.get("dataset.path", "") if origin else seen.values["dataset.path"],
+        model=given.get("model.source", "") if origin else seen.values["model.source"],
+        preset=given.get("preset", ""),
+        sets=sets,
+        from_session=origin,
+        from_checkpoint="newest" if given.get("weights") == "newest" else "",
+    )
+    if not starts:
+        return f"{name} is made; s starts it"
+    return _started(home, name)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.events import Click
 
-from fluxtui.actions import of_contexts
+from fluxtui.actions import Action, of_contexts
 from fluxtui.refusals import Situation
 from fluxtui.screens.doing import Doer, first_key, front_of
 from fluxtui.screens.ink import Line
@@ -37,7 +37,10 @@ class Footer(Pane):
         is_ascii = self.glyphs.tier is Tier.ASCII
         line = Line(" ")
         self._places = []
-        shown = sorted((action for action in of_contexts(self._contexts) if action.footer), key=lambda action: action.footer)
+        shown: list[Action] = []  # those of the first context first
+        for context in self._contexts:
+            own = [action for action in of_contexts([context]) if action.footer and action not in shown]
+            shown += sorted(own, key=lambda action: action.footer)
         pinned = [action for action in shown if action.name in {"help", "quit", "back"}]
         room = width - sum(len(first_key(self.app, action.name, is_ascii)) + len(action.label) + 3 for action in pinned)
         for action in shown:

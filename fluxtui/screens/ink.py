@@ -215,13 +215,15 @@ class Inks:
             "panel": self._background.blend(foreground, 0.06),
         }
 
-    @lru_cache(maxsize=512)  # noqa: B019 - one Inks lives as long as its theme
+    @lru_cache(maxsize=20_000)  # noqa: B019 - one Inks lives as long as its theme
     def style(self, role: str, ground: str = "") -> Style:
         """The style of a role over a ground.
 
-        A role is a name; before it '!' for bold, '_' for underlined, '~' for reversed; after it '@' and a ground of
-        its own, over the line's.
+        A role is a name, or two colours of a picture's cell ("#102030/#405060": the upper half, the lower). Before a name
+        stands '!' for bold, '_' for underlined, '~' for reversed; after it '@' and a ground of its own, over the line's.
         """
+        if role.startswith("#"):
+            return self._picture(role)
         role, _, own = role.partition("@")
         ground = own or ground
         name = role.lstrip("!_~")
@@ -239,6 +241,10 @@ class Inks:
         return Style(
             color=colour.rich_color, bgcolor=below.rich_color if below else None, bold=bold or None, underline=underline or None
         )
+
+    def _picture(self, role: str) -> Style:
+        upper, _, lower = role.partition("/")
+        return Style(color=upper, bgcolor=lower or None) if self._has_colour else Style()
 
     def strip(self, line: Line, width: int) -> Strip:
         """The line in exactly so many cells."""

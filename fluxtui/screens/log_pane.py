@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from textual.events import MouseScrollDown, MouseScrollUp
-
-from fluxtui.screens.doing import Doer, bindings_for
+from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ink import Line, Span, broken
 from fluxtui.screens.log_source import LogPage, LogSource
 from fluxtui.screens.pane import Pane
+from fluxtui.screens.walking import Walker
 
 AHEAD = 100  # lines read on either side of those shown, so that scrolling seldom waits
-WHEEL = 3  # lines a turn of the wheel
 
 
-class LogPane(Pane, Doer):
+class LogPane(Pane, Walker):
     """Shows one log. Follows its end until the reader moves away; then holds the place and counts what is new."""
 
     DEFAULT_CSS: ClassVar[str] = "LogPane { height: 1fr; }"
@@ -124,20 +122,17 @@ class LogPane(Pane, Doer):
         if self._source is not None and not has_all and page.indexed >= 1:
             self._source.want(max(0, self.top - AHEAD), rows + 2 * AHEAD)
 
-    def do_down(self) -> None:
-        self.go(self.first + 1)
+    def here(self) -> int:
+        return self.first
 
-    def do_up(self) -> None:
-        self.go(self.first - 1)
+    def last(self) -> int:
+        return self.page.count
 
-    def do_page_down(self) -> None:
-        self.go(self.first + max(1, self.rows - 1))
+    def page_rows(self) -> int:
+        return self.rows
 
-    def do_page_up(self) -> None:
-        self.go(self.first - max(1, self.rows - 1))
-
-    def do_top(self) -> None:
-        self.go(0)
+    def walk_to(self, place: int) -> None:
+        self.go(place)
 
     def do_follow(self) -> None:
         self.follow()
@@ -146,12 +141,6 @@ class LogPane(Pane, Doer):
         self.is_wrapped = not self.is_wrapped
         self.left = 0
         self.repaint()
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        self.go(self.first + WHEEL)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        self.go(self.first - WHEEL)
 
     # Drawing
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxtui.persist.errors import FluxTUIError
@@ -32,9 +33,12 @@ class LogPage:
     indexed: float = 1.0  # share of the file that is indexed; below 1 the page is provisional
     moved: int = 0  # how much higher the numbers of the provisional page before are counted now
     trouble: str = ""
+    chosen: Mapping[int, str] | None = None  # lines by number, where only some were wanted
 
     def line(self, at: int) -> str | None:
         """The text of a line; None where it is not on this page."""
+        if self.chosen is not None:
+            return self.chosen.get(at)
         return self.lines[at - self.first] if self.first <= at < self.first + len(self.lines) else None
 
 
@@ -50,6 +54,8 @@ class LogSource:
         self._index = LogIndex(path)
         self._provisional_lines = 0
         self._said: tuple[object, ...] = ()
+        self._chosen: list[int] | None = None  # these lines and no others
+        self._questions: deque[Callable[[LogIndex], None]] = deque()
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True, name="log").start()
@@ -59,11 +65,23 @@ class LogSource:
         self._has_news.set()
 
     def want(self, first: int, count: int) -> None:
-        self._wanted = (first, count)
+        """Lines by number."""
+        self._wanted, self._chosen = (first, count), None
         self._has_news.set()
 
     def want_end(self, count: int) -> None:
-        self._wanted, self._at_end = None, count
+        """The last lines, whichever they are."""
+        self._wanted, self._at_end, self._chosen = None, count, None
+        self._has_news.set()
+
+    def want_lines(self, numbers: list[int]) -> None:
+        """These lines, wherever they stand."""
+        self._chosen = numbers
+        self._has_news.set()
+
+    def ask(self, question: Callable[[LogIndex], None]) -> None:
+        """Have something done with the index, in its thread."""
+        self._questions.append(question)
         self._has_news.set()
 
     def _run(self) -> None:
@@ -85,13 +103,19 @@ class LogSource:
                 self._say_provisionally(index)
                 return True
             moved, self._provisional_lines = (index.count - self._provisional_lines if self._provisional_lines else 0), 0
-            wanted = self._wanted
-            state = (index.generation, index.size, index.count, wanted, self._at_end)
+            while self._questions:
+                self._questions.popleft()(index)
+            wanted, chosen = self._wanted, self._chosen
+            state = (index.generation, index.size, index.count, wanted, self._at_end, chosen)
             if state != self._said:
-                first, number = wanted or (max(0, index.count - self._at_end), self._at_end)
-                first = min(first, max(0, index.count - 1))
-                lines = index.read(first, number)
-                self._take(LogPage(self._path, index.generation, index.count, first, lines, True, 1.0, moved))
+                page = LogPage(self._path, index.generation, index.count, 0, (), True, 1.0, moved)
+                if chosen is not None:
+                    texts = {number: text for number in chosen for text in index.read(number, 1)}
+                    self._take(replace(page, chosen=texts))
+                else:
+                    first, number = wanted or (max(0, index.count - self._at_end), self._at_end)
+                    first = min(first, max(0, index.count - 1))
+                    self._take(replace(page, first=first, lines=index.read(first, number)))
                 self._said = state
         except FluxTUIError as error:
             if self._said != (str(error),):

@@ -193,7 +193,7 @@ def _change(old: Look, new: Look) -> str:
     return f"\x1b[0;{';'.join(codes)}m" if codes else "\x1b[0m"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=40_000)
 def look_of(style: Style | None, system: ColorSystem, has_colour: bool) -> Look:
     """The SGR codes of a style; links and meta data are left behind."""
     if style is None:

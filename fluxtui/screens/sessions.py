@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.events import Click
 from textual.message import Message
 
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
-from fluxtui.screens.doing import Doer, bindings_for
+from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ink import Line, Span, fit, shorten
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.session_row import RIGHT, TITLES, columns, row
+from fluxtui.screens.walking import Walker
 
 ATTENTION = frozenset({"failed", "lost", "stalled", "suspended", "storage", "silent", "changed", "unreadable"})
 GROUPS: dict[str, Callable[[Overview], bool]] = {
@@ -68,12 +69,13 @@ def _searchable(session: Overview) -> str:
     return f"{session.name} {session.title} {session.state} {session.phase or ''} {session.reason}".lower()
 
 
-class Sessions(Pane, Doer):
+class Sessions(Pane, Walker):
     """The table. Posts `Picked` when another session is selected."""
 
     DEFAULT_CSS: ClassVar[str] = "Sessions { height: 8; }"
     BINDINGS = bindings_for("list")
     can_focus = True
+    wheel = 1
 
     class Picked(Message):
         """Another session is selected; None: there is none."""
@@ -130,7 +132,7 @@ class Sessions(Pane, Doer):
     def _at(self) -> int:
         return next((at for at, session in enumerate(self._shown) if session.name == self._picked_name), 0)
 
-    def _move(self, to: int) -> None:
+    def walk_to(self, to: int) -> None:
         if not self._shown:
             return
         to = min(max(to, 0), len(self._shown) - 1)
@@ -151,32 +153,17 @@ class Sessions(Pane, Doer):
         self._top = min(max(self._top, at - rows + 1), at)
         self._top = max(0, min(self._top, len(self._shown) - rows))
 
-    def do_down(self) -> None:
-        self._move(self._at() + 1)
+    def here(self) -> int:
+        return self._at()
 
-    def do_up(self) -> None:
-        self._move(self._at() - 1)
+    def last(self) -> int:
+        return len(self._shown) - 1
 
-    def do_page_down(self) -> None:
-        self._move(self._at() + self._rows())
-
-    def do_page_up(self) -> None:
-        self._move(self._at() - self._rows())
-
-    def do_top(self) -> None:
-        self._move(0)
-
-    def do_bottom(self) -> None:
-        self._move(len(self._shown) - 1)
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        self._move(self._at() + 1)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        self._move(self._at() - 1)
+    def page_rows(self) -> int:
+        return self._rows()
 
     def on_click(self, event: Click) -> None:
-        self._move(self._top + event.y - 1 - self._has_titles())
+        self.walk_to(self._top + event.y - 1 - self._has_titles())
 
     # Drawing
 

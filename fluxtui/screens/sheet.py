@@ -12,7 +12,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from fluxtui.persist.overview import Overview
-from fluxtui.screens.doing import Doer
+from fluxtui.refusals import Situation
+from fluxtui.screens.doing import Doer, front_of
 from fluxtui.screens.footer import Footer
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span
@@ -60,6 +61,9 @@ class Sheet(Screen[None], Doer):
     def places(self, size: Size) -> Mapping[Widget, Region]:
         """Where each pane stands, footer left out; a pane without a place is not shown."""
         raise NotImplementedError
+
+    def situation(self) -> Situation:
+        return front_of(self.app).situation()
 
     # What was seen on disk; a screen takes what it shows
 

@@ -161,6 +161,7 @@ class Watch:
         self._followed: HistoryReader | None = None
         self._followed_name = ""
         self._detail_mark: tuple[object, ...] = ()
+        self._is_history_due = False
 
     def start(self) -> None:
         threading.Thread(target=self._watch_sessions, daemon=True, name="sessions").start()
@@ -172,6 +173,12 @@ class Watch:
 
     def hurry(self) -> None:
         """Look at once: something was just done."""
+        self._look_now.set()
+
+    def tell_again(self) -> None:
+        """Say once more what is known of the session in view: a screen has opened that has not heard it."""
+        self._detail_mark = ()
+        self._is_history_due = True
         self._look_now.set()
 
     def follow(self, name: str) -> None:
@@ -197,7 +204,8 @@ class Watch:
 
     def _read_metrics(self) -> None:
         reader, name = self._followed, self._followed_name
-        if reader is not None and reader.read_on():
+        is_due, self._is_history_due = self._is_history_due, False
+        if reader is not None and (reader.read_on() or is_due):
             self._post(HistorySeen(name, reader.history))
 
     def _read_detail(self) -> None:

@@ -1,0 +1,258 @@
+"""The pictures of a data set with their captions: walk through, edit in place, put the trigger in, undo."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import BindingType
+
+from fluxtui.persist import dataset_folder
+from fluxtui.persist.dataset_folder import Pair
+from fluxtui.persist.errors import FluxTUIError, UsageError
+from fluxtui.persist.overview import Overview
+from fluxtui.persist.text import clean
+from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
+from fluxtui.screens.picture import Drawings
+from fluxtui.screens.session import Page
+from fluxtui.screens.walking import Walker
+from fluxtui.screens.watch import Detail
+
+if TYPE_CHECKING:
+    from fluxtui.persist.spec import DatasetSpec
+    from fluxtui.screens.caption_editor import CaptionEditor
+
+MOST = 64 << 10  # bytes of a caption that is edited here
+LIST = 46  # cells of the list of names
+
+
+class CaptionPage(Page, Walker):
+    """Names at the left, the chosen picture and its caption at the right."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_for("captions"), *bindings_for("list")]
+    context = "captions"
+
+    def __init__(self, session: Overview) -> None:
+        super().__init__()
+        self._data: DatasetSpec | None = None
+        self._pairs: Sequence[Pair] = ()
+        self._texts: dict[Path, str] = {}  # image -> caption, as shown
+        self._trouble = ""
+        self._at = 0
+        self._undo: list[tuple[Path, bytes | None]] = []  # caption file, what it held before
+        self._drawings = Drawings(self)
+        self._editor: CaptionEditor | None = None
+
+    @property
+    def chosen(self) -> Pair | None:
+        return self._pairs[self._at] if self._at < len(self._pairs) else None
+
+    def take_detail(self, detail: Detail) -> None:
+        data = detail.spec.dataset if detail.spec else None
+        if data != self._data:
+            self._data = data
+            self._pairs, self._texts = (), {}
+            if self.display:
+                self.shown()
+
+    def shown(self) -> None:
+        if self._data is not None:
+            front_of(self.app).errand_quietly(self._read)
+
+    def copied(self) -> tuple[str, str]:
+        chosen = self.chosen
+        return (self._texts.get(chosen.image, ""), "the caption") if chosen else ("", "")
+
+    def _read(self) -> None:
+        """Runs in a thread: the pairs and their captions."""
+        data = self._data
+        if data is None:
+            return
+        try:
+            pairs = dataset_folder.pair(dataset_folder.resolve(data.path), data.caption_extension).items
+            texts = {pair.image: _shown(pair.caption) for pair in pairs}
+            trouble = ""
+        except FluxTUIError as error:
+            pairs, texts, trouble = (), {}, str(error)
+        self.app.call_from_thread(self._took, pairs, texts, trouble)
+
+    def _took(self, pairs: Sequence[Pair], texts: dict[Path, str], trouble: str) -> None:
+        self._pairs, self._texts, self._trouble = pairs, texts, trouble
+        self._at = min(self._at, max(0, len(pairs) - 1))
+        self.repaint()
+
+    # Drawing
+
+    def body(self, width: int, height: int) -> list[Line]:
+        if self._trouble or not self._pairs:
+            said = self._trouble or (
+                "reading the data set" if self._data else "The settings cannot be read, so no data set is known."
+            )
+            return [Line(), Line(Span(f"  {said}", "warn" if self._trouble else "dim"))]
+        list_width = min(LIST, width // 2)
+        left = self._list(list_width, height)
+        right = self._picture(width - list_width - 3, height)
+        rows = []
+        for y in range(height):
+            line = Line(ground="").extend(left[y]) if y < len(left) else Line()
+            line.to(list_width + 2)
+            rows.append(line.extend(right[y]) if y < len(right) else line)
+        return rows
+
+    def _list(self, width: int, height: int) -> list[Line]:
+        top = max(0, min(self._at - height // 2, len(self._pairs) - height))
+        lines = []
+        for at in range(top, min(len(self._pairs), top + height)):
+            pair = self._pairs[at]
+            is_chosen = at == self._at
+            text = self._texts.get(pair.image, "")
+            name_width = max(8, min(20, width // 3))
+            role = "warn" if not text else "dim"
+            ground = "@cursor" if is_chosen else ""
+            line = Line(Span(self.glyphs.pointer if is_chosen else " ", f"!focus{ground}"))
+            line.add(fit(clean(pair.image.name, 100), name_width, self.glyphs.ellipsis), f"text{ground}").add(
+                "  ", f"text{ground}"
+            )
+            line.add(fit(text or "no caption", max(1, width - name_width - 3), self.glyphs.ellipsis), f"{role}{ground}")
+            lines.append(line)
+        return lines
+
+    def _picture(self, width: int, height: int) -> list[Line]:
+        chosen = self.chosen
+        if chosen is None or width < 8:
+            return []
+        text = wrapped(self._texts.get(chosen.image, "") or "no caption", width)[: max(2, height // 3)]
+        drawing = self._drawings.get(chosen.image, width, height - len(text) - 2)
+        if drawing is None:
+            lines = [Line(Span("drawing", "faint"))]
+        elif drawing.trouble:
+            lines = [Line(Span(shorten(drawing.trouble, width), "warn"))]
+        else:
+            lines = [Line().extend(line) for line in drawing.lines]
+        return [*lines, Line(), *(Line(Span(piece)) for piece in text)]
+
+    # Moving
+
+    def here(self) -> int:
+        return self._at
+
+    def last(self) -> int:
+        return len(self._pairs) - 1
+
+    def page_rows(self) -> int:
+        return self.inner[1]
+
+    def walk_to(self, place: int) -> None:
+        self._at = max(0, min(place, self.last()))
+        self.repaint()
+
+    # Editing
+
+    def _file(self) -> Path | None:
+        """The caption file of the chosen picture, there or not; None, with a sentence, where it is not to be edited."""
+        chosen, data = self.chosen, self._data
+        if chosen is None or data is None:
+            front_of(self.app).say("there is no picture to caption", "warn")
+            return None
+        if data.path == dataset_folder.DEMO:
+            front_of(self.app).say("the demo's captions are part of FluxTUI; copy its folder to change them", "warn")
+            return None
+        return chosen.caption or chosen.image.with_suffix(data.caption_extension)
+
+    def do_caption_edit(self) -> None:
+        path = self._file()
+        if path is None:
+            return
+        try:
+            text = _raw(path)
+        except UsageError as error:
+            front_of(self.app).say(str(error), "warn")
+            return
+        self.run_worker(self._open_editor(path, text), exclusive=True)
+
+    async def _open_editor(self, path: Path, text: str) -> None:
+        from fluxtui.screens.caption_editor import CaptionEditor
+
+        answer = await self.app.push_screen_wait(CaptionEditor(path.name, text))
+        if answer is not None and answer != text:
+            self._save(path, answer)
+
+    def do_caption_trigger(self) -> None:
+        path, data = self._file(), self._data
+        if path is None or data is None:
+            return
+        if not data.trigger:
+            front_of(self.app).say("this session has no trigger word", "warn")
+            return
+        try:
+            text = _raw(path)
+        except UsageError as error:
+            front_of(self.app).say(str(error), "warn")
+            return
+        if data.trigger in text:
+            front_of(self.app).say(f"the caption has {data.trigger} already", "info")
+            return
+        self._save(path, f"{data.trigger}, {text}" if text.strip() else data.trigger)
+
+    def _save(self, path: Path, text: str) -> None:
+        self._undo.append((path, path.read_bytes() if path.exists() else None))
+        front_of(self.app).errand_quietly(lambda: self._write(path, text.encode()))
+
+    def do_caption_undo(self) -> None:
+        if not self._undo:
+            front_of(self.app).say("nothing has been changed here", "info")
+            return
+        path, before = self._undo.pop()
+        front_of(self.app).errand_quietly(lambda: self._write(path, before))
+
+    def _write(self, path: Path, data: bytes | None) -> None:
+        """Runs in a thread: whole, with the mode it had; None: the file was not there."""
+        from fluxtui.persist.durable import write_file
+
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+            write_file(path, data, mode)
+        self._read()
+
+    def do_caption_editor(self) -> None:
+        """$EDITOR on the caption, with the terminal to itself."""
+        path = self._file()
+        if path is None:
+            return
+        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        try:
+            with self.app.suspend():
+                subprocess.call([*editor, str(path)])
+        except OSError as error:
+            front_of(self.app).say(f"{editor[0]} cannot be started: {error.strerror}; set EDITOR", "warn")
+        self.shown()
+
+
+def _raw(path: Path) -> str:
+    """The caption as it is. Raises `UsageError` where it is not to be edited here."""
+    if not path.exists():
+        return ""
+    data = path.read_bytes() if path.stat().st_size <= MOST else b"\xff"
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{clean(path.name, 100)} is too long, or not UTF-8; E opens it in your editor.") from None
+
+
+def _shown(path: Path | None) -> str:
+    """The caption made inert; empty where there is none."""
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return clean(file.read(MOST).replace(b"\n", b" "), 4000).strip()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

@@ -1,0 +1,110 @@
+"""The screen of the form: the questions, and beside them what the answers come to; looked at in a thread while one types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.geometry import Region, Size
+from textual.widget import Widget
+
+from fluxtui.persist.home import Home
+from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.form import Form
+from fluxtui.screens.form_fields import Evaluation, evaluate
+from fluxtui.screens.form_report import Report
+from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.sheet import Sheet
+
+BESIDE = 104  # columns from which the report stands beside the questions
+
+
+@dataclass(slots=True)
+class Draft:
+    """A form that is filled in; the app keeps it, so that one that is left loses nothing."""
+
+    origin: str = ""  # the session that is cloned
+    has_gpu: bool = False
+    answers: dict[str, str] = field(default_factory=dict)
+
+
+class FormScreen(Sheet):
+    """New, or a clone of another session."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_for("form")
+    FOOTER: ClassVar[tuple[str, ...]] = ("form",)
+
+    def __init__(self, board: NoticeBoard, home: Home, draft: Draft, make: Callable[[Draft, Evaluation, bool], None]) -> None:
+        super().__init__(board)
+        self._home, self._draft, self._make = home, draft, make
+        self.form = Form(f"new session like {draft.origin}" if draft.origin else "new session", bool(draft.origin))
+        self.form.answers = draft.answers
+        self.report = Report()
+        self._serial = 0
+
+    def panes(self) -> list[Widget]:
+        return [self.form, self.report]
+
+    def places(self, size: Size) -> Mapping[Widget, Region]:
+        if size.width >= BESIDE:
+            left = size.width * 3 // 5
+            return {self.form: Region(0, 0, left, size.height), self.report: Region(left, 0, size.width - left, size.height)}
+        low = min(9, size.height // 3)
+        high = size.height - low
+        return {self.form: Region(0, 0, size.width, high), self.report: Region(0, high, size.width, low)}
+
+    def on_mount(self) -> None:
+        self.form.focus()
+        self.form.go(0)
+
+    def on_form_changed(self, message: Form.Changed) -> None:
+        self.report.show(self.form.question, self.form.seen)
+        self._serial += 1
+        serial, answers = self._serial, dict(self.form.answers)
+        focus = self.form.question.name if self.form.question else ""
+        front_of(self.app).errand_quietly(lambda: self._evaluate(serial, answers, focus))
+
+    def _evaluate(self, serial: int, answers: dict[str, str], focus: str) -> None:
+        """Runs in a thread; an answer that has been typed over meanwhile is not looked at."""
+        if serial != self._serial:
+            return
+        seen = evaluate(self._home, answers, self._draft.origin, focus, self._draft.has_gpu)
+        self.app.call_from_thread(self._evaluated, serial, seen)
+
+    def _evaluated(self, serial: int, seen: Evaluation) -> None:
+        if serial == self._serial and self.is_mounted:
+            self.form.take(seen)
+            self.report.show(self.form.question, seen)
+
+    def on_form_pressed(self, message: Form.Pressed) -> None:
+        self.press(message.button)
+
+    def press(self, button: str) -> None:
+        if button == "leave":
+            self.dismiss()
+        elif button == "all":
+            self.form.show_all()
+        elif button == "check":
+            seen = self.form.seen
+            self.report.examine(self.form.answers.get("dataset.path") or seen.values.get("dataset.path", ""), seen)
+        elif self.form.seen.spec is None:
+            name = next(iter(self.form.seen.errors), "")
+            front_of(self.app).say(self.form.seen.problem or "still looking at the answers", "warn")
+            self.form.go_to(name)
+        else:
+            self._make(self._draft, self.form.seen, button == "start")
+            self.dismiss()
+
+    def do_form_leave(self) -> None:
+        self.dismiss()
+
+    def do_form_start(self) -> None:
+        self.press("start")
+
+    def do_form_all(self) -> None:
+        self.press("all")
+
+    def do_form_check(self) -> None:
+        self.press("check")

@@ -1,0 +1,163 @@
+"""The pictures drawn along the way: all prompts of one step side by side, or one prompt over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.binding import BindingType
+
+from fluxtui.persist.overview import Overview
+from fluxtui.screens.doing import Doer, bindings_for, front_of
+from fluxtui.screens.ink import Line, Span, fit, shorten
+from fluxtui.screens.picture import Drawings, Drawn
+from fluxtui.screens.session import Page
+from fluxtui.screens.watch import Detail
+
+GAP = 2  # cells between pictures
+
+
+class SamplePage(Page, Doer):
+    """Steps from left to right, prompts from top to bottom."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_for("samples")
+    context = "samples"
+
+    def __init__(self, session: Overview) -> None:
+        super().__init__()
+        self._folder = session.path / "samples"
+        self._steps: Sequence[str] = ()
+        self.at_step = -1  # place among the steps; -1: the newest
+        self.at_prompt = 0
+        self.is_across = False  # one prompt over all steps
+        self._drawings = Drawings(self)
+        self._files: dict[str, list[Path]] = {}
+
+    def take_detail(self, detail: Detail) -> None:
+        if detail.samples != self._steps:
+            self._steps = detail.samples
+            if self._steps:
+                self._files.pop(self._steps[-1], None)  # the newest one may still be growing
+        if self.display:
+            self.shown()
+
+    def shown(self) -> None:
+        front_of(self.app).errand_quietly(self._list)
+
+    def copied(self) -> tuple[str, str]:
+        files = self._pictures()
+        return (str(files[0][1]), "the picture's path") if files else ("", "")
+
+    def _list(self) -> None:
+        """Runs in a thread: which pictures there are."""
+        found = {step: sorted((self._folder / step).glob("*.png")) for step in self._steps}
+        self.app.call_from_thread(self._listed, found)
+
+    def _listed(self, found: dict[str, list[Path]]) -> None:
+        self._files = found
+        self.repaint()
+
+    def _place(self) -> int:
+        return len(self._steps) - 1 if self.at_step < 0 else min(self.at_step, len(self._steps) - 1)
+
+    def _pictures(self) -> list[tuple[str, Path]]:
+        """What is to be shown, with a label each."""
+        if not self._steps:
+            return []
+        if self.is_across:
+            return [
+                (_step_words(step), files[self.at_prompt]) for step, files in self._files.items() if self.at_prompt < len(files)
+            ]
+        files = self._files.get(self._steps[self._place()], [])
+        return [(f"prompt {number + 1}", file) for number, file in enumerate(files)]
+
+    # Drawing
+
+    def body(self, width: int, height: int) -> list[Line]:
+        pictures = self._pictures()
+        if not pictures:
+            return [Line(), Line(Span("  No samples yet: p draws them now, while it trains.", "dim"))]
+        width -= 2
+        columns, rows, cell_width, cell_height = grid(len(pictures), width, height - 1)
+        start = self._first(len(pictures), columns * rows)
+        shown = pictures[start : start + columns * rows]
+        drawn = [self._drawings.get(path, cell_width, cell_height - 2) for _, path in shown]
+        lines = [self._title(width, len(pictures))]
+        for row in range(0, len(shown), columns):
+            lines += self._row(shown[row : row + columns], drawn[row : row + columns], cell_width, cell_height)
+        return [Line(" ").extend(line) for line in lines]
+
+    def _first(self, total: int, fits: int) -> int:
+        """The picture shown first, so that the chosen one is seen."""
+        chosen = self._place() if self.is_across else self.at_prompt
+        return max(0, min(chosen - fits + 1, total - fits)) if total > fits else 0
+
+    def _title(self, width: int, total: int) -> Line:
+        if self.is_across:
+            return Line(Span(f"prompt {self.at_prompt + 1} over {total} steps", "!text"))
+        step = self._steps[self._place()]
+        return Line(Span(_step_words(step), "!text"), Span(f"  {self._place() + 1} of {len(self._steps)}", "dim"))
+
+    def _row(self, shown: Sequence[tuple[str, Path]], drawn: Sequence[Drawn | None], width: int, height: int) -> list[Line]:
+        lines = [Line() for _ in range(height)]
+        for (label, _), picture in zip(shown, drawn, strict=True):
+            texts = list(picture.lines) if picture else []
+            if picture is not None and picture.trouble:
+                texts = [Line(Span(shorten(picture.trouble, width), "warn"))]
+            if picture is None:
+                texts = [Line(Span("drawing", "faint"))]
+            title = f"{label}  {picture.caption}" if picture and picture.caption and not self.is_across else label
+            for y in range(height - 2):
+                part = Line().extend(texts[y]) if y < len(texts) else Line()
+                lines[y].extend(part.to(width)).add(" " * GAP)
+            lines[height - 2].add(fit(title, width, self.glyphs.ellipsis), "dim").add(" " * GAP)
+        return lines
+
+    # Deeds
+
+    def do_sample_left(self) -> None:
+        self.at_step = max(0, self._place() - 1)
+        self.repaint()
+
+    def do_sample_right(self) -> None:
+        to = self._place() + 1
+        self.at_step = -1 if to >= len(self._steps) - 1 else to
+        self.repaint()
+
+    def do_sample_prompt(self) -> None:
+        most = max((len(files) for files in self._files.values()), default=1)
+        self.at_prompt = min(self.at_prompt + 1, most - 1)
+        self.repaint()
+
+    def do_sample_prompt_back(self) -> None:
+        self.at_prompt = max(0, self.at_prompt - 1)
+        self.repaint()
+
+    def do_sample_layout(self) -> None:
+        self.is_across = not self.is_across
+        self.repaint()
+
+
+def grid(count: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Columns, rows, and the cells of each picture with its two label lines, so that pictures are as large as can be.
+
+    A picture is taken for square: as many cells wide as it has half-cells of height.
+    """
+    best = (0, 1, 1, max(4, width), max(4, height))
+    for columns in range(1, min(count, 12) + 1):
+        rows = -(-count // columns)
+        cell_width = (width + GAP) // columns - GAP
+        cell_height = height // rows
+        while cell_height < 8 and rows > 1:  # fewer rows at once rather than pictures of no size
+            rows -= 1
+            cell_height = height // rows
+        side = min(cell_width, 2 * (cell_height - 2))
+        if side > best[0]:
+            best = (side, columns, rows, min(cell_width, side), side // 2 + 2)
+    return best[1:]
+
+
+def _step_words(name: str) -> str:
+    """ "step-000000480" as people say it."""
+    return f"step {int(name.removeprefix('step-'))}" if name.removeprefix("step-").isdigit() else name

@@ -1,0 +1,223 @@
+"""Everything about one session: pages for overview, metrics, samples, checkpoints, settings, log and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.geometry import Region, Size
+from textual.widget import Widget
+
+from fluxtui.persist.overview import Overview
+from fluxtui.screens import words
+from fluxtui.screens.doing import bindings_for, first_key
+from fluxtui.screens.glyphs import ROLES
+from fluxtui.screens.history import History
+from fluxtui.screens.ink import Line, Span, shorten
+from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.pane import Pane
+from fluxtui.screens.sheet import Sheet
+from fluxtui.screens.terminal_kind import Tier
+from fluxtui.screens.watch import Detail
+
+if TYPE_CHECKING:
+    from textual.events import Click
+
+PAGES = ("overview", "metrics", "samples", "checkpoints", "spec", "log", "captions")
+
+
+class Page(Pane):
+    """One page of a session. Takes what was seen on disk; `context` names its own actions."""
+
+    FRAME = "bare"
+    can_focus = True
+    context: ClassVar[str] = ""
+
+    def take_session(self, session: Overview | None) -> None: ...
+    def take_history(self, history: History) -> None: ...
+    def take_detail(self, detail: Detail) -> None: ...
+
+    def shown(self) -> None:
+        """The page has come to the front."""
+
+    def copied(self) -> tuple[str, str]:
+        """What `y` copies, and what to call it."""
+        return "", ""
+
+
+class Tabs(Pane):
+    """The session's name and state, and the pages by number."""
+
+    DEFAULT_CSS: ClassVar[str] = "Tabs { height: 3; }"
+    FRAME = "bare"
+    can_focus = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__(id="tabs")
+        self._called = name
+        self.session: Overview | None = None
+        self.page = PAGES[0]
+        self._places: list[tuple[int, int, str]] = []
+
+    def show(self, page: str, session: Overview | None) -> None:
+        self.page, self.session = page, session
+        self.repaint()
+
+    def body(self, width: int, height: int) -> list[Line]:
+        return [self._state(width), self._pages(), Line(Span(self.glyphs.horizontal * width, "faint"))]
+
+    def _state(self, width: int) -> Line:
+        session = self.session
+        line = Line(" ", Span(shorten(self._called, 40, self.glyphs.ellipsis), "!text"))
+        if session is None:
+            return line.add("  is gone", "warn")
+        role = ROLES.get(session.state, "warn")
+        line.add("  ").add(f"{self.glyphs.state(session.state)} {session.state}", role)
+        if session.is_active and session.steps:
+            line.add(
+                f"  {session.phase or ''} {words.percent(session.step, session.steps)}  step {session.step} of {session.steps}"
+            )
+            line.add(f"  {words.duration(session.eta_seconds)} left" if session.eta_seconds is not None else "", "dim")
+        elif session.reason:
+            line.add(f"  {session.reason}", "dim")
+        return line.cut(width)
+
+    def _pages(self) -> Line:
+        line = Line(" ")
+        self._places = []
+        for page in PAGES:
+            start = line.width
+            key = first_key(self.app, f"tab-{page}", self.glyphs.tier is Tier.ASCII)
+            is_here = page == self.page
+            line.add(f"{key} ", "accent" if not is_here else "!accent").add(page, "!_text" if is_here else "dim")
+            self._places.append((start, line.width, page))
+            line.add("  ")
+        return line
+
+    def on_click(self, event: Click) -> None:
+        for start, end, page in self._places:
+            if event.y == 1 and start <= event.x < end and isinstance(self.screen, SessionScreen):
+                self.screen.turn_to(page)
+
+
+class SessionScreen(Sheet):
+    """One session, page by page."""
+
+    BINDINGS = bindings_for("session")
+    FOOTER: ClassVar[tuple[str, ...]] = ("session",)
+
+    def __init__(self, board: NoticeBoard, session: Overview, page: str = "overview") -> None:
+        super().__init__(board)
+        self.session: Overview | None = session
+        self.session_name = session.name
+        self.tabs = Tabs(session.name)
+        self.pages: dict[str, Page] = {}
+        self._page = page
+        self._detail: Detail | None = None
+        self._history: History | None = None
+        self._make_pages(session)
+
+    def _make_pages(self, session: Overview) -> None:
+        from fluxtui.screens.caption_page import CaptionPage
+        from fluxtui.screens.checkpoint_page import CheckpointPage
+        from fluxtui.screens.log_tab import LogTab
+        from fluxtui.screens.metric_page import MetricPage
+        from fluxtui.screens.overview_page import OverviewPage
+        from fluxtui.screens.sample_page import SamplePage
+        from fluxtui.screens.spec_page import SpecPage
+
+        made = (
+            OverviewPage(session),
+            MetricPage(session),
+            SamplePage(session),
+            CheckpointPage(session),
+            SpecPage(session),
+            LogTab(session),
+            CaptionPage(session),
+        )
+        self.pages = dict(zip(PAGES, made, strict=True))
+
+    @property
+    def page(self) -> Page:
+        return self.pages[self._page]
+
+    def panes(self) -> list[Widget]:
+        return [self.tabs, *self.pages.values()]
+
+    def places(self, size: Size) -> Mapping[Widget, Region]:
+        return {self.tabs: Region(0, 0, size.width, 3), self.page: Region(0, 3, size.width, size.height - 3)}
+
+    def on_mount(self) -> None:
+        self.turn_to(self._page)
+
+    def turn_to(self, page: str) -> None:
+        """Bring a page to the front."""
+        self._page = page
+        self.place()
+        self.tabs.show(page, self.session)
+        own = self.page.context
+        self.footer.serve(*([own] if own else []), "session")
+        self.page.focus()
+        self.page.shown()
+
+    def take_session(self, session: Overview | None) -> None:
+        if session is not None and session.name != self.session_name:
+            return
+        self.session = session
+        self.tabs.show(self._page, session)
+        for page in self.pages.values():
+            page.take_session(session)
+        self.footer.repaint()
+
+    def take_history(self, name: str, history: History) -> None:
+        if name == self.session_name:
+            for page in self.pages.values():
+                page.take_history(history)
+
+    def take_detail(self, detail: Detail) -> None:
+        if detail.name == self.session_name:
+            for page in self.pages.values():
+                page.take_detail(detail)
+
+    # Deeds
+
+    def do_back(self) -> None:
+        self.dismiss()
+
+    def _turn(self, by: int) -> None:
+        self.turn_to(PAGES[(PAGES.index(self._page) + by) % len(PAGES)])
+
+    def do_next_tab(self) -> None:
+        self._turn(1)
+
+    def do_previous_tab(self) -> None:
+        self._turn(-1)
+
+    def do_tab_overview(self) -> None:
+        self.turn_to("overview")
+
+    def do_tab_metrics(self) -> None:
+        self.turn_to("metrics")
+
+    def do_tab_samples(self) -> None:
+        self.turn_to("samples")
+
+    def do_tab_checkpoints(self) -> None:
+        self.turn_to("checkpoints")
+
+    def do_tab_spec(self) -> None:
+        self.turn_to("spec")
+
+    def do_tab_log(self) -> None:
+        self.turn_to("log")
+
+    def do_tab_captions(self) -> None:
+        self.turn_to("captions")
+
+    def do_edit(self) -> None:
+        self.turn_to("captions")
+
+    def do_copy(self) -> None:
+        from fluxtui.screens.copying import copy
+
+        copy(self.app, *self.page.copied())
