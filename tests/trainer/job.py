@@ -14,15 +14,22 @@ from typing import Any
 
 import msgspec
 
-from fluxtui.engine import wire
+from fluxtui.engine import quiet, wire
+from fluxtui.engine.life import StopFlag
+from fluxtui.engine.trainer import preflight
+from fluxtui.engine.trainer.loop import train
+from fluxtui.engine.trainer.prepare import prepare
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.run import Run
+from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import commit, recipe, toml
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Record, Result
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
 SMALL: dict[str, Any] = {
-    "dataset.resolution": [64], "dataset.trigger": "zorp", "lora.rank": 4, "lora.alpha": 4.0, "train.steps": 8, "train.batch_size": 2,
-    "train.learning_rate": 1e-3, "train.warmup_steps": 0, "train.gradient_checkpointing": False, "checkpoint.every_epochs": 0,
+    "dataset.resolution": [64], "dataset.trigger": "zorp", "lora.rank": 4, "lora.alpha": 4.0, "train.steps": 8,
+    "train.batch_size": 2, "train.learning_rate": 1e-3, "train.warmup_steps": 0, "train.gradient_checkpointing": False, "checkpoint.every_epochs": 0,
     "checkpoint.every_minutes": 0.0, "sample.at_start": False, "sample.every_epochs": 0,
 }  # fmt: skip
 
@@ -74,6 +81,18 @@ class Bench:
         )  # fmt: skip
         return msgspec.structs.replace(job, **changes)
 
+    def run_here(self, **job: Any) -> Run:
+        """The same in this process, for what is looked at afterwards; raises what the trainer raises."""
+        run = self.prepare_here(**job)
+        assert train(run) in (TrainerExit.DONE, TrainerExit.STOPPED)
+        return run
+
+    def prepare_here(self, **job: Any) -> Run:
+        """A run in this process, before its first step."""
+        quiet.hush()
+        made, reporter = self.new_job(**job), Reporter(None)
+        return prepare(made, self.folder, preflight.run(made, self.folder, reporter), reporter, StopFlag())
+
     def result(self) -> Result:
         return toml.read(self.folder.result_file, Result)
 
@@ -83,8 +102,8 @@ class Bench:
     def write_record(self) -> Record:
         """What the keeper of the last attempt would have written by the end of it."""
         record = Record(
-            session_id=self.spec.id, attempt=self.attempt, nonce=self.nonce, status="running", queued_at=datetime.now(UTC), host="test",
-            boot_id="test", run_id="run-1", recipe_sha256=recipe.recipe_sha256(self.spec), exit_code=0,
+            session_id=self.spec.id, attempt=self.attempt, nonce=self.nonce, status="running", queued_at=datetime.now(UTC),
+            host="test", boot_id="test", run_id="run-1", recipe_sha256=recipe.recipe_sha256(self.spec), exit_code=0,
         )  # fmt: skip
         toml.write(self.folder.attempt_file(self.attempt), record)
         return record

@@ -1,0 +1,152 @@
+"""The adapter: where it sits, that it stays float32, that its numbers follow from the seed alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxtui.engine.family.flux1.components import pipeline_at
+from fluxtui.engine.family.flux1.targets import PRESETS, target_names
+from fluxtui.engine.family.flux1.transformer import velocity
+from fluxtui.engine.trainer.lora import Adapter, add_lora
+from fluxtui.engine.trainer.objective import sample_losses
+from fluxtui.persist.errors import UsageError
+from fluxtui.persist.spec import LoraSpec
+from tests.trainer.test_objective import random_samples
+from tests.trainer.tiny_flux import new_transformer
+
+
+def adapted(model: Path, dtype: torch.dtype = torch.float32, seed: int = 7, is_checkpointed: bool = False, **spec: object) -> Adapter:
+    """A LoRA on the tiny model, with B drawn too so that every factor has a gradient."""
+    transformer = pipeline_at(model).load_transformer(dtype, "cpu")
+    if is_checkpointed:
+        transformer.enable_gradient_checkpointing()
+    adapter = add_lora(transformer, target_names(transformer, "attention+mlp"), LoraSpec(rank=4, alpha=8.0, **spec), seed)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    transformer.train()
+    return adapter
+
+
+def gradients(adapter: Adapter, slots: list[int], step: int = 5) -> dict[str, torch.Tensor]:
+    samples, noise, sigma = random_samples(4)
+    picked = type(samples)(samples.latents[slots], samples.prompt_embeds[slots], samples.pooled[slots])
+    adapter.place.step, adapter.place.slots = step, slots
+    losses = sample_losses(lambda *inputs: velocity(adapter.transformer, *inputs, 1.0), picked, noise[slots], sigma[slots])
+    losses.sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
+    for parameter in adapter.parameters():
+        parameter.grad = None
+    return found
+
+
+def test_default_targets_are_attention_and_mlp_of_both_block_kinds_and_nothing_else() -> None:
+    names = target_names(new_transformer(), "attention+mlp")
+    double = [name.split(".", 2)[2] for name in names if name.startswith("transformer_blocks.0.")]
+    single = [name.split(".", 2)[2] for name in names if name.startswith("single_transformer_blocks.0.")]
+    assert sorted(double) == sorted(
+        ["attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj",
+         "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
+    )  # fmt: skip
+    assert sorted(single) == ["attn.to_k", "attn.to_q", "attn.to_v", "proj_mlp", "proj_out"]
+    assert len(names) == 2 * 12 + 2 * 5
+    assert "proj_out" not in names
+
+
+def test_presets_differ_and_a_pattern_must_match_whole_names() -> None:
+    model = new_transformer()
+    assert len({target_names(model, preset) for preset in PRESETS}) == len(PRESETS)
+    assert target_names(model, r"transformer_blocks\.1\.attn\.to_q") == ("transformer_blocks.1.attn.to_q",)
+    with pytest.raises(UsageError, match="matches no linear layer"):
+        target_names(model, "to_q")
+    with pytest.raises(UsageError, match="regular expression"):
+        target_names(model, "(")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapter_and_its_gradients_are_float32_whatever_the_base_is(tiny_dev: Path, dtype: torch.dtype) -> None:
+    adapter = adapted(tiny_dev, dtype)
+    assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
+    assert {gradient.dtype for gradient in gradients(adapter, [0, 1]).values()} == {torch.float32}
+    base = [p for n, p in adapter.transformer.named_parameters() if "lora_" not in n]
+    assert {parameter.dtype for parameter in base} == {dtype}
+    assert not any(parameter.requires_grad for parameter in base)
+
+
+def test_every_factor_gets_a_gradient(tiny_dev: Path) -> None:
+    assert all(gradient.abs().max() > 0 for gradient in gradients(adapted(tiny_dev), [0, 1, 2]).values())
+
+
+def test_factors_follow_from_seed_and_module_alone(tiny_dev: Path) -> None:
+    def factors(seed: int, targets: str) -> dict[str, torch.Tensor]:
+        transformer = pipeline_at(tiny_dev).load_transformer(torch.float32, "cpu")
+        torch.manual_seed(torch.seed() % 1000)      # the global generator must not matter
+        return dict(add_lora(transformer, target_names(transformer, targets), LoraSpec(rank=4, alpha=4.0), seed).named_parameters())
+
+    many, few, other = factors(1, "attention+mlp"), factors(1, "attention"), factors(2, "attention")
+    for name, factor in few.items():
+        assert torch.equal(factor, many[name])
+        assert name.endswith("lora_B") == bool((factor == 0).all())
+        assert name.endswith("lora_B") or not torch.equal(factor, other[name])
+
+
+def test_dropout_is_exact_under_recomputation(tiny_dev: Path) -> None:
+    plain = gradients(adapted(tiny_dev, dropout=0.4), [0, 1])
+    again = gradients(adapted(tiny_dev, dropout=0.4, is_checkpointed=True), [0, 1])
+    without = gradients(adapted(tiny_dev), [0, 1])
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert not all(torch.equal(plain[name], without[name]) for name in plain)
+
+
+def test_dropout_of_a_sample_does_not_depend_on_its_companions(tiny_dev: Path) -> None:
+    adapter = adapted(tiny_dev, dropout=0.4)
+    together = gradients(adapter, [0, 1, 2])
+    apart = [gradients(adapter, [slot]) for slot in (2, 0, 1)]
+    for name, gradient in together.items():
+        torch.testing.assert_close(sum(part[name] for part in apart), gradient, rtol=1e-4, atol=1e-6)
+    other_step = gradients(adapter, [0, 1, 2], step=6)
+    assert not all(torch.allclose(together[name], other_step[name], rtol=1e-3) for name in together)
+
+
+def test_dropout_is_off_in_evaluation(tiny_dev: Path) -> None:
+    samples, noise, sigma = random_samples(1)
+    losses = []
+    for dropout in (0.0, 0.4):
+        adapter = adapted(tiny_dev, dropout=dropout)
+        adapter.transformer.eval()
+        with torch.no_grad():
+            losses.append(sample_losses(lambda *i, a=adapter: velocity(a.transformer, *i, 1.0), samples, noise, sigma).item())
+    assert losses[0] == losses[1]
+
+
+def test_a_slice_of_the_full_width_trains_in_bf16_with_checkpointing() -> None:
+    transformer = new_transformer(
+        num_layers=1, num_single_layers=1, attention_head_dim=128, num_attention_heads=24, joint_attention_dim=4096,
+        pooled_projection_dim=768, axes_dims_rope=(16, 56, 56),
+    )  # fmt: skip
+    transformer = transformer.to(torch.bfloat16).requires_grad_(False)
+    transformer.enable_gradient_checkpointing()
+    adapter = add_lora(transformer, target_names(transformer, "attention+mlp"), LoraSpec(rank=4, alpha=4.0), seed=1)
+    transformer.train()
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    samples, noise, sigma = random_samples(1, height=4, width=4)
+    samples = type(samples)(
+        samples.latents, torch.randn(1, 8, 4096, generator=generator), torch.randn(1, 768, generator=generator)
+    )
+    before = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
+    losses = []
+    for step in range(3):
+        adapter.place.step, adapter.place.slots = step, [0]
+        loss = sample_losses(lambda *inputs: velocity(transformer, *inputs, 1.0), samples, noise, sigma).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in adapter.named_parameters())
+    assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
