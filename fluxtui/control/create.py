@@ -74,7 +74,7 @@ def next_name(home: Home, stem: str) -> str:
 def _free_name(home: Home, name: str) -> SessionFolder:
     folder = home.session(name)
     if folder.path.exists():
-        raise RefusedError(f"There is a session {name} already; choose another name, or remove it with fluxtui rm {name}.")
+        raise RefusedError(f"A session {name} exists already; choose another name, or remove it with fluxtui rm {name}.")
     return folder
 
 
