@@ -36,7 +36,7 @@ def die_with_parent(parent: int | None = None) -> None:
     """Ask the kernel for SIGKILL when the parent's spawning thread ends, then look whether it already has.
 
     `parent` is the pid that must be our parent; by default the keeper's, from the environment. Leaves with
-    `TrainerExit.WRONG_PARENT` where it is not: nothing may train unwatched. Not inherited by a fork.
+    `TrainerExit.WRONG_PARENT` where it is not: nothing may train unwatched. Kept over exec, not inherited by a fork.
     """
     expected = int(os.environ.get(wire.KEEPER_PID, "0")) if parent is None else parent
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

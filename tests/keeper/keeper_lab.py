@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 def _slowness() -> float:
-    """How many times slower this machine starts a process now than an idle one; at least 1. All times of the tests scale by it."""
+    """How many times slower this machine starts a process now than an idle one; at least 1. All times here scale by it."""
     took = []
     for _ in range(5):
         began = time.monotonic()
@@ -202,7 +202,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.error_file = self.path / "stderr"
-        self.errors = open(self.error_file, "ab")
+        self.errors = self.error_file.open("ab")
         self.plan_file = self.path / "plan.json"
         self.plan_file.write_text("{}")
         self.extra: dict[str, str] = {}

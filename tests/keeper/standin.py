@@ -11,10 +11,12 @@ import ctypes
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -27,6 +29,13 @@ from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Phase, Result
 
 EPOCH = 5  # steps
+
+
+def nap(seconds: float) -> None:
+    """Not time.sleep: libfaketime does not understand the absolute wake-up time that Python gives to the kernel."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        select.select([], [], [], left)
 
 
 def product_bytes(state: bytes, session_id: str, recipe_sha256: str, step: int) -> bytes:
@@ -48,10 +57,8 @@ class Trainer:
         self.children: list[subprocess.Popen] = []
 
     def say(self, **what) -> None:
-        try:
+        with suppress(BlockingIOError):
             os.write(self.progress_fd, wire.encode(wire.ProgressLine(rank=self.rank, **what)))
-        except BlockingIOError:
-            pass
 
     def run(self) -> int:
         self.misbehave("start")
@@ -64,7 +71,7 @@ class Trainer:
         self.misbehave("load")
         self.resume()
         for _ in range(self.settings.get("load_items", 0)):
-            time.sleep(0.05)
+            nap(0.05)
             self.say(phase=Phase.LOAD, item=_)
         self.train()
         if self.wants_stop:
@@ -81,7 +88,7 @@ class Trainer:
             if time.monotonic() > end:
                 self.say(error="another trainer holds the checkpoints")
                 sys.exit(wire.TrainerExit.WRONG_PARENT)
-            time.sleep(0.02)
+            nap(0.02)
         return lock
 
     def resume(self) -> None:
@@ -106,7 +113,7 @@ class Trainer:
             self.misbehave("batch")
             self.say(phase=Phase.TRAIN, step=self.step)
             self.misbehave(self.step)
-            time.sleep(self.settings.get("step_seconds", 0.01))
+            nap(self.settings.get("step_seconds", 0.01))
             self.state = hashlib.sha256(self.state + self.step.to_bytes(8, "big")).digest()
             self.step += 1
             self.say(phase=Phase.TRAIN, step=self.step, epoch=self.step // EPOCH + 1, loss=1.0 / self.step, step_seconds=0.01)
@@ -174,7 +181,7 @@ class Trainer:
             self.step = step
             self.say(phase=Phase.TRAIN, step=step)
             self.misbehave(step)
-            time.sleep(self.settings.get("step_seconds", 0.01))
+            nap(self.settings.get("step_seconds", 0.01))
             if self.stop:
                 return wire.TrainerExit.STOPPED
         return wire.TrainerExit.DONE
@@ -190,7 +197,7 @@ class Trainer:
     # --- deeds ---
 
     def do_hang(self, deed: dict) -> None:
-        time.sleep(deed.get("seconds", 3600))
+        nap(deed.get("seconds", 3600))
 
     def do_spin(self, deed: dict) -> None:
         end = time.monotonic() + deed.get("seconds", 3600)
@@ -216,7 +223,7 @@ class Trainer:
 
     def do_signal(self, deed: dict) -> None:
         os.kill(os.getpid(), getattr(signal, deed["signal"]))
-        time.sleep(10)
+        nap(10)
 
     def do_segfault(self, deed: dict) -> None:
         ctypes.string_at(0)
@@ -267,14 +274,14 @@ class Trainer:
             self.read_requests()
             if self.wants_stop:
                 return
-            time.sleep(0.02)
+            nap(0.02)
 
 
 def main() -> int:
     settings_file = os.environ.get("FLUXTUI_STANDIN")
     settings = json.loads(Path(settings_file).read_text()) if settings_file else {}
     if settings.get("before_life"):
-        time.sleep(settings["before_life"])
+        nap(settings["before_life"])
     stop = life.enter()
     if settings.get("ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

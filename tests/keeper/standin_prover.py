@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import msgspec
-from standin import product_bytes
+from standin import nap, product_bytes
 
 from fluxtui.engine import life, wire
 from fluxtui.persist import recipe, toml
@@ -40,7 +39,7 @@ def main() -> int:
     settings = json.loads(Path(settings_file).read_text()) if settings_file else {}
     if "prover_reached" in settings:
         Path(settings["prover_reached"]).write_text(str(os.getpid()))
-    time.sleep(settings.get("prove_seconds", 0))
+    nap(settings.get("prove_seconds", 0))
     if settings.get("prover_exit"):
         os._exit(settings["prover_exit"])
     spec = recipe.load_spec(folder.spec_file)

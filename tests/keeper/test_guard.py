@@ -160,7 +160,8 @@ def test_each_batch_is_progress_within_a_step():
 @pytest.mark.parametrize(
     ("phase", "kind"),
     [
-        (Phase.PREFLIGHT, "start"), (Phase.DOWNLOAD, "download"), (Phase.LOAD, "load"), (Phase.ENCODE, "encode"), (Phase.CACHE, "cache"),
+        (Phase.PREFLIGHT, "start"), (Phase.DOWNLOAD, "download"), (Phase.LOAD, "load"), (Phase.ENCODE, "encode"),
+        (Phase.CACHE, "cache"),
         (Phase.VALIDATE, "validate"), (Phase.SAMPLE, "sample"), (Phase.CHECKPOINT, "checkpoint"), (Phase.EXPORT, "export"),
         (Phase.PROVE, "prove"), (Phase.TRAIN, "first_steps"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 from keeper_lab import Lab, until
 
@@ -123,8 +124,8 @@ def test_the_keeper_is_small_and_loads_no_torch(lab: Lab):
     one = lab.session(steps=1000)
     keeper = one.start()
     one.await_step(20)
-    status = dict(line.split(":", 1) for line in open(f"/proc/{keeper.pid}/status"))
-    maps = open(f"/proc/{keeper.pid}/maps").read()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{keeper.pid}/status").read_text().splitlines())
+    maps = Path(f"/proc/{keeper.pid}/maps").read_text()
     assert int(status["VmRSS"].split()[0]) < 40 * 1024
     assert int(status["Threads"]) == 1
     assert not any(name in maps for name in ("torch", "numpy", "textual"))

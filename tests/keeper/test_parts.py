@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keeper_lab import until
 
 from fluxtui.engine import __main__ as engine
 from fluxtui.engine.keeper.aftermath import _way
@@ -18,6 +20,7 @@ from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.engine.wire import ProgressLine, encode
+from fluxtui.persist import process
 from fluxtui.persist.record import TERMINAL, TRANSITIONS
 
 
@@ -45,8 +48,8 @@ def test_lines_come_whole_however_they_are_cut(pipe):
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\n", b"{\n", b"null\n", b"[1]\n", b'{"step": "x"}\n', b'{"step": -1}\n', b'{"step": 1e400}\n', b"\xff\xfe\n", b'{"step":99999999999999999999}\n',
-     b'{"phase":"dancing"}\n', b"[" * 3000 + b"\n", b"x" * 5000 + b"\n"],
+    [b"\n", b"{\n", b"null\n", b"[1]\n", b'{"step": "x"}\n', b'{"step": -1}\n', b'{"step": 1e400}\n', b"\xff\xfe\n",
+     b'{"step":99999999999999999999}\n', b'{"phase":"dancing"}\n', b"[" * 3000 + b"\n", b"x" * 5000 + b"\n"],
 )  # fmt: skip
 def test_45_a_torn_or_hostile_line_is_counted_and_the_next_one_read(pipe, garbage):
     read, write = pipe
@@ -126,7 +129,7 @@ def test_every_status_reaches_every_end_over_allowed_transitions_only():
     for now in TRANSITIONS:
         for end in sorted(TERMINAL):
             way = [now, *_way(now, end)] if not (now == "queued" and end == "completed") else []
-            for before, after in zip(way, way[1:], strict=False):
+            for before, after in itertools.pairwise(way):
                 assert after in TRANSITIONS[before]
 
 
@@ -171,16 +174,16 @@ def test_signals_become_a_flag_and_sigusr1_dumps_every_stack():
 
 
 def test_a_trainer_dies_with_the_parent_that_started_it():
-    grandchild = (
-        "import os, subprocess, sys; os.environ['FLUXTUI_KEEPER_PID'] = str(os.getpid()); "
-        "subprocess.Popen([sys.executable, '-c', \"from fluxtui.engine import life; import time, os; life.enter(); print(os.getpid(), flush=True); time.sleep(60)\"]); import time; time.sleep(60)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", grandchild], stdout=subprocess.PIPE)
+    trainer = "from fluxtui.engine import life; import time, os; life.enter(); print(os.getpid(), flush=True); time.sleep(60)"
+    keeper = f"""
+import os, subprocess, sys, time
+os.environ["FLUXTUI_KEEPER_PID"] = str(os.getpid())
+subprocess.Popen([sys.executable, "-c", {trainer!r}])
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", keeper], stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 5
-    while os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: process.state_letter(pid) in (None, "Z"), 5)
     parent.stdout.close()

@@ -77,6 +77,11 @@ class Journal:
             self._record = msgspec.structs.replace(self.record, **changes)
             self._is_dirty = True
 
+    def sync(self, **changes: Any) -> None:  # noqa: ANN401
+        """A change within a status that must survive a power cut: the training is over and its proof begins."""
+        self.update(**changes)
+        self._write_synced()
+
     def acknowledge(self, request_id: str, verb: str, outcome: str) -> None:
         """A control request was consumed: said at once."""
         self.update(acks=[*self.record.acks[1 - ACKS :], Acknowledgement(request_id[:64], verb[:32], wall(), outcome)])

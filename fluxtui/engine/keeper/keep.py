@@ -148,7 +148,7 @@ class Keeper:
     def prove(self, maker: Record) -> Verdict:
         """The keeper's own look at the product, then the proving process; only both together are `done`."""
         journal = self.journal
-        journal.update(phase=Phase.PROVE, inner="", amber="")
+        journal.sync(phase=Phase.PROVE, inner="", amber="")
         steps = self.duties.spec.train.steps or journal.record.steps
         claim = proof.check_claim(self.duties.folder, maker, steps, journal.tick)
         if claim.problem or claim.result is None:

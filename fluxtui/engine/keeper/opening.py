@@ -95,9 +95,8 @@ def must_have_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         spare.extend(os.dup(2) for _ in range(SPARE_DESCRIPTORS))
     except OSError as error:
-        raise StorageError(
-            f"a process may have {hard} open files here, which is not enough for a keeper and its trainer: raise `ulimit -n`", error.errno
-        ) from error
+        sentence = f"a process may have {hard} open files here, too few for a keeper and its trainer: raise `ulimit -n`"
+        raise StorageError(sentence, error.errno) from error
     finally:
         for fd in spare:
             os.close(fd)

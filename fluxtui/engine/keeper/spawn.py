@@ -17,10 +17,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
-from fluxtui.engine import wire
+from fluxtui.engine import life, wire
 from fluxtui.engine.keeper.kin import OWN_CHILD, Kin
 from fluxtui.persist import process
 from fluxtui.persist.errors import FluxTUIError
@@ -157,6 +158,8 @@ def _start(
             env=dict(environment),
             cwd="/",
             start_new_session=True,
+            # Kept over exec, so there is no moment in which it would outlive us. The keeper has one thread: no lock is torn.
+            preexec_fn=partial(life.die_with_parent, os.getpid()),
         )
     finally:
         os.close(given)
