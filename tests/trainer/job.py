@@ -29,7 +29,8 @@ from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
 SMALL: dict[str, Any] = {
     "dataset.resolution": [64], "dataset.trigger": "zorp", "lora.rank": 4, "lora.alpha": 4.0, "train.steps": 8,
-    "train.batch_size": 2, "train.learning_rate": 1e-3, "train.warmup_steps": 0, "train.gradient_checkpointing": False, "checkpoint.every_epochs": 0,
+    "train.batch_size": 2, "train.learning_rate": 1e-3, "train.warmup_steps": 0, "train.gradient_checkpointing": False,
+    "checkpoint.every_epochs": 0,
     "checkpoint.every_minutes": 0.0, "sample.at_start": False, "sample.every_epochs": 0,
 }  # fmt: skip
 

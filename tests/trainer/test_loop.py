@@ -59,7 +59,10 @@ def test_four_micro_steps_of_one_are_a_batch_of_four(new_bench: NewBench) -> Non
 
 def test_two_ranks_of_one_are_one_rank_of_two_and_two_micro_steps(new_bench: NewBench) -> None:
     ended = [
-        (bench := new_bench(name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6), bench.train(ranks))[0]
+        (
+            bench := new_bench(name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6),
+            bench.train(ranks),
+        )[0]
         for name, size, steps, ranks in (("one", 2, 1, 1), ("ranks", 1, 1, 2), ("micro", 1, 2, 1))
     ]
     losses = [[metric.loss for metric in metrics.read_all(bench.folder.metrics_file)] for bench in ended]

@@ -18,7 +18,9 @@ from tests.trainer.test_objective import random_samples
 from tests.trainer.tiny_flux import new_transformer
 
 
-def adapted(model: Path, dtype: torch.dtype = torch.float32, seed: int = 7, is_checkpointed: bool = False, **spec: object) -> Adapter:
+def adapted(
+    model: Path, dtype: torch.dtype = torch.float32, seed: int = 7, is_checkpointed: bool = False, **spec: object
+) -> Adapter:
     """A LoRA on the tiny model, with B drawn too so that every factor has a gradient."""
     transformer = pipeline_at(model).load_transformer(dtype, "cpu")
     if is_checkpointed:
@@ -84,8 +86,10 @@ def test_every_factor_gets_a_gradient(tiny_dev: Path) -> None:
 def test_factors_follow_from_seed_and_module_alone(tiny_dev: Path) -> None:
     def factors(seed: int, targets: str) -> dict[str, torch.Tensor]:
         transformer = pipeline_at(tiny_dev).load_transformer(torch.float32, "cpu")
-        torch.manual_seed(torch.seed() % 1000)      # the global generator must not matter
-        return dict(add_lora(transformer, target_names(transformer, targets), LoraSpec(rank=4, alpha=4.0), seed).named_parameters())
+        torch.manual_seed(torch.seed() % 1000)  # the global generator must not matter
+        return dict(
+            add_lora(transformer, target_names(transformer, targets), LoraSpec(rank=4, alpha=4.0), seed).named_parameters()
+        )
 
     many, few, other = factors(1, "attention+mlp"), factors(1, "attention"), factors(2, "attention")
     for name, factor in few.items():

@@ -103,5 +103,7 @@ def test_a_step_draws_noise_and_sigma_for_its_slots_alone(new_bench: Callable[..
 
     run.predict = watched
     take_step(run, batch)
-    expected = draws.sigmas(run.job.spec.train.seed, 0, [slot.index for slot in batch.slots], run.job.spec.train, batch.bucket.packed_tokens)
+    expected = draws.sigmas(
+        run.job.spec.train.seed, 0, [slot.index for slot in batch.slots], run.job.spec.train, batch.bucket.packed_tokens
+    )
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=0)

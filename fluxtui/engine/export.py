@@ -1,0 +1,214 @@
+"""A LoRA for another program, or from a checkpoint, or in another precision; read back before it is called done.
+
+python -m fluxtui.engine export --home ROOT --session NAME --format F [--checkpoint C] [--dtype T] --output FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fluxtui import __version__
+from fluxtui.engine import quiet
+from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.persist import commit, recipe, tensorfile
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.spec import Spec
+
+FORMATS = ("diffusers", "kohya", "comfyui")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+MOST_LOST = {"bf16": 0.02, "fp16": 0.02, "fp32": 1e-6}  # of a module's update, by rounding; more means that numbers vanished
+
+
+def main(argv: list[str]) -> int:
+    """One sentence on standard output of what was written; an error on standard error, with its exit code."""
+    quiet.hush()
+    parser = argparse.ArgumentParser(prog="fluxtui.engine export")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--checkpoint", default="")
+    parser.add_argument("--ema", action="store_true")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="bf16")
+    options = parser.parse_args(argv)
+    try:
+        print(
+            export(options.home, options.session, options.format, options.output, options.checkpoint, options.dtype, options.ema)
+        )
+    except FluxTUIError as error:
+        print(str(error), file=sys.stderr)
+        return int(error.exit_code)
+    except OSError as error:
+        print(ending_of(error).error, file=sys.stderr)
+        return int(ExitCode.FAILED)
+    return int(ExitCode.DONE)
+
+
+def export(home: Path, session: str, form: str, output: Path, checkpoint: str, dtype: str, ema: bool) -> str:
+    """Writes the file durably, reads it back, and gives the sentence that says so. Raises a `FluxTUIError`."""
+    import torch
+
+    from fluxtui.engine.family.flux1 import lora_file
+
+    folder = Home(home).session(session)
+    spec = recipe.load_spec(folder.spec_file)
+    _must_be_writable(output)
+    exact, step = source_factors(folder, spec, checkpoint, ema)
+    kind: torch.dtype = getattr(torch, DTYPES[dtype])
+    factors = {module: (a.to(kind), b.to(kind)) for module, (a, b) in exact.items()}
+    shapes = linear_shapes(home, spec, folder)
+    match form:
+        case "kohya":
+            tensors = lora_file.to_kohya(factors, shapes)
+        case "comfyui":
+            tensors = lora_file.to_comfyui(factors, shapes)
+        case _:
+            tensors = lora_file.to_diffusers(factors)
+    from fluxtui.engine.trainer.state import to_safetensors
+
+    described = metadata(spec, tensors, form, step, is_schnell=not guidance_embeds(home, spec, folder))
+    write_file(output, to_safetensors(tensors, described))
+    try:
+        lost = read_back(output, exact, factors, shapes, dtype)
+    except FluxTUIError:
+        output.unlink(missing_ok=True)
+        raise
+    size = output.stat().st_size
+    what = f"{form}, {dtype}, {len(tensors)} tensors of step {step}, {size:,} bytes"
+    return f"{output} written: {what}; read back, {lost:.2%} lost to rounding"
+
+
+def source_factors(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) -> tuple[Any, int]:
+    """float32 factors with the scale in B, and their step: of a checkpoint, of the last one, or of the finished file."""
+    from fluxtui.engine.family.flux1.keys import diffusers_keys, module_of
+    from fluxtui.engine.trainer import state
+
+    names = commit.committed(folder.checkpoints)
+    if not checkpoint and names and folder.product.exists():
+        checkpoint = names[-1]
+    if checkpoint:
+        if checkpoint not in names:
+            raise NotFoundError(f"{folder.name} has no checkpoint {checkpoint}; `fluxtui checkpoints {folder.name}` lists them.")
+        commit.verify_checkpoint(folder.checkpoints / checkpoint)
+        if ema:
+            raise UsageError(f"{folder.name} keeps no averaged weights; train with train.ema_decay set to have them.")
+        saved = state.from_safetensors(folder.checkpoints / checkpoint / state.ADAPTER_FILE)
+        modules = dict.fromkeys(name.rpartition(".lora_")[0] for name in saved)
+        scale = spec.lora.alpha / spec.lora.rank
+        return {m: (saved[f"{m}.lora_A"], saved[f"{m}.lora_B"] * scale) for m in modules}, commit.step_of(checkpoint)
+    if not folder.product.exists():
+        raise RefusedError(f"{folder.name} has no finished file yet; give --checkpoint, one of: {', '.join(names) or 'none'}.")
+    tensors = state.from_safetensors(folder.product)
+    modules = dict.fromkeys(module for key in tensors if (module := module_of(key)) is not None)
+    said = json.loads(tensorfile.read_header(folder.product).metadata.get("fluxtui", "{}"))
+    return {m: tuple(tensors[key].float() for key in diffusers_keys(m)) for m in modules}, int(said.get("step", 0))
+
+
+def linear_shapes(home: Path, spec: Spec, folder: SessionFolder) -> dict[str, tuple[int, int]]:
+    """(out, in) of every linear layer of the base's transformer."""
+    import torch
+
+    transformer = _base(home, spec, folder).empty_transformer()
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in transformer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+
+def guidance_embeds(home: Path, spec: Spec, folder: SessionFolder) -> bool:
+    """Whether the base is of the dev kind."""
+    return bool(_base(home, spec, folder).guidance_embeds)
+
+
+def _base(home: Path, spec: Spec, folder: SessionFolder) -> Any:  # noqa: ANN401  (Components; imported late)
+    from fluxtui.engine.trainer.reporter import Reporter
+    from fluxtui.engine.trainer.source import open_model
+    from fluxtui.persist import toml
+    from fluxtui.persist.record import Record
+
+    numbers = folder.attempt_numbers()
+    commit_of_hub = toml.read(folder.attempt_file(numbers[-1]), Record).model_commit if numbers else ""
+    return open_model(spec.model, home, commit_of_hub, Reporter(None), is_offline=True)
+
+
+def read_back(path: Path, exact: Any, rounded: Any, shapes: Any, dtype: str) -> float:  # noqa: ANN401  (lora_file.Factors)
+    """Compares each module's update B·A in the file with what was meant; the largest part of one that rounding took.
+
+    Raises `FluxTUIError` where a module is missing, other, or lost more than the precision explains.
+    """
+    from fluxtui.engine.family.flux1.lora_file import read_factors
+    from fluxtui.engine.trainer.state import from_safetensors
+
+    found = read_factors(from_safetensors(path), shapes)
+    worst = 0.0
+    for module, pair in exact.items():
+        if module not in found:
+            raise FluxTUIError(f"{path.name} does not hold {module}: nothing was exported.")
+        if update_distance(found[module], rounded[module]) > 1e-6:
+            raise FluxTUIError(f"{path.name} holds another update of {module} than was trained: nothing was exported.")
+        lost = update_distance(found[module], pair)
+        if lost > MOST_LOST[dtype]:
+            raise FluxTUIError(f"{dtype} would lose {lost:.0%} of the update of {module}: export with --dtype fp32 or bf16.")
+        worst = max(worst, lost)
+    for module in found.keys() - exact.keys():
+        if found[module][1].any():
+            raise FluxTUIError(f"{path.name} holds an update of {module}, which was not trained: nothing was exported.")
+    return worst
+
+
+def update_distance(one: Any, other: Any) -> float:  # noqa: ANN401  ((A, B) pairs of torch.Tensor; torch is imported late)
+    """`|B A - B' A'| / |B' A'|` (Frobenius), without forming either product of the full size."""
+    import torch
+
+    a, b = (torch.cat([one[0].double(), other[0].double()]), torch.cat([one[1].double(), -other[1].double()], dim=1))
+    full_a, full_b = other[0].double(), other[1].double()
+    difference = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0.0).sqrt()
+    whole = ((full_b.T @ full_b) * (full_a @ full_a.T)).sum().clamp(min=0.0).sqrt()
+    return float(difference / whole) if whole > 0 else float(difference)
+
+
+def metadata(spec: Spec, tensors: Any, form: str, step: int, is_schnell: bool) -> dict[str, str]:  # noqa: ANN401
+    """What programs look for: ours, the model spec of Stability AI, and the keys of kohya's sd-scripts. Sorted when written."""
+    model_hash = hashlib.sha256()
+    from fluxtui.engine.trainer.state import to_safetensors
+
+    for number, piece in enumerate(to_safetensors(tensors)):
+        if number:  # the first is the header, which holds these metadata
+            model_hash.update(piece)
+    kind = "flux-1-schnell" if is_schnell else "flux-1-dev"
+    ours = {
+        "session_id": spec.id, "recipe_sha256": recipe.recipe_sha256(spec), "step": step, "trigger": spec.dataset.trigger,
+        "format": form, "fluxtui": __version__,
+    }  # fmt: skip
+    described = {
+        "fluxtui": json.dumps(ours, sort_keys=True, ensure_ascii=False),
+        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{kind}/lora",
+        "modelspec.implementation": "https://github.com/black-forest-labs/flux", "modelspec.title": spec.title or spec.name,
+        "modelspec.trigger_phrase": spec.dataset.trigger, "modelspec.prediction_type": "flow",
+        "modelspec.resolution": f"{max(spec.dataset.resolution)}x{max(spec.dataset.resolution)}",
+        "modelspec.hash_sha256": "0x" + model_hash.hexdigest(), "sshs_model_hash": model_hash.hexdigest(),
+        "ss_network_module": "networks.lora_flux", "ss_base_model_version": "flux1", "ss_output_name": spec.name,
+        "ss_network_dim": str(spec.lora.rank), "ss_network_alpha": str(spec.lora.alpha), "ss_seed": str(spec.train.seed),
+        "ss_learning_rate": str(spec.train.learning_rate), "ss_steps": str(step), "ss_optimizer": spec.train.optimizer,
+        "ss_lr_scheduler": spec.train.scheduler, "ss_batch_size_per_device": str(spec.train.batch_size),
+        "ss_gradient_accumulation_steps": str(spec.train.gradient_accumulation),
+        "ss_training_comment": "the scale alpha / rank is folded into the up factors",
+    }  # fmt: skip
+    if spec.dataset.trigger:
+        described["ss_tag_frequency"] = json.dumps({spec.name: {spec.dataset.trigger: 1}}, ensure_ascii=False)
+    return described
+
+
+def _must_be_writable(output: Path) -> None:
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; give the name of the file to write.")
+    if not output.parent.is_dir():
+        raise NotFoundError(f"There is no folder {output.parent}; make it first.")

@@ -1,0 +1,139 @@
+"""Exports: every format, at the full shape of FLUX.1-dev, holds the very updates that were trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+
+from fluxtui.engine.export import export, main, update_distance
+from fluxtui.engine.family.flux1 import lora_file
+from fluxtui.engine.family.flux1.targets import target_names
+from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
+from fluxtui.persist import tensorfile
+from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from tests.trainer.job import Bench
+
+NewBench = Callable[..., Bench]
+FORMATS = ("diffusers", "kohya", "comfyui")
+
+
+@pytest.fixture(scope="module")
+def full_shapes() -> tuple[dict[str, tuple[int, int]], FluxTransformer2DModel]:
+    """Every linear layer of FLUX.1-dev: 19 double and 38 single blocks of width 3072, without their bytes."""
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(guidance_embeds=True)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_901_408_320
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {name: (module.out_features, module.in_features) for name, module in linear.items()}, model
+
+
+def random_factors(shapes: dict[str, tuple[int, int]], names: tuple[str, ...], rank: int, scale: float) -> lora_file.Factors:
+    generator = torch.Generator().manual_seed(rank)
+    factors = {}
+    for name in names:
+        out_features, in_features = shapes[name]
+        a = torch.randn(rank, in_features, generator=generator, dtype=torch.bfloat16)
+        b = torch.randn(out_features, rank, generator=generator, dtype=torch.bfloat16)
+        factors[name] = (a, (b.float() * 0.01 * scale).to(torch.bfloat16))
+    return factors
+
+
+@pytest.mark.parametrize(("rank", "alpha", "targets"), [(16, 16.0, "attention"), (8, 4.0, "attention+mlp")])
+def test_round_trips_at_the_full_shape(
+    full_shapes: tuple[dict[str, tuple[int, int]], FluxTransformer2DModel], tmp_path: Path, rank: int, alpha: float, targets: str
+) -> None:
+    shapes, model = full_shapes
+    names = target_names(model, targets)
+    assert len(names) == {"attention": 19 * 8 + 38 * 3, "attention+mlp": 19 * 12 + 38 * 5}[targets]
+    factors = random_factors(shapes, names, rank, alpha / rank)
+    for form in FORMATS:
+        tensors = {
+            "diffusers": lambda: lora_file.to_diffusers(factors), "kohya": lambda: lora_file.to_kohya(factors, shapes),
+            "comfyui": lambda: lora_file.to_comfyui(factors, shapes),
+        }[form]()  # fmt: skip
+        path = tmp_path / f"{form}.safetensors"
+        path.write_bytes(b"".join(to_safetensors(tensors)))
+        for found in (lora_file.read_factors(from_safetensors(path), shapes), by_diffusers(path)):
+            assert {module for module, (_, b) in found.items() if b.any()} == set(names)
+            assert max(update_distance(found[module], factors[module]) for module in names) < 1e-6
+        path.unlink()
+
+
+def by_diffusers(path: Path) -> lora_file.Factors:
+    """The factors as diffusers' own converters read the file. ComfyUI's names differ from kohya's by their dots alone."""
+    tensors = from_safetensors(path)
+    if any(key.startswith("diffusion_model.") for key in tensors):
+        tensors = {key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): value for key, value in tensors.items()}
+    read = FluxPipeline.lora_state_dict(tensors)
+    modules = {key.removeprefix("transformer.").removesuffix(".lora_A.weight") for key in read if key.endswith(".lora_A.weight")}
+    return {m: (read[f"transformer.{m}.lora_A.weight"], read[f"transformer.{m}.lora_B.weight"]) for m in modules}
+
+
+@pytest.fixture
+def trained(new_bench: NewBench) -> Bench:
+    bench = new_bench(lora__rank=4, lora__alpha=2.0, checkpoint__every_steps=4)
+    bench.run_here()
+    bench.write_record()
+    return bench
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_session_is_exported_read_back_and_described(trained: Bench, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out.safetensors"
+    said = export(trained.root, "little", form, path, "", "bf16", False)
+    assert str(path) in said
+    metadata = tensorfile.read_header(path).metadata
+    assert metadata["modelspec.architecture"] == "flux-1-dev/lora"
+    assert metadata["ss_network_dim"] == "4"
+    assert len(metadata["sshs_model_hash"]) == 64
+    assert json.loads(metadata["fluxtui"])["trigger"] == "zorp"
+    again = tmp_path / "again.safetensors"
+    export(trained.root, "little", form, again, "", "bf16", False)
+    assert again.read_bytes() == path.read_bytes()
+    if form == "diffusers":
+        assert tensorfile.tensors_sha256(path) == trained.result().tensors_sha256
+
+
+def test_a_checkpoint_and_another_precision_can_be_exported(trained: Bench, tmp_path: Path) -> None:
+    early, late = tmp_path / "early.safetensors", tmp_path / "late.safetensors"
+    assert "of step 4" in export(trained.root, "little", "diffusers", early, "step-000000004", "fp32", False)
+    assert "of step 8" in export(trained.root, "little", "diffusers", late, "", "fp32", False)
+    assert {tensor.dtype for tensor in from_safetensors(early).values()} == {torch.float32}
+    assert tensorfile.tensors_sha256(early) != tensorfile.tensors_sha256(late)
+    with pytest.raises(NotFoundError, match="step-000000005"):
+        export(trained.root, "little", "diffusers", early, "step-000000005", "fp32", False)
+
+
+def test_a_precision_that_loses_the_update_is_refused(trained: Bench, tmp_path: Path) -> None:
+    name = trained.checkpoints()[-1]
+    folder = trained.folder.checkpoints / name
+    saved = from_safetensors(folder / "adapter.safetensors")
+    from fluxtui.persist.commit import commit_checkpoint, remove_checkpoint
+
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST"}
+    for key, tensor in saved.items():
+        if key.endswith("lora_B"):
+            tensor.mul_(1e-6)
+    files["adapter.safetensors"] = b"".join(to_safetensors(saved))
+    remove_checkpoint(trained.folder.checkpoints, name)
+    commit_checkpoint(trained.folder.checkpoints, name, files, {})
+    path = tmp_path / "out.safetensors"
+    with pytest.raises(FluxTUIError, match="would lose"):
+        export(trained.root, "little", "kohya", path, "", "fp16", False)
+    assert not path.exists()
+    export(trained.root, "little", "kohya", path, "", "bf16", False)
+
+
+def test_bad_wishes_get_one_sentence(trained: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--home", str(trained.root), "--session", "little", "--format", "diffusers"]
+    assert main([*common, "--output", str(tmp_path)]) == 2
+    assert main([*common, "--output", str(tmp_path / "no/such.safetensors")]) == 3
+    assert main([*common, "--checkpoint", "step-9", "--output", str(tmp_path / "a.safetensors")]) == 3
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 3
+    assert "Traceback" not in "".join(said)

@@ -1,0 +1,200 @@
+"""Killed anywhere, a run ends with the bytes of one that was never interrupted; what changed is refused."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist import metrics, recipe
+from fluxtui.persist.commit import set_aside, verify_checkpoint
+from fluxtui.persist.errors import DamagedError, RefusedError
+from tests.trainer.job import Bench
+from tests.trainer.tiny_flux import little_pictures
+
+NewBench = Callable[..., Bench]
+EXACT: dict[str, Any] = {
+    "train__steps": 12,
+    "train__gradient_accumulation": 2,
+    "train__batch_size": 1,
+    "lora__dropout": 0.2,
+    "checkpoint__every_steps": 2,
+    "dataset__caption_dropout": 0.3,
+}
+
+
+def test_sigkill_at_random_points_gives_the_same_bytes(new_bench: NewBench) -> None:
+    whole = new_bench("whole", **EXACT)
+    whole.run_here()
+    killed = new_bench("killed", **EXACT)
+    chance = random.Random(5)
+    for _ in range(2):
+        running = killed.start()
+        running.until_step(chance.randrange(1, 9))
+        running.signal(signal.SIGKILL)
+        running.wait()
+    ended = killed.train()
+    assert ended.code == TrainerExit.DONE, ended.log
+    assert killed.result().tensors_sha256 == whole.result().tensors_sha256
+    ours, theirs = (metrics.read_all(bench.folder.metrics_file) for bench in (killed, whole))
+    assert [(m.step, m.epoch, m.loss, m.learning_rate) for m in ours] == [
+        (m.step, m.epoch, m.loss, m.learning_rate) for m in theirs
+    ]
+
+
+def test_a_stop_commits_and_a_resume_goes_on_from_there(new_bench: NewBench) -> None:
+    whole = new_bench("whole", **EXACT)
+    whole.run_here()
+    stopped = new_bench("stopped", **EXACT | {"checkpoint__every_steps": 0})
+    running = stopped.start()
+    running.until_step(3)
+    running.signal(signal.SIGTERM)
+    ended = running.wait()
+    assert ended.code == TrainerExit.STOPPED, ended.log
+    (name,) = stopped.checkpoints()
+    assert name in {line.checkpoint for line in ended.lines}
+    again = stopped.train()
+    assert again.code == TrainerExit.DONE, again.log
+    assert {line.resumed_from for line in again.lines} == {"", name}
+    assert stopped.result().tensors_sha256 == whole.result().tensors_sha256
+
+
+def test_requests_are_carried_out_and_acknowledged(new_bench: NewBench) -> None:
+    bench = new_bench(
+        train__steps=400,
+        checkpoint__every_steps=0,
+        sample__prompts=["a square"],
+        sample__steps=1,
+        sample__width=64,
+        sample__height=64,
+    )
+    running = bench.start()
+    running.until_step(2)
+    asked = [running.request(verb) for verb in ("checkpoint", "sample")]
+    with running.changed:
+        running.changed.wait_for(lambda: any(line.acknowledged == asked[-1] for line in running.lines), timeout=60)
+    assert len(bench.checkpoints()) == 1
+    assert len(list(bench.folder.samples.glob("step-*/00.png"))) == 1
+    running.request("stop-after-epoch")
+    ended = running.wait()
+    assert ended.code == TrainerExit.STOPPED, ended.log
+    assert {line.acknowledged for line in ended.lines} >= set(asked)
+    facts = verify_checkpoint(bench.folder.checkpoints / bench.checkpoints()[-1]).facts
+    assert int(facts["step"]) % 3 == 0  # 5 pictures by twos: an epoch has 3 steps
+    assert int(facts["step"]) < 400
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(new_bench: NewBench) -> None:
+    whole, bench = new_bench("whole", **EXACT), new_bench("damaged", **EXACT)
+    whole.run_here()
+    bench.run_here()
+    shutil.rmtree(bench.folder.checkpoints / bench.checkpoints()[-1])
+    newest = bench.folder.checkpoints / bench.checkpoints()[-1] / "adapter.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    run = bench.run_here()
+    assert run.state.step == 12
+    assert bench.result().tensors_sha256 == whole.result().tensors_sha256
+    assert len(list(bench.folder.checkpoints.glob(".corrupt-*"))) == 1
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_from_nothing(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    for name in bench.checkpoints():
+        (bench.folder.checkpoints / name / "counters.json").write_text("{}")
+    with pytest.raises(DamagedError, match="no checkpoint"):
+        bench.run_here()
+
+
+def test_a_finished_run_trains_nothing_and_claims_anew(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    before = bench.result()
+    lines = bench.folder.metrics_file.read_bytes()
+    bench.folder.product.unlink()
+    bench.run_here()
+    after = bench.result()
+    assert bench.folder.metrics_file.read_bytes() == lines
+    assert (after.sha256, after.tensors_sha256) == (before.sha256, before.tensors_sha256)
+    assert (after.attempt, after.nonce) == (2, bench.nonce) != (before.attempt, before.nonce)
+
+
+def test_a_named_checkpoint_sets_the_newer_ones_aside(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    first, hashes = bench.checkpoints()[0], bench.result().tensors_sha256
+    run = bench.prepare_here(resume=first)
+    assert run.state.step == int(first[-9:])
+    assert bench.checkpoints() == [first]
+    assert len(list(bench.folder.checkpoints.glob(".newer-*"))) == 3
+    bench.run_here()
+    assert bench.result().tensors_sha256 == hashes
+
+
+def test_a_changed_recipe_is_refused_with_the_difference_and_accepted_on_demand(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    set_aside(bench.folder.checkpoints, bench.checkpoints()[-1])
+    bench.spec = recipe.apply(bench.spec, {"train.learning_rate": 5e-4})
+    with pytest.raises(RefusedError, match=r"train\.learning_rate"):
+        bench.run_here()
+    run = bench.run_here(accept_changes=True)
+    assert run.state.inexact_since == 10
+    assert bench.run_here().state.inexact_since == 10  # and stays known, though nothing changed since
+
+
+def test_a_changed_library_is_refused(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxtui.engine.trainer import checkpoints
+
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "99.0"})
+    with pytest.raises(RefusedError, match=r"torch was .*, is 99\.0"):
+        bench.run_here()
+
+
+def test_a_changed_data_set_is_refused_and_marks_what_follows(new_bench: NewBench, tmp_path: Path) -> None:
+    data = little_pictures(tmp_path / "own", count=5)
+    bench = new_bench(data=data, **EXACT)
+    bench.run_here()
+    (data / "00.txt").write_text("something else\n")
+    with pytest.raises(Exception, match=r"00\.txt"):
+        bench.run_here()
+    assert bench.run_here(accept_changes=True).state.inexact_since == 12
+
+
+def test_another_session_goes_on_with_weights_optimizer_and_counters(new_bench: NewBench) -> None:
+    long = new_bench("long", **EXACT | {"train__scheduler": "constant"})
+    long.run_here()
+    short = new_bench("short", **EXACT | {"train__scheduler": "constant", "train__steps": 8})
+    short.run_here()
+    other = new_bench("other", **EXACT | {"train__scheduler": "constant"})
+    run = other.run_here(start_from=str(short.folder.checkpoints / "step-000000008"))
+    assert run.state.step == 12
+    assert other.result().tensors_sha256 == long.result().tensors_sha256
+
+
+def test_two_trainers_of_one_session_never_write_together(new_bench: NewBench) -> None:
+    bench = new_bench(train__steps=2000)
+    first = bench.start()
+    first.until_step(1)
+    second = bench.train()
+    assert second.code == TrainerExit.CONFIGURATION
+    assert "Another trainer" in second.error
+    first.signal(signal.SIGTERM)
+    assert first.wait().code == TrainerExit.STOPPED
+
+
+def test_a_job_that_is_none_is_refused(new_bench: NewBench) -> None:
+    ended = new_bench().train(spec=msgspec.UNSET)
+    assert ended.code == TrainerExit.CONFIGURATION
+    assert "standard input" in ended.error

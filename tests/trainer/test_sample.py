@@ -1,0 +1,88 @@
+"""Samples: the pipeline's own pictures, prompt and settings inside, and never the end of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from PIL import Image
+
+from fluxtui.engine.wire import TrainerExit
+from tests.trainer.job import Bench
+
+NewBench = Callable[..., Bench]
+DRAWN = {
+    "sample__prompts": ["a [trigger] square on gray", "a red circle"],
+    "sample__steps": 3,
+    "sample__width": 80,
+    "sample__height": 64,
+    "sample__seed": 11,
+}
+
+
+def test_the_last_sample_is_the_picture_of_the_loaded_product(new_bench: NewBench) -> None:
+    bench = new_bench(train__learning_rate=3e-2, train__scheduler="constant", **DRAWN)
+    bench.run_here()
+    pipeline = FluxPipeline.from_pretrained(bench.spec.model.source)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def picture(number: int) -> np.ndarray:
+        prompt = ["a zorp square on gray", "a red circle"][number]
+        drawn = pipeline(
+            prompt,
+            width=80,
+            height=64,
+            num_inference_steps=3,
+            guidance_scale=3.5,
+            max_sequence_length=16,
+            generator=torch.Generator("cpu").manual_seed(11 + number),
+        ).images[0]
+        return np.asarray(drawn).astype(int)
+
+    base = picture(0)
+    pipeline.load_lora_weights(bench.folder.product)
+    for number in (0, 1):
+        ours = np.asarray(Image.open(bench.folder.samples / f"step-000000008/{number:02d}.png")).astype(int)
+        assert ours.shape == (64, 80, 3)
+        theirs = picture(number)
+        assert np.abs(ours - theirs).max() <= 2  # the product is bf16, the adapter in training is float32
+    assert np.abs(base - picture(0)).max() > 2  # and the LoRA is what makes them alike
+
+
+def test_prompt_and_settings_are_inside_the_picture(new_bench: NewBench) -> None:
+    bench = new_bench(train__steps=1, sample__at_start=True, **DRAWN)
+    bench.run_here()
+    first = Image.open(bench.folder.samples / "step-000000000/00.png")
+    assert first.text["prompt"] == "a zorp square on gray"
+    assert json.loads(first.text["fluxtui"]) == {
+        "seed": 11,
+        "steps": 3,
+        "width": 80,
+        "height": 64,
+        "guidance": 3.5,
+        "training_step": 0,
+    }
+    second = Image.open(bench.folder.samples / "step-000000001/01.png")
+    assert second.text["prompt"] == "a red circle"
+    assert json.loads(second.text["fluxtui"])["seed"] == 12
+
+
+def test_a_sample_that_fails_never_fails_the_run(new_bench: NewBench) -> None:
+    bench = new_bench(train__steps=2, sample__at_start=True, **DRAWN)
+    bench.folder.samples.chmod(0o700)
+    (bench.folder.samples / "step-000000000").write_text("in the way of the folder")
+    run = bench.run_here()
+    assert run.state.step == 2
+    assert bench.result().step == 2
+    assert (bench.folder.samples / "step-000000002/00.png").exists()
+
+
+def test_each_denoising_step_is_told(new_bench: NewBench) -> None:
+    ended = new_bench(train__steps=1, sample__at_start=True, **DRAWN).train()
+    assert ended.code == TrainerExit.DONE, ended.log
+    told = [line for line in ended.lines if line.phase == "sample" and line.unit == "denoising steps"]
+    assert [line.item for line in told][:7] == [0, 1, 2, 3, 4, 5, 6]
+    assert {line.items for line in told} == {6}
