@@ -103,7 +103,8 @@ class SessionFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def exists(self) -> bool:
-        return self.path.is_dir()
+        """Whether the folder is there. Raises StorageError."""
+        return stat.S_ISDIR(_mode(self.path))
 
     def create(self) -> None:
         """Make the folders, durably. Raises RefusedError where the name is taken, StorageError."""
@@ -171,18 +172,14 @@ class Home:
     def session(self, name: str) -> SessionFolder:
         """The folder of a session, which need not exist. Raises UsageError for a name that is not a safe slug."""
         path = self.sessions / safe_name(name)
-        if path.is_symlink():
+        if stat.S_ISLNK(_mode(path)):
             raise UsageError(f"{path} is a link, and a session never leads out of its home; move the folder itself here")
         return SessionFolder(path)
 
     def session_names(self) -> list[str]:
         """Every session, sorted; a folder with nothing readable in it counts too. Raises StorageError."""
-        found = []
-        for name in _names(self.sessions):
-            path = self.sessions / name
-            if _SLUG.fullmatch(name) and ".." not in name and path.is_dir() and not path.is_symlink():
-                found.append(name)
-        return sorted(found)
+        names = [name for name in _names(self.sessions) if _SLUG.fullmatch(name) and ".." not in name]
+        return sorted(name for name in names if stat.S_ISDIR(_mode(self.sessions / name)))
 
 
 def runtime_folder() -> Path:
@@ -194,10 +191,13 @@ def runtime_folder() -> Path:
     given = os.environ.get("FLUXTUI_RUNTIME")
     path = Path(given).absolute() if given else Path(f"/tmp/fluxtui-{os.geteuid()}")
     make_folder(path)
-    if path.is_symlink():
+    if stat.S_ISLNK(_mode(path)):
         raise StorageError(f"{path} is a link that somebody put there; remove it")
     _must_be_ours(path)
-    os.chmod(path, 0o700)
+    try:
+        os.chmod(path, 0o700)
+    except OSError as error:
+        raise StorageError.of(error, "make private", path) from error
     return path
 
 
@@ -209,8 +209,21 @@ def _default_root() -> Path:
     return (Path(data) if data.startswith("/") else Path("~/.local/share")) / "fluxtui"
 
 
+def _mode(path: Path) -> int:
+    """The mode of what lies at the path itself, links not followed; 0 where nothing does. Raises StorageError."""
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise StorageError.of(error, "look at", path) from error
+
+
 def _must_be_ours(path: Path) -> None:
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise StorageError.of(error, "look at", path) from error
     if not stat.S_ISDIR(found.st_mode):
         raise StorageError(f"{path} is not a folder; move it, or point FLUXTUI_HOME elsewhere")
     if found.st_uid != os.geteuid():

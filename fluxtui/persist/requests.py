@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import os
 import secrets
@@ -23,6 +24,7 @@ Verb = Literal["stop", "stop-after-epoch", "kill", "checkpoint", "sample", "prio
 VERBS: tuple[str, ...] = get_args(Verb)
 LIMIT = 4 << 10   # bytes of one request; tomllib takes time that grows with the square of a dotted key
 _AT_ONCE = 256    # requests read in one go; the rest waits for the next tick
+_NOT_NOW = frozenset({errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # it is not the file's fault: the next tick
 
 
 class Request(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -65,9 +67,9 @@ def take_requests(folder: SessionFolder) -> tuple[list[Request], list[str]]:
         path = folder.control / name
         try:
             requests.append(_read(path))
-        except FileNotFoundError:
-            continue
         except (DamagedError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _NOT_NOW:
+                continue
             rejected.append(f"the control file {name[:80]!a} was ignored: {ascii(str(error)[:200])[1:-1]}")
         _consume(path)
     return requests, rejected

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import DISK_FULL, StorageError
 from fluxtui.persist.home import Home
 from tests.faults import mounts
-from tests.faults.program import content
+from tests.faults.program import content, play
 
 pytestmark = pytest.mark.root
 BIG = {"adapter.safetensors": bytes(100_000), "optimizer.safetensors": bytes(200_000), "state.json": b"{}"}
@@ -98,13 +97,11 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
         for step in (1, 2):
             commit_checkpoint(tmp_path / "checkpoints", step_name(step), content(step), {"step": step})
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.faults.program", "commit", tmp_path, "/dev/null"],
-            cwd=Path(__file__).parents[2],
-            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-            timeout=60,
-        )
-        assert done.returncode == 80
+        child = os.fork()
+        if child == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            os._exit(play("commit", tmp_path, lambda line: None))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 80
         assert sorted(os.listdir(tmp_path / "checkpoints")) == [".lock", step_name(1), step_name(2)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_a_missing_folder_is_no_request_an_unreadable_one_a_sentence(
     taken, rejected = take_requests(session)
     assert taken == []
     assert "the disk failed" in rejected[0]
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_keeper_out_of_descriptors_loses_no_request(session: SessionFolder, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    wanted = drop_request(session, "stop", 1)
+
+    def fails(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fails)
+        assert take_requests(session) == ([], [])
+    assert [request.id for request in take_requests(session)[0]] == [wanted]
 
 
 def test_on_a_read_only_disk_a_request_is_still_heard(session: SessionFolder, monkeypatch: pytest.MonkeyPatch) -> None:
