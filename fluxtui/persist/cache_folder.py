@@ -2,7 +2,7 @@
 
     cache/latents/3f/3f….safetensors      an entry: KIND/first two digits/KEY; its modification time is its last use
     cache/text/…
-    cache/leases/SESSION-RANK             the keys that a running trainer will read, under a lock it holds while it lives
+    cache/leases/PID-RANDOM               the keys that a running trainer will read, under a lock it holds while it lives
     cache/lock                            held for a moment by whoever publishes a lease or evicts
 
 Entries are keyed by content and replaced whole, so two writers of one entry do no harm. What a live lease names is never
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,13 +87,14 @@ def prune(folder: Path, limit: int) -> Usage:
     return Usage(removed, freed)
 
 
-def lease(folder: Path, name: str, keys: Iterable[str]) -> Lock:
-    """Keeps these entries from being evicted until the lock is released or the process ends. `name` is the holder's own.
+def lease(folder: Path, keys: Iterable[str]) -> Lock:
+    """Keeps these entries from being evicted until the lock is released or the process ends.
 
-    Raises StorageError, TimedOutError where the folder's lock or the name stays taken.
+    Raises StorageError, TimedOutError where the folder's lock stays taken.
     """
     make(folder)
-    path = folder / "leases" / name
+    # a name of its own: a trainer that was killed and hangs in the kernel still holds its lease, and must hold up nobody
+    path = folder / "leases" / f"{os.getpid()}-{secrets.token_hex(8)}"
     with _folder_lock(folder):
         lock = _patiently(path)
         with open(path, "wb", opener=_private) as file:     # in place: the lock is on this very file

@@ -148,7 +148,7 @@ def test_what_a_live_session_leased_is_never_evicted(folder: Path) -> None:
     cache = cache_in(folder, limit=0)
     for number in range(4):
         cache.save(key(number), entry_of(number))
-    lease = cache.lease("session-0", [key(1), key(3)])
+    lease = cache.lease([key(1), key(3)])
     assert cache.prune().entries == 2
     assert [number for number in range(4) if path_of(folder, number).exists()] == [1, 3]
     lease.release()
@@ -161,7 +161,7 @@ def test_a_lease_ends_with_its_process_however_that_ends(folder: Path) -> None:
     cache.save(key(1), entry_of(1))
     code = (
         "import sys, time; from pathlib import Path; from fluxtui.persist import cache_folder\n"
-        f"lease = cache_folder.lease(Path({str(folder)!r}), 'other', [{key(1).key!r}])\n"
+        f"lease = cache_folder.lease(Path({str(folder)!r}), [{key(1).key!r}])\n"
         "print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -53,9 +53,9 @@ class Cache:
         self._readers = readers
         self._limit = limit         # bytes
 
-    def lease(self, name: str, keys: Iterable[EntryKey]) -> Lock:
+    def lease(self, keys: Iterable[EntryKey]) -> Lock:
         """Keeps these entries from eviction as long as the lock is held; to be taken before looking what is there."""
-        return cache_folder.lease(self.folder, name, (entry.key for entry in keys))
+        return cache_folder.lease(self.folder, (entry.key for entry in keys))
 
     def load(self, entry: EntryKey) -> dict[str, Tensor] | None:
         """The entry's tensors, every byte verified; None where it is not there.

@@ -58,7 +58,7 @@ def fill_caches(
     views = {identity.latents(item, place): (item, place) for item in items for place in item.places}
     readers = Readers(spec.guard.file_read, _THREADS)
     cache = Cache(folder, readers)
-    lease = cache.lease(f"{spec.id}-{runtime.rank}", (*captions, *views))
+    lease = cache.lease((*captions, *views))
     store = _Store(cache, reporter, _budget(runtime.ranks), is_holding=spec.hardware.workers == 0)
     missing_captions = store.missing(_mine(captions, runtime), "captions")
     missing_views = store.missing(_mine(views, runtime), "images")

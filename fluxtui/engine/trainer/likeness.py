@@ -11,6 +11,7 @@ from PIL import Image
 _SIDE = 8
 _BITS = 2 * _SIDE * _SIDE
 _BAND = 16          # bits; two hashes that differ in fewer than _BITS / _BAND bits share a band
+_CLEARLY = 4        # of 255: how much brighter a field must be, lest noise in a plain area counts
 _ALIKE_BITS = 5     # of 128
 _ALIKE_COLOUR = 12  # of 255, in every field of the thumbnail
 
@@ -21,19 +22,19 @@ _Shelf = tuple[int, ...]    # band, its bits, cell of the mean colour
 class Look:
     """What a picture looks like from afar."""
 
-    hash: int           # 128 bits: in a grid of 8 x 8, whether each field is brighter than its right and its lower neighbour
+    hash: int           # 128 bits: in a grid of 8 x 8, whether a field is clearly brighter than its right and its lower neighbour
     thumbnail: bytes    # 4 x 4 RGB
 
 
 def look_of(picture: Image.Image) -> Look:
     """The look of an RGB picture; scaling and recompressing it hardly change it."""
     grid = (_SIDE + 1, _SIDE + 1)
-    grey = picture.resize(grid, Image.Resampling.BOX, reducing_gap=2.0).convert("L").tobytes()
+    grey = picture.convert("L").resize(grid, Image.Resampling.BOX).tobytes()
     bits = 0
     for row, column in itertools.product(range(_SIDE), range(_SIDE)):
-        here = grey[row * grid[0] + column]
+        here = grey[row * grid[0] + column] - _CLEARLY
         bits = bits << 2 | (here > grey[row * grid[0] + column + 1]) << 1 | (here > grey[(row + 1) * grid[0] + column])
-    return Look(bits, picture.resize((4, 4), Image.Resampling.BOX, reducing_gap=2.0).tobytes())
+    return Look(bits, picture.resize((4, 4), Image.Resampling.BOX).tobytes())
 
 
 def are_alike(one: Look, other: Look) -> bool:
