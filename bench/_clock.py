@@ -15,7 +15,9 @@ def seconds(command: Sequence[str], environment: Mapping[str, str] | None = None
     return time.perf_counter() - began
 
 
-def side_by_side(commands: Mapping[str, Sequence[str]], runs: int, environment: Mapping[str, str] | None = None) -> dict[str, list[float]]:
+def side_by_side(
+    commands: Mapping[str, Sequence[str]], runs: int, environment: Mapping[str, str] | None = None
+) -> dict[str, list[float]]:
     """Seconds of each command, run in turn; the first round is thrown away."""
     found: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(runs + 1):

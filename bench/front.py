@@ -48,7 +48,10 @@ def list_sessions(runs: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fabricate(Path(folder), sessions)
             environment = {**os.environ, "FLUXTUI_HOME": folder}
-            names = {"python -c pass": [sys.executable, "-c", "pass"], f"fluxtui ls --json, {sessions} sessions": [FLUXTUI, "ls", "--json"]}
+            names = {
+                "python -c pass": [sys.executable, "-c", "pass"],
+                f"fluxtui ls --json, {sessions} sessions": [FLUXTUI, "ls", "--json"],
+            }
             for name, values in side_by_side(names, runs, environment).items():
                 print(row(name, values, None if name.startswith("python") else 0.3))
 

@@ -86,7 +86,8 @@ def product(folder: str) -> float:
     """Wall seconds from calling `fluxtui start` to the line of the first step in metrics.jsonl."""
     environment = {**os.environ, "FLUXTUI_HOME": folder}
     sets = [word for pair in SETS for word in ("--set", pair)]
-    subprocess.run([FLUXTUI, "new", "first", "--model", "pico", "--dataset", "demo", *sets], env=environment, check=True, stdout=2)
+    new = [FLUXTUI, "new", "first", "--model", "pico", "--dataset", "demo", *sets]
+    subprocess.run(new, env=environment, check=True, stdout=2)
     began = time.time()
     subprocess.run([FLUXTUI, "start", "first"], env=environment, check=True, stdout=2)
     subprocess.run([FLUXTUI, "wait", "first", "--timeout", "120"], env=environment, check=True, stdout=2)

@@ -24,7 +24,7 @@ def verb_table() -> Iterator[str]:
     for group, members in verbs.GROUPS:
         yield f"| **{group}** | |"
         for verb in members:
-            usage = f"fluxtui {verb.name} {verb.usage}".strip().replace("|", "\\|")
+            usage = _cell(f"fluxtui {verb.name} {verb.usage}".strip())
             yield f"| `{usage}` | {verb.help} |"
 
 
@@ -34,21 +34,25 @@ def key_table() -> Iterator[str]:
         yield f"| **{group}** | |"
         for action in (each for each in actions.TABLE if each.group == group):
             names = " ".join(f"`{actions.shown_key(key)}`" for key in action.keys.split(","))
-            yield f"| {names} | {action.help.replace('|', chr(92) + '|')} |"
+            yield f"| {names} | {_cell(action.help)} |"
 
 
 def settings() -> Iterator[str]:
     """Every key of session.toml."""
     yield "# Settings: every key of session.toml"
     yield ""
-    yield "`fluxtui new NAME … --set table.key=value` sets one; `fluxtui keys WORD` finds one. The defaults below are the schema's; the"
+    yield "`fluxtui new NAME … --set table.key=value` sets one; `fluxtui keys WORD` finds one. The defaults are the schema's; the"
     yield "kind of model refines them (docs/recipes.md). Keys marked R are the recipe: fixed once the session exists."
     for table in keys.tables():
         yield from ("", f"## [{table}]", "", "| key | takes | default | |", "| --- | --- | --- | --- |")
         for key in (each for each in recipe.describe_keys() if each.table == table):
             default = "" if key.default is keys.REQUIRED else f"`{_toml(key.default)}`"
             mark = " (R)" if key.is_recipe else ""
-            yield f"| `{key.name}`{mark} | {key.expected.replace('|', chr(92) + '|')} | {default} | {key.description.replace('|', chr(92) + '|')} |"
+            yield f"| `{key.name}`{mark} | {_cell(key.expected)} | {default} | {_cell(key.description)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _toml(value: object) -> str:

@@ -5,3 +5,4 @@ bin=$1
 "$bin/ruff" check .
 "$bin/mypy"
 "$bin/lint-imports" --no-cache
+"$bin/python" docs/reference.py --check

@@ -17,8 +17,9 @@ FLUXTUI = Path(sys.executable).with_name("fluxtui")
 
 def fluxtui(*words: str, timeout: float = 240.0, **environment: str) -> subprocess.CompletedProcess[str]:
     """One call of the command line, without a terminal."""
+    surroundings = {**os.environ, **environment}
     return subprocess.run(
-        [FLUXTUI, *words], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        [FLUXTUI, *words], env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
     )
 
 

@@ -81,7 +81,9 @@ def test_an_unknown_key_names_the_nearest(home_path: Path, pictures: Path) -> No
     assert "learning_rate" in sentence
 
 
-@pytest.mark.parametrize(("pair", "bound"), [("train.batch_size=0", "1024"), ("lora.rank=0", "1024"), ("train.steps=-5", "10000000")])
+@pytest.mark.parametrize(
+    ("pair", "bound"), [("train.batch_size=0", "1024"), ("lora.rank=0", "1024"), ("train.steps=-5", "10000000")]
+)
 def test_a_value_out_of_range_says_which_and_the_range(home_path: Path, pictures: Path, pair: str, bound: str) -> None:
     sentence = refused("new", "a", "--model", "pico", "--dataset", str(pictures), "--set", pair)
     assert pair.split("=")[0].split(".")[1] in sentence
@@ -121,7 +123,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_a_full_disk_is_said_before_training(pictures: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_before_training(
+    pictures: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))

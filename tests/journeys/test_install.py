@@ -51,7 +51,8 @@ def test_on_a_pod_that_has_torch_nothing_heavy_is_fetched_again(tmp_path: Path, 
     names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
     assert "diffusers" in names, "the report is not of a real resolution"
     assert not [name for name in names if name.startswith(HEAVY)]
-    seen = subprocess.run([tmp_path / "venv/bin/python", "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
+    show = [tmp_path / "venv/bin/python", "-c", "import torch; print(torch.__version__)"]
+    seen = subprocess.run(show, capture_output=True, text=True)
     assert seen.stdout.strip() == "2.9.1+cu128"
 
 
