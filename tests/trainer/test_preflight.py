@@ -1,0 +1,129 @@
+"""What can be refused is refused before torch is imported, with one sentence and the right exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fluxtui.engine.trainer import fingerprint, preflight, room
+from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist.errors import FluxTUIError
+from tests.trainer.job import Bench
+from tests.trainer.tiny_flux import little_pictures
+
+Space = namedtuple("Space", "total used free")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return little_pictures(tmp_path / "data", count=3)
+
+
+@pytest.fixture
+def bench(new_bench: Callable[..., Bench], data: Path) -> Bench:
+    return new_bench(data=data)
+
+
+def run(bench: Bench, rank: int = 0, **job: object) -> object:
+    return preflight.run(bench.new_job(**job), bench.folder, Reporter(None, rank))
+
+
+def test_the_first_attempt_writes_the_fingerprint_and_the_next_reads_no_picture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(bench)
+    assert fingerprint.load(bench.folder.dataset_file) is not None
+
+    def reads(*_: object) -> None:
+        raise AssertionError("a picture was read again")
+
+    monkeypatch.setattr(fingerprint, "decode", reads)
+    assert run(bench) == first
+
+
+def test_a_changed_data_set_is_refused_until_the_change_is_accepted(bench: Bench, data: Path) -> None:
+    run(bench)
+    (data / "01.txt").write_text("something else")
+    with pytest.raises(ChangedDataError, match=r"01\.txt changed"):
+        run(bench)
+    run(bench, accept_changes=True)
+    run(bench)      # the accepted one is the data set from here on
+
+
+def test_only_the_first_rank_writes(bench: Bench) -> None:
+    run(bench, rank=1)
+    assert not bench.folder.dataset_file.exists()
+
+
+@pytest.mark.parametrize("spoil", ["empty", "orphan", "gone", "pipe"])
+def test_a_data_set_that_cannot_be_trained_on_ends_with_the_code_for_data(bench: Bench, data: Path, spoil: str) -> None:
+    for path in list(data.iterdir()):
+        if spoil in ("empty", "gone") or (spoil == "orphan" and path.name == "01.png"):
+            path.unlink()
+    if spoil == "gone":
+        data.rmdir()
+    if spoil == "pipe":
+        (data / "01.png").unlink()
+        os.mkfifo(data / "01.png")
+    with pytest.raises(DataError) as caught:
+        run(bench)
+    assert caught.value.exit == TrainerExit.DATA
+    assert str(data) in str(caught.value)
+    assert not bench.folder.dataset_file.exists()
+
+
+def test_a_model_folder_that_lacks_a_part_is_refused(bench: Bench, tmp_path: Path, new_bench: Callable[..., Bench]) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(FluxTUIError, match=r"model_index\.json"):
+        run(new_bench("other", model=tmp_path / "model"))
+
+
+def test_a_disk_without_room_is_refused_with_what_is_needed_for_what(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: Space(1 << 30, 1 << 30, 5000))
+    with pytest.raises(NoRoomError, match="for checkpoints") as caught:
+        run(bench)
+    assert caught.value.exit == TrainerExit.STORAGE
+    assert "4.9 KiB free" in str(caught.value)
+
+
+def test_a_folder_that_takes_no_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FluxTUIError, match="in the way"):
+        preflight.try_writing([tmp_path / "file"])
+    preflight.try_writing([tmp_path / "fine"])
+    assert list((tmp_path / "fine").iterdir()) == []
+
+
+def test_the_room_for_flux_dev_is_reckoned_from_its_shape() -> None:
+    """19 + 38 blocks of width 3072: attention and MLPs at rank 16 are about 65 million weights."""
+    assert room.lora_weights(room.Shape(), 16) == 65_372_160
+
+
+def test_a_resume_needs_room_for_one_checkpoint_beside_those_there(bench: Bench) -> None:
+    shape = room.Shape()
+    one = room.lora_weights(shape, bench.spec.lora.rank) * 12
+    fresh, resumed = room.of_session(bench.spec, shape), room.of_session(bench.spec, shape, held=100 * one)
+    assert fresh - resumed == (bench.spec.checkpoint.keep + 1 - 1) * one
+
+
+def test_preflight_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, fluxtui.engine.trainer.preflight; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.timeout(240)
+def test_a_trainer_ends_with_the_code_and_the_sentence_and_trains_nothing(bench: Bench, data: Path) -> None:
+    (data / "01.png").write_bytes(b"this is no picture")
+    ended = bench.train()
+    assert ended.code == TrainerExit.DATA
+    assert "01.png" in ended.error
+    assert not bench.checkpoints()
+    assert "Traceback" not in ended.log
