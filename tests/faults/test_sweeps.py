@@ -69,7 +69,7 @@ def _sweep(
     prepared, work = judge.prepare(scenario, folder / "prepared"), folder / "work"
     points = sweep.survey(scenario, prepared, work, calls)
     struck = 0
-    for call, number in ((call, number) for call in calls for number in range(1, points[call] + 1)):
+    for call, number in [(name, number) for name in calls for number in range(1, points[name] + 1)]:
         outcome = sweep.strike(scenario, prepared, work, call, fault, number)
         where = f"{fault} at {call} {number} of {points[call]}"
         assert sweep.was_struck(outcome, call, fault), f"{where} did not happen: {outcome}"
