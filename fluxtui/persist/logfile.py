@@ -193,10 +193,12 @@ class LogIndex:
     def _text(self, start: int, end: int) -> str:
         length = end - start
         data = self._pread(min(length, LINE_LIMIT), start)
-        if length > LINE_LIMIT and b"\r" in data:
+        is_cut = length > LINE_LIMIT
+        if is_cut and b"\r" in data:
             data = self._pread(LINE_LIMIT, end - LINE_LIMIT)
+            is_cut = b"\r" not in data  # else the last drawing of the progress bar is whole
         text = _line(data[:-1] if data.endswith(b"\n") else data)
-        return text if length <= LINE_LIMIT or text.endswith("…") else text + "…"
+        return text + "…" if is_cut and not text.endswith("…") else text
 
     def offset_of(self, line: int) -> int:
         """Offset of the first byte of a line; the size where there is no such line. Raises `StorageError`."""

@@ -88,7 +88,7 @@ def test_a_folder_and_nothing_at_all(tmp_path: Path) -> None:
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     record = Record(
-        session_id="s", attempt=2, nonce="n", status="failed", reason='a "reason"\nof two \\ lines \u202e', queued_at=now, host="h",
+        session_id="s", attempt=2, nonce="n", status="failed", reason='a "reason"\nof two \\ lines', queued_at=now, host="h",
         boot_id="b", run_id="r", loss=float("inf"), overrides={"checkpoint.keep": 8, "sample.prompts": ["a", 'b"']},
     )  # fmt: skip
     path = tmp_path / "0002.toml"

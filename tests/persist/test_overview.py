@@ -1,0 +1,266 @@
+"""Sessions as fronts show them: real homes, real locks and processes, and folders in which anything may lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fluxtui.persist import defaults, overview, process, recall, recipe, toml
+from fluxtui.persist.errors import NotFoundError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Phase, Proof, Record
+from tests.persist.inert import is_inert
+
+FIELDS = (
+    "name title id status state reason phase attempt step steps epoch epochs loss step_seconds eta_seconds started_at "
+    "finished_at exit_code signal gpus checkpoint output tensors_sha256 resumable"
+)
+
+
+@pytest.fixture
+def home(home_path: Path) -> Home:
+    recall._seen.clear()
+    return Home.open(home_path)
+
+
+def make(home: Home, name: str, **changes: Any) -> SessionFolder:
+    """A session with one record; without changes, one that runs on this machine."""
+    folder = home.session(name)
+    folder.create()
+    spec = defaults.new_spec(name, "pico", "demo", "pico", 12, "", {"title": f"title of {name}"})
+    recipe.save_spec(folder.spec_file, spec)
+    now = datetime.now(UTC)
+    record = Record(
+        session_id=spec.id, attempt=1, nonce="n", status="running", phase=Phase.TRAIN, step=10, steps=40, step_seconds=0.5,
+        loss=0.25, queued_at=now, started_at=now, beat_at=now, host=socket.gethostname(), boot_id=process.boot_id(), run_id="r",
+    )  # fmt: skip
+    toml.write(folder.attempt_file(1), msgspec.structs.replace(record, **changes))
+    return folder
+
+
+def test_the_json_has_every_documented_field_and_is_json(home: Home) -> None:
+    folder = make(home, "a", loss=float("nan"))
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    shown = overview.to_json(overview.look(home, "a"))
+    assert set(FIELDS.split()) <= set(shown)
+    json.dumps(shown, allow_nan=False)
+    assert (shown["state"], shown["title"], shown["eta_seconds"], shown["loss"], shown["resumable"]) == (
+        "running",
+        "title of a",
+        15.0,
+        None,
+        False,
+    )
+    lock.release()
+    assert overview.look(home, "a").state == "lost"
+    assert overview.look(home, "a").is_resumable
+
+
+def test_no_such_session_and_no_such_name(home: Home) -> None:
+    with pytest.raises(NotFoundError):
+        overview.look(home, "nothing")
+    with pytest.raises(UsageError):
+        overview.look(home, "../etc")
+
+
+def _remake(path: Path, how: str) -> None:
+    if how == "gone":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "torn":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "random":
+        path.write_bytes(random.Random(1).randbytes(4000))
+    elif how == "1 GB":
+        os.truncate(path, 2**30)
+    elif how == "wrong types":
+        path.write_text("status = 3\nattempt = 'x'\nname = []\nid = 1\ntitle = 2\n")
+    elif how == "duplicate keys":
+        path.write_text(path.read_text() + "\nstatus = 'completed'\nid = 'x'\n[model]\n[model]\n")
+    elif how == "a FIFO":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif how == "a dead link":
+        path.unlink()
+        path.symlink_to("nowhere")
+
+
+BROKEN = ["gone", "empty", "torn", "random", "1 GB", "wrong types", "duplicate keys", "a FIFO", "a folder", "a dead link"]
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("which", ["session.toml", "attempts/0001.toml"])
+def test_a_broken_session_is_listed_kept_and_spoils_no_other(home: Home, which: str, how: str) -> None:
+    make(home, "good", status="stopped")
+    folder = make(home, "bad", status="stopped")
+    _remake(folder.path / which, how)
+    listed = sorted(entry.name for entry in folder.path.rglob("*"))
+    start = time.monotonic()
+    bad, good = overview.look_all(home)
+    assert time.monotonic() - start < 2
+    assert good.state == "stopped"
+    if (which, how) == ("attempts/0001.toml", "gone"):
+        assert bad.state == "new"
+    elif which == "attempts/0001.toml" or how in {"gone", "random", "1 GB", "a FIFO", "a folder", "a dead link", "wrong types"}:
+        assert bad.state == "unreadable"
+        assert which.rpartition("/")[2] in bad.reason
+        assert is_inert(bad.reason)
+    assert bad.is_resumable == (bad.state == "stopped" or (bad.state == "unreadable" and which != "session.toml"))
+    assert sorted(entry.name for entry in folder.path.rglob("*")) == listed
+
+
+def test_a_record_of_a_newer_version_is_shown(home: Home) -> None:
+    folder = make(home, "a", status="stopped")
+    path = folder.attempt_file(1)
+    path.write_text("future = 1\n" + path.read_text() + "\n[more]\nx = 1\n")
+    assert overview.look(home, "a").state == "stopped"
+
+
+def test_escapes_in_a_record_and_a_title_are_shown_inert(home: Home) -> None:
+    evil = "\x1b]52;c;aGk=\x07\x9b31m\u202eevil"
+    folder = make(home, "a", status="failed", reason=evil, remedy=evil, gpus=[evil], signal=evil, inner=evil)
+    folder.spec_file.write_text(f'title = "\\u001b[31m{evil[3:]}"\nid = "x"\n'.replace("\x07", "").replace("\x9b", "\\u009b"))
+    seen = overview.look(home, "a")
+    for text in (seen.title, seen.reason, seen.remedy, seen.gpus[0], seen.signal, seen.inner):
+        assert is_inert(text), text
+        assert text
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield started
+    started.kill()
+    started.wait()
+
+
+def test_a_stopped_keeper_is_suspended_and_a_recycled_pid_is_nobody(home: Home, sleeper: subprocess.Popen[bytes]) -> None:
+    identity = process.identify(sleeper.pid)
+    assert identity is not None
+    folder = make(home, "a", keeper=identity)
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    assert overview.look(home, "a").state == "running"
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    end = time.monotonic() + 5
+    while overview.look(home, "a").state != "suspended":
+        assert time.monotonic() < end
+    stranger = msgspec.structs.replace(identity, start_ticks=identity.start_ticks - 1)
+    record = toml.read(folder.attempt_file(1), Record)
+    toml.write(folder.attempt_file(1), msgspec.structs.replace(record, keeper=stranger))
+    assert overview.look(home, "a").state == "running", "whoever has the pid now says nothing about the keeper"
+    lock.release()
+
+
+def completed(home: Home, data: bytes = b"product") -> SessionFolder:
+    import hashlib
+
+    proof = Proof(ok=True, size=len(data), sha256=hashlib.sha256(data).hexdigest(), tensors_sha256="t", at=datetime.now(UTC))
+    folder = make(home, "a", status="completed", proof=proof)
+    folder.product.write_bytes(data)
+    return folder
+
+
+def test_a_product_that_is_gone_cut_or_flipped_is_not_completed(home: Home) -> None:
+    folder = completed(home)
+    assert overview.look(home, "a").state == "completed"
+    assert overview.look(home, "a").output == str(folder.product)
+    later = time.time() + 60
+    folder.product.write_bytes(b"pr0duct")
+    os.utime(folder.product, (later, later))
+    assert overview.look(home, "a").state == "changed", "same size, other bytes"
+    folder.product.write_bytes(b"product")
+    os.utime(folder.product, (later + 1, later + 1))
+    assert overview.look(home, "a").state == "completed", "touched, but the very bytes that were proven"
+    os.truncate(folder.product, 3)
+    assert overview.look(home, "a").state == "changed"
+    assert not overview.look(home, "a").output
+    folder.product.unlink()
+    assert overview.look(home, "a").state == "changed"
+    assert overview.look(home, "a").is_resumable, "a resume makes the file again"
+
+
+def test_a_long_lived_front_sees_every_new_record_and_reads_none_twice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(home, "a", status="queued")
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    reads = 0
+    real = toml.read_bytes
+
+    def counted(*words: Any, **more: Any) -> bytes:
+        nonlocal reads
+        reads += 1
+        return real(*words, **more)
+
+    monkeypatch.setattr(toml, "read_bytes", counted)
+    record = toml.read(folder.attempt_file(1), Record)
+    for step in range(1, 30):
+        toml.write_beat(folder.attempt_file(1), msgspec.structs.replace(record, status="running", step=step))
+        reads = 0
+        assert [overview.look(home, "a").step for _ in range(3)] == [step] * 3
+        assert reads <= 2
+    lock.release()
+
+
+def test_a_folder_that_is_removed_while_it_is_read_is_no_error(home: Home) -> None:
+    import shutil
+    import threading
+
+    for number in range(60):
+        make(home, f"s{number}")
+    stop = threading.Event()
+    problems: list[Exception] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                overview.look_all(home)
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is the finding)
+                problems.append(error)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(60):
+        shutil.rmtree(home.sessions / f"s{number}")
+    stop.set()
+    reader.join()
+    assert not problems
+    assert overview.look_all(home) == []
+
+
+def test_a_thousand_sessions_some_broken_are_looked_at_in_a_blink(home: Home) -> None:
+    template = make(home, "template", status="stopped", finished_at=datetime.now(UTC) - timedelta(hours=1))
+    spec, record = template.spec_file.read_bytes(), template.attempt_file(1).read_bytes()
+    for number in range(999):
+        folder = home.sessions / f"s{number:04d}"
+        (folder / "attempts").mkdir(parents=True)
+        (folder / "session.toml").write_bytes(spec)
+        (folder / "attempts" / "0001.toml").write_bytes(record if number % 10 else record[:-40])
+    spent = []
+    for _ in range(5):
+        recall._seen.clear()
+        start = time.process_time()
+        found = overview.look_all(home)
+        spent.append(time.process_time() - start)
+    assert len(found) == 1000
+    assert sum(seen.state == "unreadable" for seen in found) == 100
+    assert min(spent) < 0.3, "CPU seconds; the wall clock of a shared machine says nothing"
