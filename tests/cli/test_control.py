@@ -1,0 +1,277 @@
+"""Sessions started, stopped, killed, resumed and waited for: real keepers, a trainer without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fluxtui import control
+from fluxtui.persist import commit, process, requests
+from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.lock import Lock
+from tests.cli.conftest import Lab, until
+
+
+def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
+    lab.make("a")
+    started = lab.call("start", "a")
+    assert (started.code, started.out) == (0, "")
+    assert "goes on when you leave" in started.err
+    waited = lab.call("wait", "a", "--timeout", "60")
+    assert waited.code == 0, waited
+    assert waited.out.strip() == str(lab.home.session("a").product)
+    shown = json.loads(lab.call("show", "a", "--json").out)
+    assert (shown["state"], shown["step"], shown["steps"], shown["resumable"], shown["exit_code"]) == (
+        "completed",
+        30,
+        30,
+        False,
+        0,
+    )
+    assert shown["tensors_sha256"]
+    assert "TRAINING COMPLETED SUCCESSFULLY" in lab.call("logs", "a").out
+    assert "step-000000030" in lab.call("checkpoints", "a", "--verify").out
+    for verb in ("start", "resume", "stop", "kill", "checkpoint", "sample"):
+        refused = lab.call(verb, "a")
+        assert refused.code == 4, refused
+        assert "completed" in refused.sentence
+    assert lab.look().attempt == 1
+
+
+def test_a_second_start_is_refused_and_so_is_removal_while_it_runs(lab: Lab) -> None:
+    lab.plan(step_seconds=0.2)
+    lab.make("a")
+    assert control.start(lab.home, "a") == 1
+    assert "already" in lab.call("start", "a").sentence
+    assert lab.call("resume", "a").code == 4
+    lab.await_step(1)
+    assert lab.call("rm", "a", "--yes").code == 4
+    assert lab.call("wait", "a", "--timeout", "0.3").code == 5
+    assert lab.look().state == "running"
+
+
+def test_of_many_starts_at_once_one_holds_the_session(lab: Lab) -> None:
+    lab.plan(step_seconds=0.2)
+    lab.make("a")
+    answers: list[object] = []
+
+    def start() -> None:
+        try:
+            answers.append(control.start(lab.home, "a"))
+        except FluxTUIError as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer for answer in answers if isinstance(answer, int)] == [1]
+    assert all(
+        "already" in str(answer) or "started before" in str(answer) for answer in answers if not isinstance(answer, int)
+    ), answers
+
+
+def test_stop_then_resume_goes_on_and_completes(lab: Lab) -> None:
+    lab.plan(step_seconds=0.05)
+    lab.make("a")
+    control.start(lab.home, "a")
+    lab.await_step(3)
+    stopped = lab.call("stop", "a")
+    assert stopped.code == 0, stopped
+    assert "checkpoint" in stopped.err
+    assert lab.call("wait", "a", "--timeout", "30").code == 1
+    seen = lab.look()
+    assert (seen.state, seen.is_resumable, seen.status) == ("stopped", True, "stopped")
+    assert commit.committed(lab.home.session("a").checkpoints)
+    lab.plan(step_seconds=0.0)
+    assert "was started before" in lab.call("start", "a").sentence
+    assert "[train] steps" in lab.call("resume", "a", "--set", "train.steps=5").sentence
+    assert lab.call("resume", "a", "--set", "checkpoint.keep=9").code == 0
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    record = lab.look().record
+    assert record is not None
+    assert (record.attempt, record.step, record.overrides) == (2, 30, {"checkpoint.keep": 9})
+
+
+def test_two_fronts_that_press_stop_at_once_make_one_transition(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    lab.await_step(2)
+    answers: list[object] = []
+
+    def stop() -> None:
+        try:
+            answers.append(control.stop(lab.home, "a"))
+        except FluxTUIError as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=stop) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(answer, control.Answer) and not answer.is_pending for answer in answers), answers
+    assert lab.call("wait", "a", "--timeout", "30").code == 1
+    assert [lab.look().state, lab.look().attempt] == ["stopped", 1]
+
+
+def test_checkpoint_on_request_is_there_soon(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a", checkpoint__every_steps=0)
+    control.start(lab.home, "a")
+    lab.await_step(2)
+    assert lab.call("checkpoint", "a").code == 0
+    until(lambda: commit.committed(lab.home.session("a").checkpoints))
+    refused = lab.call("checkpoints", "a", "--rm", commit.committed(lab.home.session("a").checkpoints)[0])
+    assert refused.code == 4
+    assert lab.call("queue", "a", "--priority", "1").code == 4
+
+
+def test_a_waiting_session_says_for_whom_can_be_moved_and_withdrawn(lab: Lab) -> None:
+    lab.plan(step_seconds=0.2)
+    lab.make("a")
+    lab.make("b")
+    control.start(lab.home, "a")
+    lab.await_step(1)
+    control.start(lab.home, "b")
+    until(lambda: lab.look("b").record and lab.look("b").record.waiting_for, what=lambda: lab.look("b"))
+    assert (lab.look("b").state, "a" in lab.look("b").reason) == ("queued", True)
+    assert lab.call("queue", "b", "--priority", "-5").code == 0
+    until(lambda: lab.look("b").record.priority == -5)
+    assert lab.call("checkpoint", "b").code == 4
+    assert lab.call("stop", "b").code == 0
+    assert lab.call("wait", "b", "--timeout", "20").code == 1
+    assert lab.look("b").state == "stopped"
+    assert lab.look("a").state == "running"
+
+
+def test_kill_of_a_keeper_that_is_frozen_reaches_that_process_and_the_trainer_goes_with_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxtui.control import ask
+
+    monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    record = lab.await_step(2).record
+    assert record is not None
+    assert record.keeper is not None
+    os.kill(record.keeper.pid, signal.SIGSTOP)
+    until(lambda: lab.look().state == "suspended")
+    answer = control.kill(lab.home, "a")
+    assert "did not answer" in answer.sentence
+    until(lambda: not any(process.is_alive(one) for one in [record.keeper, *record.ranks]))
+    assert lab.look().state == "lost"
+    assert lab.call("kill", "a").code == 4
+    lab.plan()
+    assert lab.call("resume", "--lost").code == 0
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+
+
+def test_a_dead_keeper_is_told_and_all_that_is_lost_resumes_at_once(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    record = lab.await_step(2).record
+    assert record is not None
+    assert record.keeper is not None
+    os.kill(record.keeper.pid, signal.SIGKILL)
+    assert lab.call("wait", "a", "--timeout", "20").code == 1
+    assert "keeper died" in lab.look().reason
+    assert "resume a" in lab.call("stop", "a").sentence
+    lab.plan()
+    resumed = lab.call("resume", "--lost")
+    assert (resumed.code, "attempt 2" in resumed.err) == (0, True)
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    assert "No session is lost" in lab.call("resume", "--lost").err
+
+
+def test_a_retry_is_not_an_end(lab: Lab) -> None:
+    lab.plan({"attempt": 1, "at": 12, "do": "exit", "code": 3})
+    lab.make("a")
+    control.start(lab.home, "a")
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    assert lab.look().attempt == 2
+    assert "1" in lab.call("show", "a").out.rpartition("ATTEMPT")[2]
+
+
+def test_an_engine_that_does_not_come_to_life_says_so_within_seconds(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.make("a")
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
+    start = time.monotonic()
+    with pytest.raises(FluxTUIError, match="did not come to life: exit code 1"):
+        control.start(lab.home, "a")
+    assert time.monotonic() - start < 15
+    assert lab.look().state == "new"
+
+
+def test_a_request_for_another_attempt_changes_nothing(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    lab.await_step(2)
+    folder = lab.home.session("a")
+    requests.drop_request(folder, "kill", 7)
+    (folder.control / "garbage.toml").write_bytes(b"\x00" * 1000)
+    until(lambda: not [entry for entry in folder.control.iterdir() if not entry.name.startswith(".")])
+    before = lab.look().step
+    until(lambda: lab.look().step > before)
+    assert lab.look().state == "running"
+
+
+def test_a_completed_file_that_is_gone_is_made_again_by_a_resume(lab: Lab) -> None:
+    lab.make("a")
+    control.start(lab.home, "a")
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    with pytest.raises(RefusedError, match="completed"):
+        control.start(lab.home, "a", resume="auto")
+    lab.home.session("a").product.unlink()
+    assert (lab.look().state, lab.look().is_resumable) == ("changed", True)
+    assert lab.call("wait", "a").code == 1
+    assert control.start(lab.home, "a", resume="auto") == 2
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+
+
+def test_the_session_outlives_the_front_that_started_it(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    text = "from fluxtui.cli import main; import time; main(['start', 'a']); print('on', flush=True); time.sleep(600)"
+    front = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, start_new_session=True)
+    assert front.stdout is not None
+    assert front.stdout.readline() == b"on\n"
+    front.stdout.close()
+    lab.await_step(1)
+    os.killpg(front.pid, signal.SIGKILL)
+    front.wait()
+    before = lab.look().step
+    until(lambda: lab.look().step > before)
+    assert Lock.held(lab.home.session("a").lock_file)
+
+
+def test_logs_follow_growth_and_rotation(lab: Lab) -> None:
+    lab.make("a")
+    log = lab.home.session("a").log_file
+    log.write_text("one\n\x1b[31mtwo\n")
+    command = [sys.executable, "-m", "fluxtui", "logs", "a", "-f", "-n", "1"]
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert following.stdout is not None
+    assert following.stdout.readline() == "two\n"
+    with open(log, "a") as file:
+        file.write("three\nnot yet")
+    assert following.stdout.readline() == "three\n"
+    log.rename(log.with_name("training.log.1"))
+    log.write_text("four\n")
+    assert following.stdout.readline() == "four\n"
+    following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 130
+    following.stdout.close()

@@ -1,0 +1,186 @@
+"""What is typed: help, near misses, one sentence and the right exit code for all that does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxtui.cli import verbs
+from fluxtui.persist import recipe
+from tests.cli.conftest import Lab
+
+VERBS = [verb for _, group in verbs.GROUPS for verb in group]
+
+
+def test_help_lists_every_verb_of_the_design(lab: Lab) -> None:
+    text = lab.call("--help").out
+    words = (
+        "demo new import start ls show logs metrics stop kill resume wait queue checkpoint sample checkpoints verify export "
+        "publish check plan cache doctor rm"
+    )
+    assert not [word for word in words.split() if f"fluxtui {word} " not in text]
+    assert max(len(line) for line in text.splitlines()) <= 140
+
+
+# the words of check are the engine's own
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.name != "check"], ids=lambda verb: verb.name)
+def test_every_verb_has_help_and_refuses_an_option_it_does_not_know(lab: Lab, verb: verbs.Verb) -> None:
+    assert lab.call(verb.name, "--help").code == 0
+    asked = lab.call(verb.name, "--no-such-option")
+    assert asked.code == 2
+    assert asked.sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["lst"], 2, "did you mean ls"),
+        (["qqqqqq"], 2, "--help"),
+        (["show"], 2, "NAME"),
+        (["show", "nothing"], 3, "no session nothing"),
+        (["show", "../x"], 2, "cannot be a name"),
+        (["new", "a"], 2, "--dataset"),
+        (["new", "a", "--dataset", "demo", "--preset", "zz"], 2, "fluxgym"),
+        (["new", "a", "--dataset", "demo", "--set", "train.batch_size=0"], 2, "from 1 to 1024"),
+        (["new", "a", "--dataset", "demo", "--checkpoint", "newest"], 2, "--from"),
+        (["new", "a", "--from", "nothing"], 3, "nothing"),
+        (["new", "a", "--dataset", "/no/where"], 3, "/no/where"),
+        (["new", "a", "--dataset", "demo", "--model", "nothing"], 3, "no model nothing"),
+        (["new", "a", "--dataset", "demo", "--set", "validate.images=999"], 2, "[validate] images is 999"),
+        (["start", "nothing"], 3, "no session"),
+        (["start", "./nothing.toml"], 3, "no spec"),
+        (["resume"], 2, "--lost"),
+        (["wait", "nothing"], 3, "no session"),
+        (["wait", "nothing", "--timeout", "-1"], 2, "--timeout"),
+        (["queue", "nothing"], 2, "--priority"),
+        (["export", "nothing", "--format", "zip", "-o", "x"], 2, "zip"),
+        (["cache", "--prune", "--keep", "-1"], 2, "--keep"),
+        (["keys", "zzzz"], 2, "no key"),
+        (["show", "\x1b[31m\u202e"], 2, "cannot be a name"),
+        (["\x1b[31mred"], 2, "no verb"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(lab: Lab, words: list[str], code: int, part: str) -> None:
+    asked = lab.call(*words)
+    assert asked.code == code, asked
+    assert part in asked.sentence
+    assert asked.sentence.startswith("fluxtui: ")
+    assert "\x1b" not in asked.err
+    assert asked.out == ""
+    assert lab.home.session_names() == []
+
+
+def test_a_new_session_holds_what_was_set_and_defaults_for_the_rest(lab: Lab) -> None:
+    asked = lab.call(
+        "new",
+        "a",
+        "--dataset",
+        "demo",
+        "--set",
+        "train.steps=7",
+        "--set",
+        "lora.rank=8",
+        "--title",
+        "My heart",
+        "--trigger",
+        "tok",
+    )
+    assert (asked.code, asked.out) == (0, "")
+    spec = recipe.load_spec(lab.home.session("a").spec_file)
+    assert (spec.train.steps, spec.lora.rank, spec.title, spec.dataset.trigger) == (7, 8, "My heart", "tok")
+    assert (spec.model.source, spec.kind, spec.dataset.resolution) == ("pico", "pico", [64])
+
+
+def test_a_clone_has_the_settings_a_new_id_and_what_was_set_over_them(lab: Lab) -> None:
+    lab.make("a", lora__rank=8)
+    assert lab.call("new", "b", "--from", "a", "--set", "train.steps=50").code == 0
+    first, second = (recipe.load_spec(lab.home.session(name).spec_file) for name in "ab")
+    assert (second.lora.rank, second.train.steps, second.name) == (8, 50, "b")
+    assert first.id != second.id
+    assert "has no checkpoint" in lab.call("new", "c", "--from", "a", "--checkpoint", "newest").sentence
+
+
+def test_a_spec_of_the_users_own_is_made_complete(lab: Lab, tmp_path: Path) -> None:
+    from fluxtui import control
+
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "T"\n[dataset]\npath = "demo"\n[train]\nsteps = 9\n')
+    folder = control.create_from_file(lab.home, path)
+    spec = recipe.load_spec(folder.spec_file)
+    assert (folder.name, spec.title, spec.train.steps, spec.kind, len(spec.id)) == ("mine", "T", 9, "pico", 32)
+    path.write_text("[train]\nstepz = 9\n")
+    path = path.rename(tmp_path / "other.toml")
+    assert "train.steps" in lab.call("start", str(path)).sentence
+
+
+def test_a_session_that_cannot_be_written_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxtui.persist import durable
+
+    real = os.replace
+
+    def full(source: object, target: object) -> None:
+        if str(target).endswith("session.toml"):
+            raise OSError(28, "No space left on device")
+        real(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(durable.os, "replace", full)
+    assert "disk is full" in lab.call("new", "a", "--dataset", "demo").sentence
+    assert lab.home.session_names() == []
+
+
+def test_no_room_is_said_with_the_sum_before_anything_is_made(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    monkeypatch.setattr(os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=1, f_frsize=2**20, f_blocks=1))
+    sentence = lab.call("new", "a", "--dataset", "demo", "--model", "owner/flux").sentence
+    assert "1 MiB are free" in sentence
+    assert "checkpoints 3.7 GiB" in sentence
+    assert lab.home.session_names() == []
+
+
+def test_data_goes_to_stdout_alone_and_is_json_where_asked(lab: Lab) -> None:
+    lab.make("a")
+    for words in (["ls"], ["show", "a"], ["metrics", "a"], ["checkpoints", "a"], ["keys"], ["doctor"], ["cache"]):
+        asked = lab.call(*words, "--json")
+        assert asked.err == "", asked
+        json.loads(asked.out)
+    assert json.loads(lab.call("show", "a", "--json").out) == json.loads(lab.call("ls", "--json").out)[0]
+
+
+def test_rm_asks_and_without_a_terminal_wants_yes(lab: Lab) -> None:
+    lab.make("a")
+    assert "--yes" in lab.call("rm", "a").sentence
+    assert lab.home.session_names() == ["a"]
+    assert lab.call("rm", "a", "--yes").code == 0
+    assert lab.home.session_names() == []
+    assert list(lab.home.sessions.iterdir()) == []
+
+
+def test_doctor_shows_no_token(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    asked = lab.call("doctor")
+    assert "HF_TOKEN" in asked.out
+    assert "verysecret" not in asked.out + asked.err
+
+
+def test_a_reader_that_goes_away_and_a_fault_of_ours_show_no_traceback(lab: Lab) -> None:
+    lab.make("a")
+    command = f"{sys.executable} -m fluxtui keys | head -1"
+    piped = subprocess.run(["bash", "-c", f"{command}; echo code ${{PIPESTATUS[0]}}"], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in piped.stderr
+    assert "code 0" in piped.stdout or "code 141" in piped.stdout
+    broken = (
+        "import fluxtui.cli.see as s\ndef bad(a): raise ZeroDivisionError('x')\ns.ls_verb = bad\n"
+        "from fluxtui.cli import main\nprint(main(['ls']))"
+    )
+    done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "1"
+    assert len(done.stderr.strip().splitlines()) == 1
+    report = Path(os.environ["FLUXTUI_RUNTIME"]) / "faults.log"
+    assert "ZeroDivisionError" in report.read_text()
+    assert str(report) in done.stderr
