@@ -69,6 +69,11 @@ class DatasetSpec(Table, frozen=True):
     caption_extension: Annotated[
         str, Meta(pattern=r"^\.[A-Za-z0-9_]+$", examples=[".txt"], description="extension of caption files")
     ] = ".txt"
+    caption_lines: Annotated[bool, Meta(description="each line of a caption file is a caption; one is drawn")] = False
+    shuffle_tags: Annotated[
+        int, Meta(ge=0, le=64, description="orders that a caption of comma-separated tags is trained in, besides its own; 0: off")
+    ] = 0
+    keep_tags: Annotated[int, Meta(ge=0, le=1000, description="tags at the beginning that stay; a leading trigger does")] = 0
     caption_dropout: Annotated[float, Meta(ge=0.0, le=1.0, description="share of samples trained with an empty caption")] = 0.0
 
 

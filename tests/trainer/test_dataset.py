@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fluxtui.engine.trainer import fingerprint
 from fluxtui.engine.trainer.buckets import places
-from fluxtui.engine.trainer.caption import has_trigger, with_trigger
+from fluxtui.engine.trainer.caption import has_trigger, shuffles, with_trigger
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Item, Slot, plan_epoch, read_dataset, steps_per_epoch
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
@@ -74,6 +74,42 @@ def test_the_trigger_word_is_put_in(text: str, trained: str) -> None:
 def test_a_trigger_of_odd_characters_is_taken_as_it_is() -> None:
     assert with_trigger("a c++ (v2) toy", "c++ (v2)") == "a c++ (v2) toy"
     assert with_trigger("a toy", "c++ (v2)") == "c++ (v2), a toy"
+
+
+def test_each_line_is_a_caption_where_that_is_asked_for(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "a ring\n\n  the [trigger] on a table \r\na ring\n")
+    found = read_dataset(spec_of(tmp_path, trigger="zorp", caption_lines=True))
+    assert found.items[0].captions == ("zorp, a ring", "the zorp on a table")
+    plan = [slot.caption for epoch in range(400) for batch in plan_epoch(found, TrainSpec(), epoch) for slot in batch.slots]
+    assert 150 < plan.count("zorp, a ring") < 250
+    assert set(plan) == set(found.items[0].captions)
+    (tmp_path / "a.txt").write_text("\n \n")
+    assert read_dataset(spec_of(tmp_path, trigger="zorp", caption_lines=True)).items[0].captions == ("zorp",)
+
+
+def test_tags_are_shuffled_behind_those_that_stay(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "ring, gold, shiny, on a table, indoors")
+    found = read_dataset(spec_of(tmp_path, trigger="zorp", shuffle_tags=12, keep_tags=1)).items[0].captions
+    assert found[0] == "zorp, ring, gold, shiny, on a table, indoors"
+    assert 8 < len(found) <= 13
+    assert len(set(found)) == len(found)
+    for caption in found:
+        tags = caption.split(", ")
+        assert tags[:2] == ["zorp", "ring"]
+        assert sorted(tags) == sorted(found[0].split(", "))
+    again = read_dataset(spec_of(tmp_path, trigger="zorp", shuffle_tags=12, keep_tags=1)).items[0].captions
+    assert again == found
+    assert set(read_dataset(spec_of(tmp_path, trigger="zorp", shuffle_tags=3, keep_tags=1)).items[0].captions) <= set(found)
+
+
+@pytest.mark.parametrize("text", ["a ring", "one, ", "", "one, one, one"])
+def test_a_caption_without_tags_has_one_order(text: str) -> None:
+    assert shuffles(text, "", 8, 0) == [text]
+
+
+def test_every_tag_comes_to_every_place() -> None:
+    places = Counter(order.split(", ").index("a") for order in shuffles("a, b, c, d", "", 64, 0))
+    assert set(places) == {0, 1, 2, 3}
 
 
 def test_white_space_and_a_byte_order_mark_do_not_reach_the_encoders(tmp_path: Path) -> None:

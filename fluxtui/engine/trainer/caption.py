@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.refusal import DataError
 
 CAPTION_LIMIT = 64 * 1024       # bytes; T5 takes 512 tokens, some 2,500 characters
@@ -13,6 +14,11 @@ BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 def caption_text(data: bytes, name: str) -> str:
     """The text of a caption file, white space collapsed, a byte order mark dropped (DataError, naming the file)."""
+    return " ".join(caption_lines(data, name))
+
+
+def caption_lines(data: bytes, name: str) -> list[str]:
+    """Its lines, each so cleaned, blank ones left out."""
     if len(data) > CAPTION_LIMIT:
         what = f"{name} is longer than {CAPTION_LIMIT >> 10} KiB: is it a caption? Shorten or remove it"
         raise DataError(what, kind="caption-huge")
@@ -22,7 +28,8 @@ def caption_text(data: bytes, name: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 at byte {error.start}; save it again as UTF-8", kind="caption-encoding") from error
-    return " ".join(text.removeprefix(BOM).split())
+    lines = (" ".join(line.split()) for line in text.removeprefix(BOM).splitlines())
+    return [line for line in lines if line]
 
 
 def with_trigger(text: str, trigger: str) -> str:
@@ -32,6 +39,23 @@ def with_trigger(text: str, trigger: str) -> str:
     if not trigger or has_trigger(text, trigger):
         return text
     return f"{trigger}, {text}" if text else trigger
+
+
+def shuffles(text: str, trigger: str, orders: int, keep: int) -> list[str]:
+    """The caption and up to `orders` other orders of its comma-separated tags; the first `keep` tags stay where they are.
+
+    A trigger word that stands first stays besides. The orders are a function of the caption alone, so that sessions share
+    their embeddings; which one a sample takes is drawn like any choice among captions.
+    """
+    tags = [tag for tag in (part.strip() for part in text.split(",")) if tag]
+    fixed = keep + (bool(trigger) and bool(tags) and tags[0].lower() == trigger.lower())
+    head, tail = tags[:fixed], tags[fixed:]
+    found = [text]
+    if len(tail) > 1:
+        for number in range(orders):
+            order = draws.permutation(0, "caption_shuffle", number, len(tail), extra=text)
+            found.append(", ".join([*head, *(tail[place] for place in order)]))
+    return list(dict.fromkeys(found))
 
 
 def has_trigger(text: str, trigger: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
-from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_text, with_trigger
+from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles, with_trigger
 from fluxtui.engine.trainer.fingerprint import Fingerprint, relative_name
 from fluxtui.engine.trainer.image import read_regular
 from fluxtui.engine.trainer.refusal import DataError
@@ -168,7 +168,7 @@ def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, s
     except TooSmallError as error:
         raise DataError(f"{name} is too small: {error}; replace or remove it", kind="too-small") from None
     trigger = trigger_for(pair.image, spec)
-    captions = _captions(folder, pair, trigger)
+    captions = _captions(folder, pair, trigger, spec)
     weight, keeps = (spec.regularisation_weight, True) if regularises(pair.image, spec) else (1.0, False)
     return Item(name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps)
 
@@ -183,24 +183,28 @@ def trigger_for(image: Path, spec: DatasetSpec) -> str:
     return "" if regularises(image, spec) else spec.trigger
 
 
-def _captions(folder: Path, pair: dataset_folder.Pair, trigger: str) -> tuple[str, ...]:
+def _captions(folder: Path, pair: dataset_folder.Pair, trigger: str, spec: DatasetSpec) -> tuple[str, ...]:
     if pair.caption is None:
         if not trigger:
             name = clean(relative_name(folder, pair.image), 300)
             raise DataError(f"{name} has no caption and no trigger word; write a caption", kind="caption-missing")
         return (trigger,)
-    return captions_of(read_regular(pair.caption, LONGEST_CAPTION), clean(relative_name(folder, pair.caption), 300), trigger)
+    name = clean(relative_name(folder, pair.caption), 300)
+    return captions_of(read_regular(pair.caption, LONGEST_CAPTION), name, trigger, spec)
 
 
-def captions_of(data: bytes, name: str, trigger: str) -> tuple[str, ...]:
+def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tuple[str, ...]:
     """The texts that a caption file gives, trigger in place (DataError, naming the file, where it gives none)."""
-    text = caption_text(data, name)
+    lines = caption_lines(data, name)
+    text = " ".join(lines)
     if PLACEHOLDER in text and not trigger:
         what = f"{name} says {PLACEHOLDER}, but there is no trigger word for it; set dataset.trigger"
         raise DataError(what, kind="caption-placeholder")
     if not text and not trigger:
         raise DataError(f"{name} is blank and has no trigger word; write a caption, or set dataset.trigger", kind="caption-blank")
-    return (with_trigger(text, trigger),)
+    texts = (with_trigger(line, trigger) for line in (lines if spec.caption_lines and lines else [text]))
+    orders = (order for line in texts for order in shuffles(line, trigger, spec.shuffle_tags, spec.keep_tags))
+    return tuple(dict.fromkeys(orders))
 
 
 def hold_out_of(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:

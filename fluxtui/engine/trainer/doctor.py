@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
-from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, has_trigger
+from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, has_trigger
 from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, trigger_for
 from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
 from fluxtui.engine.trainer.fingerprint import relative_name
@@ -97,7 +97,7 @@ def check(
         findings += _of_image(one, spec, uses)
     findings += _of_copies(examined)
     for pair in pairs.items:
-        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), counter)
+        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), spec, counter)
     plan = plan_of(uses * spec.repeats, train.batch_size * train.gradient_accumulation * ranks)
     findings += _of_plan(plan)
     order = {"error": 0, "warning": 1, "note": 2}
@@ -201,7 +201,9 @@ def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:
         yield Finding("warning", "near-duplicate", name, f"{name} looks like {before}: twice the same picture counts twice")
 
 
-def _of_caption(folder: Path, pair: dataset_folder.Pair, trigger: str, counter: TokenCounter) -> Iterator[Finding]:
+def _of_caption(
+    folder: Path, pair: dataset_folder.Pair, trigger: str, spec: DatasetSpec, counter: TokenCounter
+) -> Iterator[Finding]:
     image = _name(folder, pair.image)
     if pair.caption is None:
         if trigger:
@@ -213,16 +215,17 @@ def _of_caption(folder: Path, pair: dataset_folder.Pair, trigger: str, counter: 
     name = _name(folder, pair.caption)
     try:
         data = read_regular(pair.caption, LONGEST_CAPTION)
-        captions = captions_of(data, name, trigger)
+        captions = captions_of(data, name, trigger, spec)
     except DataError as error:
         yield Finding("error", error.kind, name, str(error))
         return
-    text = " ".join(data.decode("utf-8").removeprefix(BOM).split())
+    lines = caption_lines(data, name)
+    texts = lines if spec.caption_lines else [" ".join(lines)]
     if data.startswith(BOM.encode()):
         yield Finding("note", "caption-bom", name, f"{name} begins with a byte order mark, which is left out")
-    if not text:
+    if not lines:
         yield Finding("warning", "caption-blank", name, f"{name} is blank; its image is trained with the trigger word alone")
-    elif trigger and PLACEHOLDER not in text and not has_trigger(text, trigger):
+    elif trigger and not all(PLACEHOLDER in text or has_trigger(text, trigger) for text in texts):
         yield Finding("warning", "caption-without-trigger", name, f"{name} lacks the trigger word, which is put before it")
     longest = max(map(counter.count, captions))
     if longest > counter.limit:
