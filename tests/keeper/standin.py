@@ -261,6 +261,15 @@ class Trainer:
     def do_remove_result(self, deed: dict) -> None:
         self.folder.result_file.unlink()
 
+    def do_fill_disk(self, deed: dict) -> None:
+        """Until not a byte fits any more; the OSError then ends this trainer as it would end a real one."""
+        with open(deed["path"], "wb", buffering=0) as file:
+            for size in (2**20, 4096, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+            file.write(b"x" * 4096)
+
     def do_touch(self, deed: dict) -> None:
         Path(deed["path"]).write_text(str(os.getpid()))
 

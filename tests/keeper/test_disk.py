@@ -1,0 +1,137 @@
+"""The truth can be told on a full disk (fault 4), and a start is refused where there is no room (fault 6)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from keeper_lab import Lab, fast, until
+
+from fluxtui.engine.keeper.clock import Watch
+from fluxtui.engine.keeper.journal import Journal, SessionGoneError
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.opening import read_history
+from fluxtui.persist import toml
+from fluxtui.persist.errors import StorageError
+from fluxtui.persist.home import Home
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Record
+
+
+@pytest.fixture
+def small(tmp_path: Path):
+    """A lab on a file system of 14 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", mount], check=True)
+    lab = Lab(mount, Home.open(mount / "home"))
+    yield lab
+    lab.close()
+    until(lambda: subprocess.run(["umount", mount], check=False, capture_output=True).returncode == 0, 10)
+
+
+@pytest.mark.root
+def test_4_a_full_disk_is_said_in_the_record_and_a_resume_after_room_is_made_is_exact(small: Lab):
+    lab, filler = small, small.path / "filler"
+    lab.plan({"attempt": 1, "at": 15, "do": "fill_disk", "path": str(filler)})
+    one = lab.session(guard=fast(max_auto_resumes=1))
+    keeper = one.start()
+    keeper.wait()
+    space = os.statvfs(lab.path)
+    assert space.f_bavail * space.f_frsize <= 64 * 1024  # the fault happened: only what the reserve gave up is free
+    record = one.record()
+    assert (record.status, record.exit_code, len(one.attempts)) == ("failed", 80, 1)
+    assert "No space left" in record.reason
+    assert record.checkpoint == "step-000000010"
+    assert not one.folder.reserve_file.exists()
+    refused = one.start(may_fail=True)
+    assert refused.wait() == 1
+    assert not refused.answer["ok"]
+    filler.unlink()
+    lab.plan()
+    assert one.run().status == "completed"
+
+
+@pytest.fixture
+def journal(lab: Lab):
+    one = lab.session()
+    lock = Lock.take(one.folder.lock_file)
+    made = Journal(one.folder, lock, Log(one.folder.log_file), Watch())
+    now = made.today()
+    made.begin(Record(session_id="s", attempt=1, nonce="n", status="queued", queued_at=now, host="h", boot_id="b", run_id="r"))
+    yield one, made
+    lock.release()
+
+
+def test_a_transition_that_the_disk_refuses_gives_up_the_reserve_and_is_owed_until_it_is_written(journal, monkeypatch):
+    one, made = journal
+    real, tries = toml.write, []
+
+    def full(path, value):
+        tries.append(one.folder.reserve_file.exists())
+        raise StorageError("the disk is full", errno.ENOSPC)
+
+    monkeypatch.setattr(toml, "write", full)
+    made.transition("failed", reason="why it failed")
+    assert tries == [True, False]
+    assert made.is_owed
+    assert toml.read(one.folder.attempt_file(1), Record).status == "queued"
+    monkeypatch.setattr(toml, "write", real)
+    until(lambda: made.tick() or not made.is_owed, 3)
+    assert toml.read(one.folder.attempt_file(1), Record).reason == "why it failed"
+
+
+def test_only_transitions_of_the_design_are_made(journal):
+    _, made = journal
+    with pytest.raises(AssertionError):
+        made.transition("completed")
+    with pytest.raises(AssertionError):
+        made.transition("running")
+    made.transition("starting")
+    made.transition("running")
+    made.transition("failed")
+    with pytest.raises(AssertionError):
+        made.transition("running")
+
+
+def test_nothing_is_written_once_the_lock_is_another_file(journal):
+    one, made = journal
+    one.folder.lock_file.unlink()
+    one.folder.lock_file.touch()
+    before = one.folder.attempt_file(1).read_bytes()
+    with pytest.raises(SessionGoneError):
+        made.transition("starting")
+    assert one.folder.attempt_file(1).read_bytes() == before
+
+
+def test_28_a_record_that_cannot_be_read_is_kept_and_the_next_attempt_goes_on(lab: Lab):
+    lab.plan({"at": 15, "do": "exit", "code": 76})
+    one = lab.session()
+    one.run()
+    torn = one.folder.attempt_file(1).read_bytes()[:100]
+    one.folder.attempt_file(1).write_bytes(torn)
+    assert read_history(one.folder) == []
+    lab.plan()
+    one.start().wait()
+    record = one.record()
+    assert (record.status, record.attempt, record.resumed_from) == ("completed", 2, "step-000000010")
+    assert one.folder.attempt_file(1).read_bytes() == torn
+
+
+def test_41_a_recipe_changed_since_the_last_attempt_is_refused_unless_accepted(lab: Lab):
+    lab.plan({"at": 15, "do": "exit", "code": 76})
+    one = lab.session()
+    one.run()
+    text = one.folder.spec_file.read_text()
+    assert "learning_rate = 0.0001" in text
+    one.folder.spec_file.write_text(text.replace("learning_rate = 0.0001", "learning_rate = 0.0002"))
+    lab.plan()
+    refused = one.start(may_fail=True)
+    assert (refused.wait(), refused.answer["code"]) == (4, 4)
+    assert "--accept-changes" in refused.answer["error"]
+    assert one.attempts == [1]
+    one.start("--accept-changes").wait()
+    assert one.record().accept_changes

@@ -1,0 +1,142 @@
+"""The queue for GPUs, with readings as NVML would give them: only the driver is made up; locks and records are real."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from keeper_lab import Lab, Session
+
+from fluxtui.engine.keeper import queue
+from fluxtui.engine.keeper.gauges import Gauges
+from fluxtui.engine.keeper.queue import Queue
+from fluxtui.gpu import Gpu, Gpus
+from fluxtui.persist import process, toml
+from fluxtui.persist.errors import UsageError
+from fluxtui.persist.home import runtime_folder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Record
+from fluxtui.persist.spec import HardwareSpec
+
+GIB = 2**30
+EMPTY = Gpu(index=0, uuid="GPU-aa", name="A", memory_total=24 * GIB, memory_used=9 * GIB)
+FULL = Gpu(index=1, uuid="GPU-bb", name="B", memory_total=24 * GIB, memory_used=1 * GIB)
+BOTH = Gpus(devices=(EMPTY, FULL), at=1.0)
+
+
+class Readings(Gauges):
+    """Gauges that show what a test says, and start no child."""
+
+    def __init__(self, readings: Gpus) -> None:
+        super().__init__()
+        self.readings = readings
+
+    def start(self) -> None: ...
+
+    def latest(self) -> Gpus:
+        return self.readings
+
+
+@pytest.fixture(autouse=True)
+def _driver(lab: Lab, monkeypatch):
+    monkeypatch.setenv("FLUXTUI_RUNTIME", str(lab.path / "runtime"))
+    monkeypatch.setattr(queue, "has_driver", lambda: True)
+
+
+def record_of(session: Session, minutes: int = 0, **changes) -> Record:
+    known = {"session_id": session.spec.id, "attempt": 1, "nonce": "n", "status": "queued", "host": "here"}
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    return Record(**(known | {"queued_at": at, "boot_id": process.boot_id(), "run_id": "r"} | changes))
+
+
+def waiting(lab: Lab, name: str, minutes: int, wanted: object, held: list[Lock], **changes) -> None:
+    """Another session of the home whose keeper lives."""
+    session = lab.session(name, gpus=wanted)
+    toml.write(session.folder.attempt_file(1), record_of(session, minutes, **changes))
+    lock = Lock.take(session.folder.lock_file)
+    assert lock is not None
+    held.append(lock)
+
+
+def ask(lab: Lab, gpus: object, readings: Gpus = BOTH, name: str = "mine", **changes) -> queue.Turn:
+    session = lab.session(name, gpus=gpus)
+    return Queue(lab.home, name, HardwareSpec(gpus=gpus), Readings(readings)).ask(record_of(session, 10, **changes))
+
+
+def test_auto_takes_one_free_gpu_the_one_with_the_most_free_memory(lab: Lab):
+    first = ask(lab, "auto", name="first")
+    assert first.lease.uuids == ["GPU-bb"]
+    second = ask(lab, "auto", name="second")
+    assert second.lease.uuids == ["GPU-aa"]
+    third = ask(lab, "auto", name="third")
+    assert third.lease is None
+    assert third.waiting_for == "a session of another home (GPU GPU-bb)"
+    first.lease.release()
+    assert ask(lab, "auto", name="fourth").lease.uuids == ["GPU-bb"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "uuids"), [([1], ["GPU-bb"]), (["GPU-aa"], ["GPU-aa"]), ([0, 1], ["GPU-aa", "GPU-bb"]), ([0, "GPU-aa"], ["GPU-aa"])]
+)
+def test_gpus_are_chosen_by_index_or_uuid_and_no_other_is_touched(lab: Lab, gpus, uuids):
+    assert ask(lab, gpus).lease.uuids == uuids
+    free = {"GPU-aa", "GPU-bb"} - set(uuids)
+    assert all(not Lock.held(runtime_folder() / f"gpu-{uuid}") for uuid in free)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(lab: Lab):
+    with pytest.raises(UsageError, match=r"no GPU 7; it has: 0 \(GPU-aa\), 1 \(GPU-bb\)"):
+        ask(lab, [7])
+
+
+def test_of_two_gpus_both_or_none_are_taken(lab: Lab):
+    busy = Lock.take(runtime_folder() / "gpu-GPU-bb")
+    assert ask(lab, [0, 1]).lease is None
+    assert not Lock.held(runtime_folder() / "gpu-GPU-aa")
+    busy.release()
+
+
+@pytest.mark.parametrize(
+    "readings", [Gpus(why="the GPUs are not read yet"), Gpus(why="the NVIDIA driver has not answered for 9 s", at=5.0)]
+)
+def test_a_driver_that_does_not_answer_is_waited_for_and_never_replaced_by_the_cpu(lab: Lab, readings):
+    for gpus in ("auto", [0]):
+        turn = ask(lab, gpus, readings, name=f"s{len(str(gpus))}")
+        assert turn.lease is None
+        assert readings.why in turn.waiting_for
+
+
+def test_without_a_driver_auto_is_the_cpu_of_the_home(lab: Lab, monkeypatch):
+    monkeypatch.setattr(queue, "has_driver", lambda: False)
+    turn = ask(lab, "auto")
+    assert turn.lease.uuids == []
+    assert Lock.held(lab.home.cpu_lock)
+    with pytest.raises(UsageError, match="no GPU 0"):
+        ask(lab, [0], Gpus(why="there is no NVIDIA driver", at=1.0), name="other")
+
+
+def test_whoever_waits_longer_for_the_same_gpu_goes_first(lab: Lab):
+    held: list[Lock] = []
+    waiting(lab, "older", 5, [0], held)
+    assert ask(lab, [0], name="a").waiting_for == "older (before it in the queue)"
+    assert ask(lab, "auto", name="b").waiting_for == "older (before it in the queue)"
+    assert ask(lab, [1], name="c").lease.uuids == ["GPU-bb"]  # it could not use that one
+    assert ask(lab, [0], name="d", priority=-1).lease.uuids == ["GPU-aa"]
+
+
+def test_younger_dead_and_retrying_ones_are_not_waited_for(lab: Lab):
+    held: list[Lock] = []
+    waiting(lab, "younger", 20, [0], held)
+    waiting(lab, "dead", 1, [0], held)
+    held.pop().release()
+    waiting(lab, "between-retries", 2, [1], held, gpus=["GPU-bb"])
+    waiting(lab, "on-the-cpu", 3, [], held)
+    assert ask(lab, [0]).lease.uuids == ["GPU-aa"]
+
+
+def test_the_owner_of_a_busy_gpu_is_named(lab: Lab):
+    held: list[Lock] = []
+    waiting(lab, "trains", 1, [1], held, status="running", gpus=["GPU-bb"])
+    busy = Lock.take(runtime_folder() / "gpu-GPU-bb")
+    assert ask(lab, [1]).waiting_for == "trains (GPU GPU-bb)"
+    busy.release()
