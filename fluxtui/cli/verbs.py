@@ -72,9 +72,9 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("ls", "see", "[--json]", "list the sessions"),
             Verb("show", "see", "NAME [--json]", "everything about one session"),
-            Verb("logs", "see", "NAME [-f] [-n N]", "its log"),
+            Verb("logs", "logs", "NAME [-f] [-n N]", "its log"),
             Verb("metrics", "see", "NAME [--json]", "loss, learning rate and speed of each step"),
-            Verb("checkpoints", "see", "NAME [--rm C]", "list its checkpoints, or remove one"),
+            Verb("checkpoints", "checkpoints", "NAME [--rm C]", "list its checkpoints, or remove one"),
         ),
     ),
     (
