@@ -34,17 +34,26 @@ class Took:
 
 def train(run: Run) -> TrainerExit:
     """Trains to the last step, or until asked to stop. All that changes is in `run.state`, the adapter and the optimizer."""
-    state = run.state
     run.begin()
-    while state.step < run.steps:
+    if not advance(run, run.steps):
+        return TrainerExit.STOPPED
+    run.commit()
+    run.finish()
+    return TrainerExit.DONE
+
+
+def advance(run: Run, last_step: int) -> bool:
+    """Steps until `last_step` are done. False where a stop was asked before that; the state is committed then."""
+    state = run.state
+    while state.step < last_step:
         wish = run.wishes.take()
         if wish.stop or wish.checkpoint:
             run.commit()
-        if wish.stop:
-            return TrainerExit.STOPPED
         if wish.sample:
             run.draw()
         run.acknowledge(wish)
+        if wish.stop:
+            return False
 
         batches = run.plan(state.epoch)
         took = take_step(run, batches[state.position])
@@ -59,10 +68,8 @@ def train(run: Run) -> TrainerExit:
         run.draw_if_due(epoch_ended)
         if epoch_ended and wish.stop_after_epoch and state.step < run.steps:
             run.commit()
-            return TrainerExit.STOPPED
-    run.commit()
-    run.finish()
-    return TrainerExit.DONE
+            return False
+    return True
 
 
 def take_step(run: Run, batch: Batch) -> Took:

@@ -11,7 +11,7 @@ from fluxtui.persist.spec import TrainSpec
 
 def new_optimizer(parameters: Iterable[torch.nn.Parameter], train: TrainSpec) -> torch.optim.Optimizer:
     """AdamW with decoupled weight decay (arXiv:1711.05101); its state is float32, as the parameters are."""
-    return torch.optim.AdamW(list(parameters), lr=train.learning_rate, weight_decay=train.weight_decay)
+    return torch.optim.AdamW(list(parameters), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
 
 
 def schedule(train: TrainSpec, steps: int) -> Callable[[int], float]:

@@ -64,7 +64,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         encoded=encoded,
         adapter=adapter,
         parameters=parameters,
-        predict=partial(velocity, transformer, guidance=guidance),
+        predict=partial(velocity, transformer, guidance=guidance, dtype=here.dtype),
         optimizer=optimizer,
         rate=optim.schedule(spec.train, steps),
         steps=steps,

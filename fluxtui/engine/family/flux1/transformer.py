@@ -50,13 +50,14 @@ def velocity(
     prompt_embeds: torch.Tensor,
     pooled: torch.Tensor,
     guidance: float | None,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """The model's velocity, float32 `(batch, channels, height, width)`, at `noisy` of the same shape.
 
     sigma `(batch,)` in [0, 1]; prompt_embeds `(batch, tokens, width)`; pooled `(batch, width)`. `guidance` is None for
-    models without a guidance embedding. Computed in the transformer's own dtype.
+    models without a guidance embedding; `dtype` is the transformer's (asking the model for it takes longer than a block).
     """
-    dtype, device = transformer.dtype, noisy.device
+    device = noisy.device
     height, width = noisy.shape[-2:]
     predicted: torch.Tensor = transformer(
         hidden_states=pack(noisy).to(dtype),
