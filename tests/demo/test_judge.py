@@ -24,7 +24,7 @@ def test_every_true_picture_is_judged_as_drawn(shape):
         assert seen(pictures.draw(scene)) == (shape, scene.colour, scene.background)
 
 
-@pytest.mark.parametrize("shape", (*pictures.SHAPES, pictures.CONCEPT_SHAPE))
+@pytest.mark.parametrize("shape", [*pictures.SHAPES, pictures.CONCEPT_SHAPE])
 def test_noise_of_a_tenth_changes_few_verdicts(shape):
     rng, noise = random.Random(shape), np.random.default_rng(0)
     right = 0

@@ -30,9 +30,8 @@ def _any_picture(rng: random.Random, field: np.random.Generator) -> Image.Image:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         radius = rng.uniform(0.1, 0.45) * side
         x, y = rng.uniform(0.25, 0.75) * side, rng.uniform(0.25, 0.75) * side
-        for outline, filled in _any_outlines(rng):
-            colour = _any_colour(rng) if filled else _any_colour(rng)
-            pen.polygon([(x + u * radius, y + v * radius) for u, v in outline], fill=colour)
+        for outline, _ in _any_outlines(rng):
+            pen.polygon([(x + u * radius, y + v * radius) for u, v in outline], fill=_any_colour(rng))
     return large.reduce(pictures.OVERSAMPLE)
 
 
