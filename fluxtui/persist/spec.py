@@ -60,6 +60,7 @@ class DatasetSpec(Table, frozen=True):
         int,
         Meta(ge=16, le=256, multiple_of=16, description="pixels between sides of buckets; more: fewer buckets, more crop"),
     ] = 16
+    flip: Annotated[bool, Meta(description="mirror every second sample, at random; not for faces or lettering")] = False
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
     regularisation: Annotated[
         str,

@@ -178,6 +178,26 @@ def test_the_empty_caption_is_there_where_captions_are_dropped(fill: Callable[..
         encoded.load(found.slots)
 
 
+def test_mirrored_samples_are_the_mirrored_pictures_and_half_of_all(
+    fill: Callable[..., Any], tiny_dev: Path, data: Path
+) -> None:
+    fill()
+    encoded, told = fill(dataset__flip=True)
+    assert told.encoded() == {"images": 10}     # the mirrored ones; the others are there
+    spec = spec_of(tiny_dev, data, dataset__flip=True)
+    vae = Components(tiny_dev).load_vae(torch.float32, "cpu")
+    dataset = read_dataset(spec.dataset)
+    slots = [slot for epoch in range(40) for found in plan_epoch(dataset, spec.train, epoch) for slot in found.slots]
+    assert 150 < sum(slot.is_mirrored for slot in slots) < 250
+    assert not any(slot.is_mirrored for found in plan(spec_of(tiny_dev, data))[1] for slot in found.slots)
+    for slot in slots[:12]:
+        size = (slot.place.bucket.width, slot.place.bucket.height)
+        picture = Image.open(slot.item.image).convert("RGB").resize(size, Image.Resampling.LANCZOS, box=slot.place.box)
+        if slot.is_mirrored:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        assert torch.equal(encoded.load([slot]).latents[0], encode_image_mean(vae, pixels_of(picture))[0])
+
+
 def test_caches_are_shared_between_sessions_and_not_between_models(
     fill: Callable[..., Any], tmp_path: Path, tiny_dev: Path, tiny_schnell: Path
 ) -> None:

@@ -55,6 +55,7 @@ class Slot:
     item: Item
     place: Place
     caption: str                    # as chosen for this sample; "" where it was dropped
+    is_mirrored: bool = False       # left and right exchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,10 @@ def plan_epoch(
 
 
 def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: int, spec: DatasetSpec) -> Batch:
-    slots = (Slot(index, item, place, _caption(item, seed, step, index, spec)) for index, (item, place) in enumerate(uses))
+    slots = []
+    for index, (item, place) in enumerate(uses):
+        is_mirrored = spec.flip and draws.happens(seed, "flip", step, index, 0.5)
+        slots.append(Slot(index, item, place, _caption(item, seed, step, index, spec), is_mirrored))
     return Batch(step, bucket, tuple(slots))
 
 

@@ -40,7 +40,15 @@ _THREADS = min(4, os.cpu_count() or 1)
 _WINDOW = 2 * _THREADS  # pictures decoded ahead of the VAE
 
 What = TypeVar("What")
-Views = list[tuple[EntryKey, Place]]    # the parts of one picture that are missing
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a picture as it is trained on."""
+
+    item: Item
+    place: Place
+    is_mirrored: bool
 
 
 def fill_caches(
@@ -55,7 +63,9 @@ def fill_caches(
     identity = identity_of(components.vae_key, components.text_key, runtime.dtype, runtime.device)
     captions = {identity.caption(text): text for text in _texts(dataset, prompts)}
     items = (*dataset.items, *dataset.held_out)
-    views = {identity.latents(item, place): (item, place) for item in items for place in item.places}
+    turns = (False, True) if spec.dataset.flip else (False,)
+    all_views = [View(item, place, turn) for item in items for place in item.places for turn in turns]
+    views = {identity.latents(view.item, view.place, view.is_mirrored): view for view in all_views}
     readers = Readers(spec.guard.file_read, _THREADS)
     cache = Cache(folder, readers)
     lease = cache.lease((*captions, *views))
@@ -133,16 +143,16 @@ def _encode_captions(missing: Mapping[EntryKey, str], components: Components, ru
 
 
 def _encode_views(
-    missing: Mapping[EntryKey, tuple[Item, Place]], components: Components, runtime: Runtime, store: _Store, readers: Readers
+    missing: Mapping[EntryKey, View], components: Components, runtime: Runtime, store: _Store, readers: Readers
 ) -> None:
     """The VAE computes in float32 whatever the base does: once a picture, and half precision would blur it for good."""
     store.reporter.progress(Phase.LOAD)
     vae = components.load_vae(torch.float32, runtime.device)
-    of_item: dict[str, tuple[Item, Views]] = {}
-    for entry, (item, place) in missing.items():
-        of_item.setdefault(item.name, (item, []))[1].append((entry, place))
+    of_item: dict[Path, dict[EntryKey, View]] = {}
+    for entry, view in missing.items():
+        of_item.setdefault(view.item.image, {})[entry] = view
     done = 0
-    for pixels in readers.ahead((_cutting(item, views) for item, views in of_item.values()), _WINDOW):
+    for pixels in readers.ahead(map(_cutting, of_item.values()), _WINDOW):
         for entry, picture in pixels:
             store.put(entry, {"latents": encode_image_mean(vae, picture)[0]})
             done += 1
@@ -151,15 +161,16 @@ def _encode_views(
     _free(runtime.device)
 
 
-def _cutting(item: Item, views: Views) -> tuple[str, Callable[[], list[tuple[EntryKey, torch.Tensor]]]]:
-    """The job of a reader thread: one picture, read and decoded once, cut to each of its places."""
+def _cutting(views: Mapping[EntryKey, View]) -> tuple[str, Callable[[], list[tuple[EntryKey, torch.Tensor]]]]:
+    """The job of a reader thread: one picture, read and decoded once, cut to each of its views."""
+    item = next(iter(views.values())).item
 
     def cut() -> list[tuple[EntryKey, torch.Tensor]]:
         data = read_regular(item.image)
         if sha256(data).hexdigest() != item.image_sha256:
             raise DataError(f"{item.name} changed while the run was starting", "leave the data set alone, then resume")
         picture = decode(data, item.name)
-        return [(entry, pixels_of(crop(picture, place))) for entry, place in views]
+        return [(entry, pixels_of(crop(picture, view.place, view.is_mirrored))) for entry, view in views.items()]
 
     return item.name, cut
 

@@ -47,12 +47,15 @@ class Identity:
     text_dtype: str
     machine: str        # "cuda", or "cpu/2": convolutions and matrix products round by the number of threads
 
-    def latents(self, item: Item, place: Place) -> EntryKey:
+    def latents(self, item: Item, place: Place, is_mirrored: bool = False) -> EntryKey:
         """Where the latents of a picture at one place are found."""
-        bucket = (place.bucket.width, place.bucket.height)
-        return key_of(
-            "latents", layout=LAYOUT, image=item.image_sha256, box=place.box, bucket=bucket, vae=self.vae, machine=self.machine
-        )
+        identity: dict[str, object] = {
+            "layout": LAYOUT, "image": item.image_sha256, "box": place.box, "bucket": (place.bucket.width, place.bucket.height),
+            "vae": self.vae, "machine": self.machine,
+        }  # fmt: skip
+        if is_mirrored:     # not said where it is not: entries of before there was a choice stay good
+            identity["mirrored"] = True
+        return key_of("latents", **identity)
 
     def caption(self, caption: str) -> EntryKey:
         """Where the embeddings of a caption or prompt are found."""
@@ -108,7 +111,7 @@ class Encoded:
         return list(dict.fromkeys(entry for entry in wanted if entry not in self._held))
 
     def _entries(self, slot: Slot) -> tuple[EntryKey, EntryKey]:
-        return self._identity.latents(slot.item, slot.place), self._identity.caption(slot.caption)
+        return self._identity.latents(slot.item, slot.place, slot.is_mirrored), self._identity.caption(slot.caption)
 
     def _assemble(self, slots: tuple[Slot, ...], found: dict[EntryKey, Tensors]) -> LatentBatch:
         parts = [self._entries(slot) for slot in slots]

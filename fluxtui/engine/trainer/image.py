@@ -133,9 +133,10 @@ def decode(data: bytes, name: str) -> Image.Image:
             raise _damaged(name, error) from error
 
 
-def crop(picture: Image.Image, place: Place) -> Image.Image:
+def crop(picture: Image.Image, place: Place, is_mirrored: bool = False) -> Image.Image:
     """The part of an upright picture that a place names, scaled to its bucket in one step (Lanczos)."""
-    return picture.resize((place.bucket.width, place.bucket.height), Image.Resampling.LANCZOS, box=place.box)
+    part = picture.resize((place.bucket.width, place.bucket.height), Image.Resampling.LANCZOS, box=place.box)
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else part
 
 
 def _opened(file: IO[bytes], name: str) -> Image.Image:
