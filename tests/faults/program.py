@@ -75,7 +75,20 @@ def create(folder: Path, done: Callable[[str], None]) -> None:
     done(f"taken {len(taken)}, rejected {len(rejected)}")
 
 
+def careless(folder: Path, done: Callable[[str], None]) -> None:
+    """A commit that syncs nothing: what shows that a power cut of the tests is one."""
+    target = folder / "checkpoints" / step_name(3)
+    temporary = target.with_name(".tmp-careless")
+    temporary.mkdir()
+    for name, data in content(3).items():
+        (temporary / name).write_bytes(data)
+    temporary.rename(target)
+    done("committed 3")
+    os.fsync(os.open(folder / "elsewhere", os.O_CREAT | os.O_WRONLY, 0o600))  # the names may reach the disk with another's
+
+
 SCENARIOS = {"commit": commit, "resume": resume, "record": record, "create": create}
+CONTROLS = {"careless": careless}
 
 
 class Report:
@@ -93,7 +106,7 @@ def play(scenario: str, folder: Path, done: Callable[[str], None]) -> int:
     """The scenario between its marks; the exit code."""
     os.access(BEGIN, os.F_OK)
     try:
-        SCENARIOS[scenario](folder, done)
+        (SCENARIOS | CONTROLS)[scenario](folder, done)
     except StorageError as error:
         done(f"storage error: {error}")
         return STORAGE

@@ -47,8 +47,9 @@ class Traced:
     is faster: with it, strace 6.1 injects no signals and says nothing.
     """
 
-    def __init__(self, scenario: str, folder: Path, shown: str, inject: str | None = None) -> None:
-        self._trace, self._report, self._errors = (folder.with_suffix(name) for name in (".trace", ".report", ".errors"))
+    def __init__(self, scenario: str, folder: Path, shown: str, inject: str | None = None, beside: Path | None = None) -> None:
+        names = [(beside or folder).with_suffix(name) for name in (".trace", ".report", ".errors")]
+        self._trace, self._report, self._errors = names
         for path in (self._trace, self._report, self._errors):
             path.write_bytes(b"")
         self.pid = os.fork()
@@ -80,8 +81,12 @@ class Traced:
         return tuple(self._report.read_text().splitlines())
 
     def is_stopped(self) -> bool:
-        """Whether an injected SIGSTOP has struck."""
-        return "--- stopped by SIGSTOP ---" in self._trace.read_text(errors="replace")
+        """Whether an injected SIGSTOP has struck: one after the beginning, since it stopped itself before."""
+        return "--- stopped by SIGSTOP ---" in self._trace.read_text(errors="replace").partition(BEGIN)[2]
+
+    def has_ended(self) -> bool:
+        """Whether strace has seen its end."""
+        return self._strace.poll() is not None
 
     def kill(self) -> None:
         """End it where it stands."""

@@ -6,10 +6,7 @@ plain trace shows, every strike seen in its own trace, and with one more nothing
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,15 +22,6 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 @pytest.fixture(autouse=True)
 def strace(needs: Callable[[str], str]) -> str:
     return needs("strace")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is such a place: a sweep syncs some thousand times, and what is swept is calls, not disks."""
-    memory = Path("/dev/shm")
-    found = Path(tempfile.mkdtemp(prefix="fluxtui-sweep-", dir=memory if os.access(memory, os.W_OK) else tmp_path))
-    yield found
-    shutil.rmtree(found)
 
 
 @pytest.fixture(params=list(SCENARIOS))
