@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fluxtui.screens.form_screen import Draft
 
 PICO = Path(__file__).parent / "demo" / "pico"
-PATIENCE = 0.4  # seconds that leaving may take after a signal before the process is ended
+PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
 class FluxApp(Deeds):
@@ -49,7 +49,6 @@ class FluxApp(Deeds):
 
     TITLE = "fluxtui"
     ENABLE_COMMAND_PALETTE = False
-    CSS: ClassVar[str] = "Screen { background: $background; color: $foreground; }"
     BINDINGS = bindings_for("anywhere")
 
     def __init__(
@@ -111,17 +110,12 @@ class FluxApp(Deeds):
             loop.call_soon_threadsafe(call)
 
     def _leave_now(self, code: int) -> None:
-        """Exit; where that takes too long (a terminal that takes nothing), put the terminal back and end the process."""
+        """Put the terminal back and end the process. Nothing here needs saving, and a terminal that takes nothing, or is
+        gone, would hold up an orderly end for ever."""
         driver = self._driver
-
-        def end() -> None:
-            if isinstance(driver, Terminal):
-                driver.restore_now()
+        if isinstance(driver, Terminal):
+            driver.restore_now(PATIENCE)
             os._exit(code)
-
-        timer = threading.Timer(PATIENCE, end)
-        timer.daemon = True
-        timer.start()
         self.exit(code)
 
     # What was seen
@@ -159,6 +153,7 @@ class FluxApp(Deeds):
 
     def _follow_selected(self) -> None:
         session = self.board.sessions.selected
+        self.board.show_selected(session)  # first: what the threads then say is taken by whoever shows that session
         self.watch_disk.follow(session.name if session else "")
         self.board.follow_log(session)
 
@@ -319,6 +314,6 @@ def _say_goodbye(home: Home) -> None:
         active = [session for session in look_all(home) if session.is_active]
     except FluxTUIError:
         return
-    for session in active:
-        share = f" {words.percent(session.step, session.steps)}" if session.steps else ""
-        print(f"training goes on: {session.name}{share}", file=sys.stderr)
+    said = [f"{session.name} {words.percent(session.step, session.steps) or session.state}" for session in active]
+    if said:
+        print(f"training goes on: {', '.join(said)}", file=sys.stderr)

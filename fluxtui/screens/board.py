@@ -136,7 +136,7 @@ class Board(Sheet):
 
     def _machine_rows(self) -> int:
         gpus = len(self.gauges.gpus.devices) if self.gauges.gpus else 0
-        return 4 * gpus + (0 if gpus else 2) + 4
+        return 5 * gpus + (0 if gpus else 2) + 4
 
     def _heights(self, rest: int, boxed: bool) -> tuple[int, int, int]:
         """Of sessions, the selected one, the log."""
@@ -176,12 +176,12 @@ class Board(Sheet):
     def take_sessions(self, sessions: Sequence[Overview], trouble: str) -> None:
         self.header.take(sessions, trouble)
         self.sessions.take(sessions)
-        self.selected.take(self.sessions.selected)
+        self.gauges.owners = {rank.pid: one.name for one in sessions if one.is_active and one.record for rank in one.record.ranks}
+        self.show_selected(self.sessions.selected)
         rows = len(self.sessions.shown)
         if rows != self._rows_wanted:
             self._rows_wanted = rows
             self.place()
-        self.footer.repaint()
 
     def take_gauges(self, host: HostGauges | None, gpus: Gpus | None) -> None:
         had = len(self.gauges.gpus.devices) if self.gauges.gpus else -1
@@ -201,9 +201,12 @@ class Board(Sheet):
     def follow_log(self, session: Overview | None) -> None:
         self.log_pane.open(session.path / "training.log" if session else None)
 
-    def on_sessions_picked(self, message: Sessions.Picked) -> None:
-        self.selected.take(message.session)
-        self.attempts.take(())
+    def show_selected(self, session: Overview | None) -> None:
+        """Show this session in the panels beside the list."""
+        before = self.selected.session
+        if (before.name if before else "") != (session.name if session else ""):
+            self.attempts.take(())
+        self.selected.take(session)
         self.footer.repaint()
 
     def on_descendant_focus(self) -> None:

@@ -60,5 +60,5 @@ class Doer(_Pump):
             front_of(self.app).say(f"{first_key(self.app, name)} {BY_NAME[name].label}: {why}", "warn")
             return
         method = "do_" + name.replace("-", "_")
-        doer = getattr(self, method, None) or getattr(self.app, method)
-        doer()
+        places = (self, getattr(self, "screen", None), self.app)  # a page leaves to its screen what is the screen's
+        next(getattr(place, method) for place in places if hasattr(place, method))()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from fluxtui.screens import words
@@ -28,6 +29,7 @@ class Gauges(Pane):
         self.host: HostGauges | None = None
         self.gpus: Gpus | None = None
         self.has_history = False
+        self.owners: Mapping[int, str] = {}  # pid of a rank -> session
         self._cpu: deque[float | None] = deque(maxlen=KEPT)
         self._gpu: dict[str, deque[float | None]] = {}
         self._readings = 0
@@ -55,9 +57,9 @@ class Gauges(Pane):
         line = Line(" ")
         for part in self._short():
             if line.width + part.width + 3 > width:
-                left = width - line.width - 3
+                left = width - line.width - 4
                 if left > 8:
-                    line.add("   " if line.width > 1 else "").extend(part.cut(left))
+                    line.add("   " if line.width > 1 else "").extend(part.cut(left)).add(self.glyphs.ellipsis, "dim")
                 break
             line.add("   " if line.width > 1 else "").extend(part)
         return line
@@ -97,6 +99,8 @@ class Gauges(Pane):
         lines: list[Line] = []
         for gpu in self.gpus.devices if self.gpus else ():
             lines += self._gpu_rows(gpu, width)
+        if self.gpus is not None and self.gpus.devices and self.gpus.why:
+            lines += [Line(Span(piece, "warn")) for piece in wrapped(self.gpus.why, width)[:2]]
         if self.gpus is not None and not self.gpus.devices:
             pieces = wrapped(f"n/a: {self.gpus.why}", max(8, width - 8))[:2]
             lines += [
@@ -134,6 +138,9 @@ class Gauges(Pane):
         rows = [name, self._bar("  busy", (busy or 0.0) / 100, "n/a" if busy is None else f"{busy:.0f}%", width, _role(busy))]
         if self.has_history:
             rows.append(self._trail(self._gpu.get(gpu.uuid, deque()), width))
+        facts = self._heat(gpu)
+        if facts.spans:
+            rows.append(facts)
         memory = f"{words.size(gpu.memory_used)}/{words.size(gpu.memory_total)}"
         rows.append(
             self._bar(
@@ -145,6 +152,18 @@ class Gauges(Pane):
             )
         )
         return rows
+
+    def _heat(self, gpu: Gpu) -> Line:
+        """Power against its limit, temperature, and whose memory it is."""
+        line = Line()
+        if gpu.power_watts is not None:
+            limit = f" of {gpu.power_limit_watts:.0f}" if gpu.power_limit_watts else ""
+            line.add(f"{gpu.power_watts:.0f}{limit} W", "dim")
+        if gpu.temperature_celsius is not None:
+            line.add("  " if line.spans else "").add(f"{gpu.temperature_celsius:.0f} °C", _hot(gpu.temperature_celsius))
+        for pid, used in sorted(gpu.processes.items(), key=lambda item: -item[1])[:3]:
+            line.add("  " if line.spans else "").add(f"{self.owners.get(pid, 'other')} {words.size(used)}", "dim")
+        return Line(" " * 9).extend(line) if line.spans else line
 
     def _bar(self, name: str, share: float, value: str, width: int, role: str) -> Line:
         room = max(0, width - 9 - 12)
@@ -164,6 +183,10 @@ class Gauges(Pane):
 
 def _role(utilisation: float | None) -> str:
     return "dim" if utilisation is None else "good" if utilisation >= 50 else "text"
+
+
+def _hot(celsius: float) -> str:
+    return "bad" if celsius >= 90 else "warn" if celsius >= 84 else "dim"
 
 
 def _fullness(used: float, total: float) -> str:

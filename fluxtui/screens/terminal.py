@@ -135,8 +135,10 @@ class Terminal(LinuxDriver):
             self._out.close(0.3)
             self._out = None
 
-    def restore_now(self) -> None:
-        """Put the terminal back without waiting for anybody; for the moment before the process is ended."""
+    def restore_now(self, patience: float) -> None:
+        """Put the terminal back, for the moment before the process is ended; waits so many seconds for what is being drawn."""
+        if self._out is not None:
+            self._out.close(patience)
         if self.attrs_before is not None:
             with contextlib.suppress(termios.error, OSError):
                 termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)

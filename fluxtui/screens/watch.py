@@ -224,7 +224,7 @@ class Watch:
         gpus.start(PERIOD * GAUGES_EVERY)
         try:
             while not self._is_over.is_set():
-                self._post(GaugesSeen(host_gauges(), gpus.latest()))
+                self._post(GaugesSeen(host_gauges(self._home.root), gpus.latest()))
                 self._is_over.wait(PERIOD * GAUGES_EVERY)
         finally:
             gpus.stop()

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -329,6 +330,13 @@ def every_state(root: Path, extra: int = 0) -> Fabricated:
     return made
 
 
+def keep_beating(made: Fabricated, is_over: threading.Event, period: float = 3.0) -> None:
+    """Write the beats that the keepers of the fabricated runs would write; for a thread."""
+    while not is_over.wait(period):
+        for name in made.home.session_names():
+            _beat(made.home.session(name), makes_steps=False)
+
+
 def _wait_stopped(pid: int) -> None:
     from fluxtui.persist.process import state_letter
 
@@ -348,22 +356,22 @@ def main() -> None:
         made.close()
 
 
-def _beat(folder: SessionFolder) -> None:
+def _beat(folder: SessionFolder, makes_steps: bool = True) -> None:
     """Keep the beats of fabricated runs fresh, and let them make steps."""
-    if folder.name in {"no-beat", "torn-record", "power-cut", "other-pod"} or not folder.attempt_numbers():
+    if folder.name in {"no-beat", "torn-record", "power-cut"} or not folder.attempt_numbers():
         return
     path = folder.attempt_file(folder.attempt_numbers()[-1])
     record = toml.read(path, Record)
     if record.status not in {"running", "queued", "starting", "stopping"}:
         return
-    step = min(record.steps, record.step + 40) if folder.name == "ring-lora" else record.step
+    step = min(record.steps, record.step + 40) if makes_steps and folder.name == "ring-lora" else record.step
     if step > record.step:
         make_metrics(folder, step, first=record.step + 1, seed=step)
         with folder.log_file.open("a") as log:
             log.writelines(
                 f"12:40:{at % 60:02d} step {at}  loss 0.0391  0.072 s/step\n" for at in range(record.step + 1, step + 1)
             )
-    toml.write_beat(path, msgspec.structs.replace(record, beat_at=datetime.now(UTC), step=step, epoch=1 + step // 25))
+    toml.write_beat(path, msgspec.structs.replace(record, beat_at=datetime.now(UTC), step=step))
 
 
 if __name__ == "__main__":

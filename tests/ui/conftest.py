@@ -1,0 +1,120 @@
+"""The UI under Textual's pilot: one fabricated home with every state, gauges that stand still, text snapshots."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual._compositor import visible_screen_stack
+from textual.pilot import Pilot
+
+from fluxtui.app import FluxApp
+from fluxtui.gpu import Gpus, HostGauges
+from fluxtui.persist.home import Home
+from fluxtui.screens.settings import Settings
+from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.watch import GaugesSeen, Watch
+from tests.ui.fabricate import Fabricated, every_state, keep_beating
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+EMOJI = TerminalKind(Tier.EMOJI, True)
+GAUGES = HostGauges(
+    cpu_percent=37.0,
+    cpu_count=2,
+    memory_used=12 << 30,
+    memory_total=24 << 30,
+    disk_free=61 << 30,
+    disk_total=100 << 30,
+    disk_path="/",
+)
+
+
+@pytest.fixture(autouse=True)
+def still_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU, and the same figures always."""
+
+    def stand_still(self: Watch) -> None:
+        self._post(GaugesSeen(GAUGES, Gpus((), "there is no NVIDIA driver here", 1.0)))
+
+    monkeypatch.setattr(Watch, "_watch_machine", stand_still)
+
+
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabricated]:
+    """A home with a session of every state; read-only for the tests that share it."""
+    made = every_state(tmp_path_factory.mktemp("states") / "home")
+    is_over = threading.Event()
+    beats = threading.Thread(target=keep_beating, args=(made, is_over), daemon=True)
+    beats.start()
+    yield made
+    is_over.set()
+    beats.join(10)
+    made.close()
+
+
+@pytest.fixture
+def empty_home(home_path: Path) -> Home:
+    return Home.open(home_path)
+
+
+@asynccontextmanager
+async def opened(
+    home: Home,
+    size: tuple[int, int] = (120, 36),
+    focus: str | None = None,
+    kind: TerminalKind = EMOJI,
+    settings: Settings | None = None,
+) -> AsyncIterator[tuple[FluxApp, Pilot[int]]]:
+    """The app, once it has seen the sessions."""
+    app = FluxApp(home, focus, kind, settings)
+    async with app.run_test(size=size) as pilot:
+        await seen(pilot, lambda: not app.board.sessions.is_loading, "the sessions are not read")
+        if focus:
+            await seen(pilot, lambda: (one := app.board.sessions.selected) is not None and one.name == focus, f"no {focus}")
+        yield app, pilot
+
+
+async def seen(pilot: Pilot[int], condition: Callable[[], object], what: str = "", seconds: float = 20.0) -> None:
+    """Wait until it is so."""
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            await pilot.pause()
+            return
+        await pilot.pause(0.02)
+    raise AssertionError(f"{what or condition}\n{text_of(pilot.app)}")
+
+
+def text_of(app: object) -> str:
+    """The screen as text, whatever lies over it included."""
+    assert isinstance(app, FluxApp)
+    visible_screen_stack.set(app._background_screens)
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
+
+
+_VARYING = (
+    (re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) \d\d:\d\d|(?<!\d)\d\d:\d\d(?!:?\d)"), "HH:MM"),
+    (re.compile(r"nothing for +\d+ s"), "nothing for N s"),
+    (re.compile(r"kill -CONT \d+"), "kill -CONT PID"),
+)
+
+
+def still(text: str) -> str:
+    """The text without what differs from run to run; the home's path is as long as the machine will have it."""
+    for pattern, shown in _VARYING:
+        text = pattern.sub(shown, text)
+    return re.sub(r"^( fluxtui  .*?sessions?)  +\S+ *$", r"\1  HOME", text, flags=re.MULTILINE)
+
+
+def same_as_snapshot(name: str, text: str) -> None:
+    """Equal to the file of that name; FLUXTUI_SNAPSHOTS=update writes it anew."""
+    path = SNAPSHOTS / f"{name}.txt"
+    if os.environ.get("FLUXTUI_SNAPSHOTS") == "update":
+        SNAPSHOTS.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+        return
+    assert text + "\n" == path.read_text(), f"differs from {path.name}; look at it, then FLUXTUI_SNAPSHOTS=update\n{text}"

@@ -1,0 +1,197 @@
+"""The real UI on a real pty: what it leaves behind, what it sends, what a terminal can do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fluxtui.persist.home import Home
+from tests.ui.fabricate import Fabricated, make_log, make_record, make_session
+from tests.ui.glass import ROOT, PtyApp
+
+LEFT_OVER = {"7"}  # line wrap is on again; everything else that was set is unset; 25 is the visible cursor
+
+
+def _slowness() -> float:
+    """How many times slower than an idle one this machine starts an interpreter now."""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-S", "-c", "pass"], check=True)
+        took.append(time.monotonic() - began)
+    return max(1.0, sorted(took)[1] / 0.04)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_restores_the_terminal_and_ends_at_once(states: Fabricated, number: int) -> None:
+    with PtyApp(states.home.root) as ui:
+        ui.see("ring-lora")
+        began = time.monotonic()
+        ui.process.send_signal(number)
+        assert ui.process.wait(10) == 128 + number
+        assert time.monotonic() - began < 0.5 * _slowness()
+        ui.see(lambda _: ui.glass.modes <= LEFT_OVER | {"25"})
+        assert ui.attributes() == ui.before
+        assert not ui.glass.leaks
+
+
+def test_sighup_ends_it_even_where_the_parent_ignores_it(states: Fabricated) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with PtyApp(states.home.root) as ui:
+            ui.see("ring-lora")
+            ui.process.send_signal(signal.SIGHUP)
+            assert ui.process.wait(10) == 128 + signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("has_controlling_terminal", [True, False])
+def test_a_terminal_that_is_gone_ends_it_without_a_spin(states: Fabricated, has_controlling_terminal: bool) -> None:
+    with PtyApp(states.home.root, has_controlling_terminal=has_controlling_terminal) as ui:
+        ui.see("ring-lora")
+        began = time.monotonic()
+        ui.close_master()
+        assert ui.process.wait(10) != 0
+        assert time.monotonic() - began < 0.5 * _slowness()
+
+
+def test_a_terminal_that_takes_nothing_blocks_neither_loop_nor_end(states: Fabricated) -> None:
+    with PtyApp(states.home.root, 200, 60) as ui:
+        ui.see("ring-lora")
+        ui.pause(True)
+        for _ in range(200):
+            ui.type("jk+_")
+        began = time.monotonic()
+        ui.process.send_signal(signal.SIGTERM)
+        assert ui.process.wait(10) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 0.6 * _slowness()
+        assert ui.attributes() == ui.before
+
+
+def test_a_line_that_stalled_shows_the_latest_when_it_goes_on(states: Fabricated) -> None:
+    with PtyApp(states.home.root, 120, 36) as ui:
+        ui.see("ring-lora")
+        ui.pause(True)
+        for _ in range(400):
+            ui.type("?q")
+        ui.type("o")
+        ui.pause(False)
+        ui.see("by name")
+        assert not ui.glass.leaks
+
+
+def test_q_says_what_goes_on_training(states: Fabricated) -> None:
+    with PtyApp(states.home.root) as ui:
+        ui.see("ring-lora")
+        ui.type("q")
+        assert ui.process.wait(10) == 0
+        ui.see(lambda _: b"training goes on: " in bytes(ui.received) and b"ring-lora 57 %" in bytes(ui.received))
+        assert ui.attributes() == ui.before
+
+
+def test_the_title_says_how_far_it_is(states: Fabricated) -> None:
+    with PtyApp(states.home.root) as ui:
+        ui.see(lambda _: ui.glass.title.startswith("fluxtui 57 %"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C"}, {"TERM": "linux"}, {"TERM": "vt100", "LANG": "C", "NO_COLOR": "1"}],
+)
+def test_poor_terminals_show_the_same_without_a_leak(states: Fabricated, environment: dict[str, str]) -> None:
+    with PtyApp(states.home.root, 100, 30, **environment) as ui:
+        text = ui.see("ring-lora")
+        text = ui.see("non-finite loss at step 40") if "too-hot" in text else text
+        ui.type("?")
+        ui.see("Finish the step, write a checkpoint, stop.")
+        if "NO_COLOR" in environment or environment.get("TERM") == "dumb":
+            assert all(set(style.split(";")) <= {"0", "1", "4", "7", ""} for style in ui.glass.styles), ui.glass.styles
+        if environment.get("LC_ALL") == "C" or environment.get("LANG") == "C":
+            assert bytes(ui.received).isascii()
+        ui.type("q")
+        ui.type("q")
+        assert ui.process.wait(10) == 0
+        assert not ui.glass.leaks
+
+
+def test_a_resize_storm_and_a_tiny_terminal(states: Fabricated) -> None:
+    with PtyApp(states.home.root) as ui:
+        ui.see("ring-lora")
+        for size in [(20, 5), (200, 60), (1, 1), (61, 21), (60, 20), (132, 43)] * 4:
+            ui.resize(*size)
+            ui.type("j")
+        ui.resize(20, 5)
+        ui.see("too small")
+        ui.resize(80, 24)
+        ui.see("ring-lora")
+        assert ui.process.poll() is None
+
+
+def test_a_megabyte_pasted_presses_no_key(states: Fabricated) -> None:
+    text = "K y x X d y q and other words that name keys " * 22_000
+    for pasted in (f"\x1b[200~{text}\x1b[201~", text[:200_000]):
+        with PtyApp(states.home.root) as ui:
+            ui.see("ring-lora")
+            for start in range(0, len(pasted), 4096):
+                ui.type(pasted[start : start + 4096])
+            ui.type("o")
+            ui.see("by name", 60)
+            assert "at once?" not in ui.glass.text
+            assert ui.process.poll() is None
+
+
+def test_idle_it_sends_almost_nothing(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    done = make_session(home, "resting")
+    make_record(done, status="stopped", step=10, reason="stopped by the user")
+    with PtyApp(home.root, 80, 24) as ui:
+        ui.see("resting")
+        ui.see("CPU")
+        time.sleep(2)
+        before, began = len(ui.received), time.monotonic()
+        time.sleep(6)
+        rate = (len(ui.received) - before) / (time.monotonic() - began)
+        assert rate < 100, rate
+
+
+def test_foreign_text_is_shown_inert_wherever_it_comes_from(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    evil = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\u202egnp.exe [@click=app.quit]press[/] \x1bP1$r\x1b\\"
+    folder = make_session(home, "evil", title="a [red]title[/red]")
+    make_record(folder, status="failed", step=3, reason=evil, remedy=evil, checkpoint="step-000000001")
+    make_log(folder, 30)
+    folder.log_file.write_bytes(folder.log_file.read_bytes() + (evil + "\n").encode() * 5 + b"\xff\xfe\x00\x1b[31mend\n")
+    with PtyApp(home.root, 120, 36) as ui:
+        ui.see("evil")
+        ui.see("[@click=app.quit]press[/]")
+        for keys in ("l", "q", "\r", "2", "5", "6", "1", "q", "r"):
+            ui.type(keys)
+            time.sleep(0.3)
+        assert not ui.glass.leaks, ui.glass.leaks[:5]
+        assert not ui.glass.copied
+        assert ui.glass.bells == 0
+        assert ui.process.poll() is None
+
+
+def test_the_front_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "PIL", "diffusers", "transformers", "psutil", "pynvml")
+    script = f"import fluxtui.app, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_without_a_terminal_it_says_what_to_use() -> None:
+    script = "import sys; from pathlib import Path; from fluxtui.app import run; from fluxtui.persist.home import Home; "
+    script += "sys.exit(run(Home(Path('x'))))"
+    done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "fluxtui ls" in done.stderr
