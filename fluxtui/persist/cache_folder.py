@@ -24,7 +24,7 @@ from fluxtui.persist.errors import DamagedError, StorageError, TimedOutError
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.regular import read_regular
 
-KINDS = ("latents", "text")
+KINDS = ("latents", "text", "masks")
 LIMIT = 50 << 30                # bytes; a FLUX.1 caption takes 4 MiB, a picture of 1024 x 1024 takes 1 MiB
 _SUFFIX = ".safetensors"
 _LEASE_LIMIT = 256 << 20        # bytes of a lease file; a million keys have 66 MB

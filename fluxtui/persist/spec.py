@@ -61,6 +61,10 @@ class DatasetSpec(Table, frozen=True):
         Meta(ge=16, le=256, multiple_of=16, description="pixels between sides of buckets; more: fewer buckets, more crop"),
     ] = 16
     flip: Annotated[bool, Meta(description="mirror every second sample, at random; not for faces or lettering")] = False
+    masks: Annotated[
+        str, Meta(max_length=1000, examples=["alpha", "masks"], description="'alpha', or a folder of masks (white: trained)")
+    ] = ""
+    mask_outside: Annotated[float, Meta(ge=0.0, le=1.0, description="weight of the loss outside of a mask; 1 inside")] = 0.1
     repeats: Annotated[int, Meta(ge=1, le=1000, description="times an image is used in an epoch")] = 1
     regularisation: Annotated[
         str,

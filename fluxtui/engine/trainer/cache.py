@@ -21,7 +21,7 @@ from fluxtui.persist.errors import DamagedError, StorageError
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.tensorfile import read_header, read_whole, serialize
 
-Kind = Literal["latents", "text"]
+Kind = Literal["latents", "text", "masks"]
 ENTRY_LIMIT = 1 << 30       # bytes
 _METADATA = "fluxtui"
 _WINDOW = 8                 # entries read ahead

@@ -8,7 +8,7 @@ spec and the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b
@@ -17,13 +17,15 @@ from pathlib import Path
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
 from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles, with_trigger
-from fluxtui.engine.trainer.fingerprint import Fingerprint, relative_name
-from fluxtui.engine.trainer.image import read_regular
+from fluxtui.engine.trainer.fingerprint import FileFact, Fingerprint, relative_name
+from fluxtui.engine.trainer.image import Header, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.persist import dataset_folder
+from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from fluxtui.persist.text import clean
 
+ALPHA = "alpha"                 # of dataset.masks: each picture's own transparency
 LONGEST_CAPTION = 1 << 20      # bytes read of a caption file before it is refused
 
 
@@ -40,6 +42,9 @@ class Item:
     places: tuple[Place, ...]       # one for each resolution it is used at, smallest first
     weight: float = 1.0             # of its loss
     is_regularisation: bool = False     # keeps what the model knows: no trigger word, never held out
+    mask: Path | None = None            # a file; without one the whole picture counts, or what `has_alpha_mask` says
+    mask_sha256: str = ""
+    has_alpha_mask: bool = False        # the mask is the picture's own transparency
 
     @property
     def caption(self) -> str:
@@ -111,10 +116,11 @@ def read_dataset(
     """
     folder = dataset_folder.resolve(spec.path)
     pairs = dataset_folder.check_cheaply(folder, spec.caption_extension, spec.trigger)
-    captions = [pair.caption for pair in pairs.items if pair.caption is not None]
-    found = fingerprint.take(folder, [pair.image for pair in pairs.items], captions, known, progress)
+    masks = find_masks(folder, spec, pairs)
+    others = [pair.caption for pair in pairs.items if pair.caption is not None] + list(masks.values())
+    found = fingerprint.take(folder, [pair.image for pair in pairs.items], others, known, progress)
     facts = {fact.path: fact for fact in found.files}
-    items = tuple(_item(folder, pair, facts[relative_name(folder, pair.image)], spec) for pair in pairs.items)
+    items = tuple(_item(folder, pair, facts, spec, masks.get(pair.image)) for pair in pairs.items)
     trained, held_out = hold_out_of(items, hold_out)
     return Dataset(folder, spec, trained, held_out, found)
 
@@ -165,7 +171,29 @@ def _by_bucket(dataset: Dataset) -> dict[Bucket, list[tuple[Item, Place]]]:
     return dict(sorted(grouped.items(), key=lambda entry: entry[0]))
 
 
-def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, spec: DatasetSpec) -> Item:
+def find_masks(folder: Path, spec: DatasetSpec, pairs: dataset_folder.Pairs) -> dict[Path, Path]:
+    """The mask file of each image that has one: of its stem, in the folder of masks. DataError where there is no folder."""
+    if spec.masks in ("", ALPHA):
+        return {}
+    where = folder / spec.masks
+    try:
+        found = {pair.image.stem: pair.image for pair in dataset_folder.pair(where, spec.caption_extension).items}
+    except FluxTUIError as error:
+        raise DataError(f"dataset.masks: {error}", kind="no-masks") from error
+    return {pair.image: found[pair.image.stem] for pair in pairs.items if pair.image.stem in found}
+
+
+def check_mask(name: str, mask: Header, width: int, height: int) -> None:
+    """Raises DataError where a mask has not the proportions of its image (by more than a pixel in a hundred)."""
+    if abs(mask.width * height - mask.height * width) > 0.01 * mask.width * height:
+        what = f"{name} is {mask.width}x{mask.height} and its image {width}x{height}: a mask must have the same proportions"
+        raise DataError(what, kind="mask-size")
+
+
+def _item(
+    folder: Path, pair: dataset_folder.Pair, facts: Mapping[str, FileFact], spec: DatasetSpec, mask: Path | None
+) -> Item:
+    fact = facts[relative_name(folder, pair.image)]
     name = clean(fact.path, 300)
     try:
         found = places(fact.width, fact.height, spec.resolution, spec.bucket_step)
@@ -174,7 +202,13 @@ def _item(folder: Path, pair: dataset_folder.Pair, fact: fingerprint.FileFact, s
     trigger = trigger_for(pair.image, spec)
     captions = _captions(folder, pair, trigger, spec)
     weight, keeps = (spec.regularisation_weight, True) if regularises(pair.image, spec) else (1.0, False)
-    return Item(name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps)
+    hashed = ""
+    if mask is not None:
+        hashed = facts[relative_name(folder, mask)].sha256
+        check_mask(clean(relative_name(folder, mask), 300), read_header(mask), fact.width, fact.height)
+    return Item(
+        name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps, mask, hashed, spec.masks == ALPHA
+    )
 
 
 def regularises(image: Path, spec: DatasetSpec) -> bool:

@@ -16,10 +16,10 @@ from msgspec import Struct, field
 
 from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
 from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, has_trigger
-from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, trigger_for
+from fluxtui.engine.trainer.dataset import ALPHA, LONGEST_CAPTION, captions_of, check_mask, find_masks, trigger_for
 from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
 from fluxtui.engine.trainer.fingerprint import relative_name
-from fluxtui.engine.trainer.image import read_regular
+from fluxtui.engine.trainer.image import decode_mask, read_header, read_regular
 from fluxtui.engine.trainer.likeness import alike
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.tokens import TokenCounter, token_counter
@@ -96,6 +96,7 @@ def check(
     for one in examined:
         findings += _of_image(one, spec, uses)
     findings += _of_copies(examined)
+    findings += _of_masks(folder, pairs, spec, examined)
     for pair in pairs.items:
         findings += _of_caption(folder, pair, trigger_for(pair.image, spec), spec, counter)
     plan = plan_of(uses * spec.repeats, train.batch_size * train.gradient_accumulation * ranks)
@@ -143,9 +144,10 @@ def _of_folder(folder: Path, pairs: Pairs, spec: DatasetSpec) -> Iterator[Findin
         yield Finding("error", "caption-orphan", name, f"{name} has no image of its name; add the image or move the caption away")
     if not pairs.items:
         yield Finding("error", "no-images", "", f"{clean(str(folder), 300)} holds no images")
-    if pairs.folders:
-        named = ", ".join(_name(folder, path) for path in pairs.folders[:3])
-        yield Finding("warning", "folder", "", f"{len(pairs.folders)} folders inside are not looked into: {named}")
+    inside = [path for path in pairs.folders if path != folder / spec.masks]
+    if inside:
+        named = ", ".join(_name(folder, path) for path in inside[:3])
+        yield Finding("warning", "folder", "", f"{len(inside)} folders inside are not looked into: {named}")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix in _OTHER_PICTURES and not entry.name.startswith("."):
@@ -176,7 +178,7 @@ def _of_image(one: Examined, spec: DatasetSpec, uses: list[Place]) -> Iterator[F
     worst = max(place.crop_loss for place in found)
     if worst > _MUCH_CROPPED:
         yield Finding("warning", "cropped", name, f"{name} ({size}) loses up to {worst:.0%} of its area to its buckets")
-    if header.has_alpha:
+    if header.has_alpha and spec.masks != ALPHA:
         yield Finding("warning", "alpha", name, f"{name} is transparent in parts, which are laid on white")
     if header.orientation != 1:
         yield Finding("note", "rotated", name, f"{name} is turned upright as its EXIF says ({header.orientation})")
@@ -199,6 +201,31 @@ def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:
             distinct[one.name] = one.look
     for before, name in alike(distinct):
         yield Finding("warning", "near-duplicate", name, f"{name} looks like {before}: twice the same picture counts twice")
+
+
+def _of_masks(
+    folder: Path, pairs: Pairs, spec: DatasetSpec, examined: Sequence[Examined]
+) -> Iterator[Finding]:
+    """What there is to say of masks, decoded whole, where there are to be any."""
+    try:
+        masks = find_masks(folder, spec, pairs)
+    except DataError as error:
+        yield Finding("error", error.kind, "", str(error))
+        return
+    for pair, one in zip(pairs.items, examined, strict=True):
+        if not spec.masks or one.header is None:
+            continue
+        mask = masks.get(pair.image)
+        if mask is None:
+            if spec.masks != ALPHA or not one.header.has_alpha:
+                yield Finding("warning", "mask-missing", one.name, f"{one.name} has no mask; all of it is trained on")
+            continue
+        name = _name(folder, mask)
+        try:
+            check_mask(name, read_header(mask), one.header.width, one.header.height)
+            decode_mask(read_regular(mask), name, is_alpha=False)
+        except DataError as error:
+            yield Finding("error", error.kind, name, str(error))
 
 
 def _of_caption(

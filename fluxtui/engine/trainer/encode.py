@@ -10,7 +10,6 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,14 +17,15 @@ import psutil
 import torch
 
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
-from fluxtui.engine.trainer.buckets import Place
 from fluxtui.engine.trainer.cache import Cache, EntryKey
-from fluxtui.engine.trainer.dataset import Dataset, Item
+from fluxtui.engine.trainer.dataset import Dataset
 from fluxtui.engine.trainer.encoded import Encoded, Fetch, Tensors, fetch_by, identity_of, to_entry, to_tensors
-from fluxtui.engine.trainer.image import crop, decode, read_regular
+from fluxtui.engine.trainer.image import crop, decode
+from fluxtui.engine.trainer.masks import make_masks
 from fluxtui.engine.trainer.reading import Readers
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.views import View, by_picture, read_unchanged, views_of
 from fluxtui.engine.trainer.workers import Workers
 from fluxtui.persist.errors import DamagedError, FluxTUIError
 from fluxtui.persist.record import Phase
@@ -42,15 +42,6 @@ _WINDOW = 2 * _THREADS  # pictures decoded ahead of the VAE
 What = TypeVar("What")
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """A part of a picture as it is trained on."""
-
-    item: Item
-    place: Place
-    is_mirrored: bool
-
-
 def fill_caches(
     dataset: Dataset, spec: Spec, components: Components, reporter: Reporter, runtime: Runtime, folder: Path,
     prompts: Sequence[str] = (),
@@ -62,27 +53,29 @@ def fill_caches(
     """
     identity = identity_of(components.vae_key, components.text_key, runtime.dtype, runtime.device)
     captions = {identity.caption(text): text for text in _texts(dataset, prompts)}
-    items = (*dataset.items, *dataset.held_out)
-    turns = (False, True) if spec.dataset.flip else (False,)
-    all_views = [View(item, place, turn) for item in items for place in item.places for turn in turns]
-    views = {identity.latents(view.item, view.place, view.is_mirrored): view for view in all_views}
+    views = {identity.latents(view.item, view.place, view.is_mirrored): view for view in views_of(dataset)}
+    masked = views.values() if spec.dataset.masks else ()
+    masks = {identity.mask(view.item, view.place, view.is_mirrored): view for view in masked}
     readers = Readers(spec.guard.file_read, _THREADS)
     cache = Cache(folder, readers)
-    lease = cache.lease((*captions, *views))
+    lease = cache.lease((*captions, *views, *masks))
     store = _Store(cache, reporter, _budget(runtime.ranks), is_holding=spec.hardware.workers == 0)
     missing_captions = store.missing(_mine(captions, runtime), "captions")
     missing_views = store.missing(_mine(views, runtime), "images")
+    missing_masks = store.missing(_mine(masks, runtime), "masks")
     _say_hits(reporter, captions, missing_captions, views, missing_views)
     if missing_captions:
         _encode_captions(missing_captions, components, runtime, store)
     if missing_views:
         _encode_views(missing_views, components, runtime, store, readers)
+    if missing_masks:
+        _make_masks(missing_masks, spec.dataset.mask_outside, store, readers)
     runtime.wait_for_all()
-    if lost := store.missing(_others(captions, runtime) | _others(views, runtime), "entries"):
+    if lost := store.missing(_others({**captions, **views, **masks}, runtime), "entries"):
         raise DataError(f"{len(lost)} cache entries that another rank wrote are not there", "are all ranks on one disk? Resume")
-    _evict(cache, reporter, is_due=runtime.is_first and bool(missing_captions or missing_views))
+    _evict(cache, reporter, is_due=runtime.is_first and bool(missing_captions or missing_views or missing_masks))
     fetch, closes = _reading(spec, folder, readers)
-    return Encoded(identity, store.held, fetch, [lease.release, *closes])
+    return Encoded(identity, store.held, fetch, [lease.release, *closes], spec.dataset.mask_outside if masks else None)
 
 
 @dataclass(slots=True)
@@ -148,11 +141,8 @@ def _encode_views(
     """The VAE computes in float32 whatever the base does: once a picture, and half precision would blur it for good."""
     store.reporter.progress(Phase.LOAD)
     vae = components.load_vae(torch.float32, runtime.device)
-    of_item: dict[Path, dict[EntryKey, View]] = {}
-    for entry, view in missing.items():
-        of_item.setdefault(view.item.image, {})[entry] = view
     done = 0
-    for pixels in readers.ahead(map(_cutting, of_item.values()), _WINDOW):
+    for pixels in readers.ahead(map(_cutting, by_picture(missing)), _WINDOW):
         for entry, picture in pixels:
             store.put(entry, {"latents": encode_image_mean(vae, picture)[0]})
             done += 1
@@ -161,15 +151,18 @@ def _encode_views(
     _free(runtime.device)
 
 
+def _make_masks(missing: Mapping[EntryKey, View], outside: float, store: _Store, readers: Readers) -> None:
+    for number, (entry, mask) in enumerate(make_masks(missing, outside, readers), start=1):
+        store.put(entry, {"mask": mask})
+        store.reporter.progress(Phase.ENCODE, item=number, items=len(missing), unit="masks")
+
+
 def _cutting(views: Mapping[EntryKey, View]) -> tuple[str, Callable[[], list[tuple[EntryKey, torch.Tensor]]]]:
     """The job of a reader thread: one picture, read and decoded once, cut to each of its views."""
     item = next(iter(views.values())).item
 
     def cut() -> list[tuple[EntryKey, torch.Tensor]]:
-        data = read_regular(item.image)
-        if sha256(data).hexdigest() != item.image_sha256:
-            raise DataError(f"{item.name} changed while the run was starting", "leave the data set alone, then resume")
-        picture = decode(data, item.name)
+        picture = decode(read_unchanged(item.image, item.image_sha256), item.name)
         return [(entry, pixels_of(crop(picture, view.place, view.is_mirrored))) for entry, view in views.items()]
 
     return item.name, cut

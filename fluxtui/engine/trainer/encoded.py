@@ -19,7 +19,7 @@ from fluxtui.engine.trainer.dataset import Item, Slot
 from fluxtui.engine.trainer.reading import Readers
 from fluxtui.engine.trainer.refusal import DataError
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U8": torch.uint8}
 DTYPE_WORDS = {dtype: word for word, dtype in DTYPES.items()}
 LAYOUT = 1      # of entries: raised when what is computed for the same picture or caption changes
 _WINDOW = 2     # micro-batches read ahead where there are no workers
@@ -36,6 +36,7 @@ class LatentBatch:
     latents: torch.Tensor           # (batch, 16, height / 8, width / 8) float32: the VAE's mean, neither shifted nor scaled
     prompt_embeds: torch.Tensor     # (batch, tokens, channels), dtype of the text encoders
     pooled: torch.Tensor            # (batch, channels)
+    weights: torch.Tensor | None    # (batch, 1, height / 8, width / 8) float32, of the loss; None without masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Identity:
             identity["mirrored"] = True
         return key_of("latents", **identity)
 
+    def mask(self, item: Item, place: Place, is_mirrored: bool) -> EntryKey:
+        """Where the mask of a picture at one place is found."""
+        source = item.mask_sha256 or (f"alpha of {item.image_sha256}" if item.has_alpha_mask else "none")
+        bucket = (place.bucket.width, place.bucket.height)
+        return key_of("masks", layout=LAYOUT, source=source, box=place.box, bucket=bucket, mirrored=is_mirrored)
+
     def caption(self, caption: str) -> EntryKey:
         """Where the embeddings of a caption or prompt are found."""
         return key_of("text", layout=LAYOUT, text=caption, encoders=self.text, dtype=self.text_dtype, machine=self.machine)
@@ -72,12 +79,14 @@ class Encoded:
     """All latents and embeddings of a data set. Made by `encode.fill_caches`."""
 
     def __init__(
-        self, identity: Identity, held: dict[EntryKey, Tensors], fetch: Fetch, closes: Sequence[Callable[[], None]] = ()
-    ) -> None:
+        self, identity: Identity, held: dict[EntryKey, Tensors], fetch: Fetch, closes: Sequence[Callable[[], None]] = (),
+        outside: float | None = None,
+    ) -> None:  # fmt: skip
         self._identity = identity
         self._held = held               # what fits into memory
         self._fetch = fetch             # reads the rest
         self._closes = closes
+        self._outside = outside         # weight of the loss outside of a mask; None without masks
 
     def load(self, slots: Sequence[Slot]) -> LatentBatch:
         """One micro-batch, now. Raises as `batches` does."""
@@ -107,11 +116,20 @@ class Encoded:
 
     def _missing(self, slots: Sequence[Slot]) -> list[EntryKey]:
         """Entries of a micro-batch that are not in memory, each once."""
-        wanted = (entry for slot in slots for entry in self._entries(slot))
+        wanted = (entry for slot in slots for entry in (*self._entries(slot), *self._masks(slot)))
         return list(dict.fromkeys(entry for entry in wanted if entry not in self._held))
 
     def _entries(self, slot: Slot) -> tuple[EntryKey, EntryKey]:
         return self._identity.latents(slot.item, slot.place, slot.is_mirrored), self._identity.caption(slot.caption)
+
+    def _masks(self, slot: Slot) -> tuple[EntryKey, ...]:
+        return () if self._outside is None else (self._identity.mask(slot.item, slot.place, slot.is_mirrored),)
+
+    def _weights(self, slots: Sequence[Slot], found: dict[EntryKey, Tensors]) -> torch.Tensor | None:
+        if self._outside is None:
+            return None
+        inside = torch.stack([found[entry]["mask"] for slot in slots for entry in self._masks(slot)])
+        return self._outside + (1.0 - self._outside) * (inside.to(torch.float32) / 255.0)
 
     def _assemble(self, slots: tuple[Slot, ...], found: dict[EntryKey, Tensors]) -> LatentBatch:
         parts = [self._entries(slot) for slot in slots]
@@ -120,6 +138,7 @@ class Encoded:
             latents=torch.stack([found[latents]["latents"] for latents, _ in parts]),
             prompt_embeds=torch.stack([found[text]["prompt_embeds"] for _, text in parts]),
             pooled=torch.stack([found[text]["pooled"] for _, text in parts]),
+            weights=self._weights(slots, found),
         )
 
 

@@ -69,7 +69,8 @@ def take(
 
 def relative_name(folder: Path, path: Path) -> str:
     """The path of a file inside the folder, as text: bytes of a name that are not UTF-8 are written as \\xNN."""
-    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    named = path.relative_to(folder) if path.is_relative_to(folder) else path      # masks may lie elsewhere
+    return os.fsencode(named.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def load(path: Path) -> Fingerprint | None:

@@ -42,6 +42,7 @@ FORMATS = tuple(
     )
 )
 PIXEL_LIMIT = 89_478_485        # PIL's own warning level, here an error: above it lie bombs, not photographs
+LATENT_PIXELS = 8               # a side of the square of pixels that becomes one latent
 FILE_LIMIT = 1 << 30            # bytes
 _ORIENTATION = 0x0112
 _STILL_WITH_SEVERAL = ("MPO",)  # a camera's JPEG with previews behind the picture is one picture
@@ -131,6 +132,28 @@ def decode(data: bytes, name: str) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image), name)
         except _DECODE_ERRORS as error:
             raise _damaged(name, error) from error
+
+
+def decode_mask(data: bytes, name: str, is_alpha: bool) -> Image.Image:
+    """A mask as upright 8-bit grey: the transparency of a picture (`is_alpha`), opaque where it has none, or a picture's grey."""
+    if not is_alpha:
+        return decode(data, name).convert("L")
+    with _opened(io.BytesIO(data), name) as image:
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return upright.convert("RGBA").getchannel("A") if _has_alpha(upright) else Image.new("L", upright.size, 255)
+        except _DECODE_ERRORS as error:
+            raise _damaged(name, error) from error
+
+
+def crop_mask(mask: Image.Image, place: Place, size: tuple[int, int], is_mirrored: bool) -> Image.Image:
+    """The part of a mask that belongs to a place of a picture of `size`, one value (the mean) for each latent."""
+    across, down = mask.width / size[0], mask.height / size[1]
+    left, top, right, bottom = place.box
+    cells = (place.bucket.width // LATENT_PIXELS, place.bucket.height // LATENT_PIXELS)
+    part = mask.resize(cells, Image.Resampling.BOX, box=(left * across, top * down, right * across, bottom * down))
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else part
 
 
 def crop(picture: Image.Image, place: Place, is_mirrored: bool = False) -> Image.Image:

@@ -22,6 +22,7 @@ class Samples:
     latents: torch.Tensor  # x0 (batch, channels, height, width), float32, scaled
     prompt_embeds: torch.Tensor  # (batch, tokens, width)
     pooled: torch.Tensor  # (batch, width)
+    weights: torch.Tensor | None = None  # (batch, 1, height, width): how much each latent counts; None: all the same
 
 
 def sample_losses(predict: Predict, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -29,4 +30,8 @@ def sample_losses(predict: Predict, samples: Samples, noise: torch.Tensor, sigma
     level = sigma.view(-1, 1, 1, 1)
     noisy = (1.0 - level) * samples.latents + level * noise
     predicted = predict(noisy, sigma, samples.prompt_embeds, samples.pooled)
-    return (predicted - (noise - samples.latents)).square().mean(dim=(1, 2, 3))
+    squares = (predicted - (noise - samples.latents)).square()
+    if samples.weights is None:
+        return squares.mean(dim=(1, 2, 3))
+    # the weighted mean: a small mask teaches as much as a large one
+    return (squares.mean(dim=1, keepdim=True) * samples.weights).sum(dim=(1, 2, 3)) / samples.weights.sum(dim=(1, 2, 3))

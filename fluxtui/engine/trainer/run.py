@@ -102,7 +102,8 @@ class Run:
         """Raw means to x0, everything to where it is computed."""
         device = self.runtime.device
         latents = scale_latents(batch.latents.to(device), self.components.vae_config)
-        return Samples(latents, batch.prompt_embeds.to(device), batch.pooled.to(device))
+        weights = None if batch.weights is None else batch.weights.to(device)
+        return Samples(latents, batch.prompt_embeds.to(device), batch.pooled.to(device), weights)
 
     def acknowledge(self, wish: Wish) -> None:
         """The requests were carried out, or will be at the end of the epoch."""
