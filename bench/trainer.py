@@ -95,7 +95,8 @@ def new_run(size: Size, folder: Path, threads: int, progress: int) -> Run:
     )  # fmt: skip
     spec = recipe.apply(spec, {
         "dataset.resolution": [size.pixels], "train.steps": 10_000_000, "train.batch_size": size.batch, "train.warmup_steps": 0,
-        "train.gradient_checkpointing": False, "checkpoint.every_epochs": 0, "checkpoint.every_minutes": 0.0, "sample.every_epochs": 0,
+        "train.gradient_checkpointing": False, "checkpoint.every_epochs": 0, "checkpoint.every_minutes": 0.0,
+        "sample.every_epochs": 0,
     })  # fmt: skip
     session = home.session("bench")
     session.create()
@@ -122,8 +123,9 @@ class Bare:
             noise, sigma = torch.randn_like(samples.latents), torch.rand(len(batch.slots))
             level = sigma.view(-1, 1, 1, 1)
             height, width = noise.shape[-2:]
+            noisy = (1 - level) * samples.latents + level * noise
             inputs = {
-                "hidden_states": flux.pack((1 - level) * samples.latents + level * noise), "timestep": sigma,
+                "hidden_states": flux.pack(noisy), "timestep": sigma,
                 "guidance": torch.ones(len(sigma)) if run.components.guidance_embeds else None,
                 "encoder_hidden_states": samples.prompt_embeds, "pooled_projections": samples.pooled,
                 "img_ids": flux.image_ids(height, width, noise.device, torch.float32),

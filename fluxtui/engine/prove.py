@@ -91,6 +91,8 @@ def open_case(home: Path, session: str, attempt: int, breathe: Callable[..., Non
     spec = recipe.load_spec(folder.spec_file)
     result = toml.read(folder.result_file, Result)
     record = toml.read(folder.attempt_file(attempt or result.attempt), Record)
+    if record.status == "completed" and result.attempt < record.attempt:
+        record = toml.read(folder.attempt_file(result.attempt), Record)  # that one trained; this one only had it proven
     return Case(home, folder, spec, record, result, breathe)
 
 

@@ -16,7 +16,7 @@ from fluxtui.engine.prove import prove, update_norm
 from fluxtui.engine.trainer.product import write_product
 from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.record import Proof
+from fluxtui.persist.record import Proof, Record
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -92,6 +92,15 @@ def test_a_plan_by_epochs_is_reckoned_from_the_data_set(new_bench: NewBench) -> 
     proof = proof_of(bench)
     assert proof.ok, proof.what
     assert any("step 4 of 4" in check for check in proof.checks)  # 4 pictures by twos, twice
+
+
+def test_the_attempt_that_only_proved_vouches_for_the_one_that_trained(proven: Bench) -> None:
+    trained = toml.read(proven.folder.attempt_file(1), Record)
+    later = msgspec.structs.replace(trained, attempt=2, nonce="of-attempt-2", status="completed")
+    toml.write(proven.folder.attempt_file(2), later)
+    assert prove(proven.root, "little", 2, lambda **_: None).ok
+    toml.write(proven.folder.attempt_file(2), msgspec.structs.replace(later, status="running"))
+    assert "of another attempt" in prove(proven.root, "little", 2, lambda **_: None).what
 
 
 def test_the_norm_of_an_update_is_that_of_the_product() -> None:
