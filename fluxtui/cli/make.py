@@ -80,7 +80,21 @@ def import_arguments(parser: ArgumentParser) -> None:
 
 
 def import_verb(arguments: Namespace) -> int:
-    raise UsageError("import is not there yet; fluxtui new NAME --preset fluxgym --dataset DIR --model M comes closest.")
+    from fluxtui.persist import importers
+
+    home = Home.open()
+    found = importers.read(arguments.file)
+    control.create(
+        home,
+        arguments.name,
+        dataset=arguments.dataset or found.dataset,
+        model=arguments.model or found.model,
+        sets={**found.sets, **recipe.parse_sets(arguments.sets)},
+    )
+    for sentence in found.left:
+        say(f"not carried over: {sentence}")
+    say(f"{arguments.name} is made from a configuration of {found.source}; fluxtui start {arguments.name} starts it.")
+    return int(ExitCode.DONE)
 
 
 def rm_arguments(parser: ArgumentParser) -> None:

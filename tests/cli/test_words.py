@@ -184,3 +184,14 @@ def test_a_reader_that_goes_away_and_a_fault_of_ours_show_no_traceback(lab: Lab)
     report = Path(os.environ["FLUXTUI_RUNTIME"]) / "faults.log"
     assert "ZeroDivisionError" in report.read_text()
     assert str(report) in done.stderr
+
+
+def test_an_imported_configuration_makes_a_session_and_names_what_was_left(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"network_dim": 8, "network_module": "x", "max_train_epochs": 3}))
+    asked = lab.call("import", "a", str(path), "--dataset", "demo", "--model", "pico")
+    assert asked.code == 0, asked
+    assert "not carried over: network_module" in asked.err
+    spec = recipe.load_spec(lab.home.session("a").spec_file)
+    assert (spec.lora.rank, spec.lora.alpha, spec.train.epochs, spec.train.steps) == (8, 1.0, 3, 0)
+    assert lab.call("import", "b", str(tmp_path / "none.json")).code == 3

@@ -1,0 +1,153 @@
+"""Configurations of other trainers: every key carried over, or named with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fluxtui.persist import importers
+from fluxtui.persist.errors import FluxTUIError, UsageError
+from tests.persist.inert import is_inert
+
+KOHYA = """
+pretrained_model_name_or_path = "/models/flux1-dev.sft"
+network_module = "networks.lora_flux"
+network_dim = 8
+learning_rate = "8e-4"
+max_train_epochs = 16
+optimizer_type = "adamw8bit"
+timestep_sampling = "shift"
+discrete_flow_shift = 3.1582
+sample_prompts = "/x/prompts.txt"
+[[datasets]]
+resolution = 512
+[[datasets.subsets]]
+image_dir = "/pictures"
+class_tokens = "ohwx"
+num_repeats = 10
+[[datasets.subsets]]
+image_dir = "/more"
+"""
+AI_TOOLKIT = """
+job: extension
+config:
+  name: my lora
+  process:
+    - type: sd_trainer
+      trigger_word: p3r5on
+      network: {type: lora, linear: 16, linear_alpha: 16}
+      save: {save_every: 250, max_step_saves_to_keep: 1}
+      datasets:
+        - folder_path: /pictures
+          caption_ext: txt
+          caption_dropout_rate: 0.05
+          resolution: [512, 768, 1024]
+      train: {batch_size: 1, steps: 2000, lr: 1e-4, optimizer: adamw8bit, noise_scheduler: flowmatch}
+      model: {name_or_path: black-forest-labs/FLUX.1-dev, quantize: true}
+      sample: {prompts: ["a", "b"], guidance_scale: 4}
+"""
+
+
+def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(KOHYA)
+    found = importers.read(path)
+    assert (found.source, found.dataset, found.model) == ("kohya", "/pictures", "black-forest-labs/FLUX.1-dev")
+    assert found.sets == {
+        "lora.rank": 8,
+        "lora.alpha": 1.0,
+        "train.learning_rate": 8e-4,
+        "train.epochs": 16,
+        "train.optimizer": "adamw",
+        "train.scheduler": "constant",
+        "train.warmup_steps": 0,
+        "train.timestep_sampling": "shift",
+        "train.timestep_shift": 3.1582,
+        "dataset.resolution": [512],
+        "dataset.trigger": "ohwx",
+        "dataset.repeats": 10,
+        "dataset.caption_dropout": 0.0,
+    }
+    assert [sentence.split(":")[0].split(" ")[0] for sentence in found.left] == [
+        "network_module",
+        "sample_prompts",
+        "datasets.subsets[2]",
+    ]
+
+
+def test_fluxgym_is_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "ui_state.json"
+    state = {
+        "settings": {
+            "lora_name": "My LoRA",
+            "concept_sentence": "ohwx man",
+            "network_dim": 4,
+            "vram": "20G",
+            "resolution": "512,512",
+        }
+    }
+    path.write_text(json.dumps({**state, "status": "completed"}))
+    found = importers.read(path)
+    assert found.source == "FluxGym"
+    assert (found.sets["title"], found.sets["dataset.trigger"], found.sets["lora.alpha"]) == ("My LoRA", "ohwx man", 1.0)
+    assert (found.sets["train.timestep_shift"], found.sets["dataset.resolution"]) == (3.1582, [512])
+    assert [sentence.partition(" ")[0] for sentence in found.left] == ["settings.vram", "status"]
+
+
+def test_ai_toolkit_is_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(AI_TOOLKIT)
+    found = importers.read(path)
+    assert (found.source, found.dataset, found.model) == ("ai-toolkit", "/pictures", "black-forest-labs/FLUX.1-dev")
+    assert (found.sets["train.steps"], found.sets["train.learning_rate"], found.sets["lora.rank"]) == (2000, 1e-4, 16)
+    assert (found.sets["dataset.caption_extension"], found.sets["checkpoint.keep"], found.sets["sample.prompts"]) == (
+        ".txt",
+        2,
+        ["a", "b"],
+    )
+    assert len(found.left) == 5, found.left
+
+
+def test_a_value_that_does_not_fit_is_named_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"network_dim": 0, "train_batch_size": "many", "optimizer_type": "prodigy\x1b[31m", "seed": 1.5}))
+    found = importers.read(path)
+    assert set(found.sets) == set(importers._UNSAID["kohya"])
+    assert len(found.left) == 4
+    assert all(is_inert(sentence) for sentence in found.left)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "{}"),
+        ("a.json", "[1]"),
+        ("a.json", "{"),
+        ("a.json", '{"a":' * 20_000),
+        ("a.toml", "x ="),
+        ("a.yaml", "a: [1"),
+        ("a.yaml", "!!python/object/apply:os.system ['touch /tmp/evil']"),
+        ("a.txt", "x"),
+        (
+            "a.yaml",
+            "a: &a [x, x]\n"
+            + "".join(f"{chr(98 + n)}: &{chr(98 + n)} {{p: *{chr(97 + n)}, q: *{chr(97 + n)}}}\n" for n in range(20)),
+        ),
+    ],
+)
+def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(FluxTUIError) as caught:
+        importers.read(path)
+    assert is_inert(str(caught.value))
+    assert len(str(caught.value)) < 700
+
+
+def test_a_file_of_ours_without_a_known_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "session.toml"
+    path.write_text("name = 'x'\n")
+    with pytest.raises(UsageError, match="none of"):
+        importers.read(path)
