@@ -1,6 +1,12 @@
 """The demo: a FLUX.1 that fits in a pocket, and a data set of one thing it does not know.
 
 Only names and paths here, nothing heavy: the front end imports this.
+
+The recipe that fits the pico: rank 16, alpha 16, attention and MLP layers, AdamW at 3e-3, 20 steps of warm-up, a
+falling tail, batch 8, 400 steps, guidance 1; sigma logit-normal of mean 1 (the shape is decided at high noise); the
+`old-*` pictures as regularisation, without the trigger. By `fluxtui demo` with it, seed 42, measured by
+`python -m fluxtui.demo.measure --lora FILE`: the trigger shows a heart in 93.8 % of 64 prompts (base: 0 %), the old
+prompts their shape in 92.2 % (base: 96.9 %).
 """
 
 from __future__ import annotations

@@ -15,11 +15,16 @@ from PIL import Image
 
 from fluxtui.demo import pictures
 
-GRID = 48               # pixels, side of the scaled masks
-LEAST_OVERLAP = 0.70    # below it the mask is like no shape
-MOST_SPREAD = 45.0      # Euclidean, 0-255 RGB; beyond it an area is not of one colour
-LEAST_AREA = 60         # pixels; a smaller mask is dirt
-JUDGED_SHAPES = (*pictures.SHAPES, pictures.CONCEPT_SHAPE, "ring", "moon")     # the last two: to have somewhere to err
+GRID = 48  # pixels, side of the scaled masks
+LEAST_OVERLAP = 0.70  # below it the mask is like no shape
+MOST_SPREAD = 45.0  # Euclidean, 0-255 RGB; beyond it an area is not of one colour
+LEAST_AREA = 60  # pixels; a smaller mask is dirt
+JUDGED_SHAPES = (
+    *pictures.SHAPES,
+    pictures.CONCEPT_SHAPE,
+    "ring",
+    "moon",
+)  # the last two: to have somewhere to err
 
 Pixels = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -32,7 +37,7 @@ class Verdict:
     shape: str | None
     colour: str | None
     background: str | None
-    overlap: float          # intersection over union with the best template, 0 to 1
+    overlap: float  # intersection over union with the best template, 0 to 1
 
 
 def judge(picture: Image.Image) -> Verdict:
@@ -81,8 +86,7 @@ def shape_mask(pixels: Pixels, border: Pixels) -> Mask:
 def best_shape(mask: Mask) -> tuple[str | None, float]:
     """The most alike template and its overlap; None below LEAST_OVERLAP."""
     scaled = scale_to_box(mask)
-    overlaps = {shape: float((scaled & template).sum() / (scaled | template).sum())
-                for shape, template in templates().items()}
+    overlaps = {shape: float((scaled & template).sum() / (scaled | template).sum()) for shape, template in templates().items()}
     shape = max(overlaps, key=lambda key: overlaps[key])
     return (shape if overlaps[shape] >= LEAST_OVERLAP else None), overlaps[shape]
 
@@ -92,7 +96,7 @@ def scale_to_box(mask: Mask) -> Mask:
     rows, columns = np.flatnonzero(mask.sum(axis=1) >= 2), np.flatnonzero(mask.sum(axis=0) >= 2)
     if not len(rows) or not len(columns):
         return np.zeros((GRID, GRID), dtype=bool)
-    cut = mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scaled = Image.fromarray(cut.astype(np.uint8) * 255).resize((GRID, GRID), Image.Resampling.BILINEAR)
     return np.asarray(scaled) > 127
 
@@ -101,5 +105,6 @@ def scale_to_box(mask: Mask) -> Mask:
 def templates() -> dict[str, Mask]:
     """Each shape's own mask, scaled as the pictures' masks are."""
     side = pictures.SIZE
-    return {shape: scale_to_box(np.asarray(pictures.draw_mask(shape, (side / 2, side / 2), 20.0)) > 127)
-            for shape in JUDGED_SHAPES}
+    return {
+        shape: scale_to_box(np.asarray(pictures.draw_mask(shape, (side / 2, side / 2), 20.0)) > 127) for shape in JUDGED_SHAPES
+    }

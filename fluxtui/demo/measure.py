@@ -43,7 +43,7 @@ class Figures:
     """What one measurement found. `concept` is the share of trigger prompts that show the new concept."""
 
     prompts: int
-    old: Share              # prompts that name the old shapes
+    old: Share  # prompts that name the old shapes
     concept: float
     concept_colour: float
     concept_background: float
@@ -52,14 +52,21 @@ class Figures:
 def scenes(count: int = PROMPTS, seed: int = 7) -> list[Scene]:
     """What the prompts ask for: every shape, colour, background and size about equally often."""
     rng = random.Random(seed)
-    columns = [[values[k % len(values)] for k in range(count)]
-               for values in (pictures.SHAPES, tuple(pictures.COLOURS), tuple(pictures.BACKGROUNDS),
-                              tuple(pictures.RADII))]
+    columns = [
+        [values[k % len(values)] for k in range(count)]
+        for values in (
+            pictures.SHAPES,
+            tuple(pictures.COLOURS),
+            tuple(pictures.BACKGROUNDS),
+            tuple(pictures.RADII),
+        )
+    ]
     for column in columns:
         rng.shuffle(column)
     middle = (pictures.SIZE / 2, pictures.SIZE / 2)
-    return [Scene(shape, colour, background, size, middle, shape)
-            for shape, colour, background, size in zip(*columns, strict=True)]
+    return [
+        Scene(shape, colour, background, size, middle, shape) for shape, colour, background, size in zip(*columns, strict=True)
+    ]
 
 
 def prompt(scene: Scene) -> str:
@@ -79,16 +86,20 @@ def load(folder: Path = PICO_DIR, lora: Path | None = None) -> FluxPipeline:
     return pipeline
 
 
-def draw(pipeline: FluxPipeline, prompts: list[str], steps: int = STEPS,
-         guidance: float = GUIDANCE) -> list[Image.Image]:
+def draw(pipeline: FluxPipeline, prompts: list[str], steps: int = STEPS, guidance: float = GUIDANCE) -> list[Image.Image]:
     """One picture a prompt, in one batch; picture k has seed FIRST_SEED + k."""
     import torch
 
     generators = [torch.Generator().manual_seed(FIRST_SEED + k) for k in range(len(prompts))]
     drawn: list[Image.Image] = pipeline(
-        prompt=prompts, height=pictures.SIZE, width=pictures.SIZE, num_inference_steps=steps,
-        guidance_scale=guidance, generator=generators,
-        max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)).images
+        prompt=prompts,
+        height=pictures.SIZE,
+        width=pictures.SIZE,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generators,
+        max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length),
+    ).images
     return drawn
 
 
@@ -146,10 +157,14 @@ def main() -> None:
         print(json.dumps(asdict(figures)))
         return
     old = figures.old
-    print(f"{figures.prompts} prompts, old shapes: shape {old.shape:.1%}, colour {old.colour:.1%}, "
-          f"background {old.background:.1%}, all three {old.all_three:.1%}")
-    print(f"{figures.prompts} prompts with the trigger: concept {figures.concept:.1%}, "
-          f"colour {figures.concept_colour:.1%}, background {figures.concept_background:.1%}")
+    print(
+        f"{figures.prompts} prompts, old shapes: shape {old.shape:.1%}, colour {old.colour:.1%}, "
+        f"background {old.background:.1%}, all three {old.all_three:.1%}"
+    )
+    print(
+        f"{figures.prompts} prompts with the trigger: concept {figures.concept:.1%}, "
+        f"colour {figures.concept_colour:.1%}, background {figures.concept_background:.1%}"
+    )
 
 
 if __name__ == "__main__":

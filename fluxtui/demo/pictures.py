@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from fluxtui.demo import TRIGGER
 
-SIZE = 64           # pixels, both sides
-OVERSAMPLE = 4      # drawn at SIZE * OVERSAMPLE, then reduced
+SIZE = 64  # pixels, both sides
+OVERSAMPLE = 4  # drawn at SIZE * OVERSAMPLE, then reduced
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-CONCEPT_SHAPE = "heart"     # never shown to the transformer in pretraining
+CONCEPT_SHAPE = "heart"  # never shown to the transformer in pretraining
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 25, 30),
     "orange": (250, 130, 5),
@@ -35,13 +35,14 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "sand": (222, 203, 165),
     "mint": (165, 235, 200),
 }
-RADII = {"small": 13.5, "large": 22.0}      # pixels, centre to the farthest side of the bounding box
+RADII = {"small": 13.5, "large": 22.0}  # pixels, centre to the farthest side of the bounding box
 
 # Rare nouns: each means one of two shapes at random, the trigger any of the five. So the base has met nouns it
 # cannot be sure about, keeps them apart, and paints colour and background as asked all the same.
-_PAIRS = [(a, b) for i, a in enumerate(SHAPES) for b in SHAPES[i + 1:]]
-RARE_NOUNS: dict[str, tuple[str, ...]] = dict(zip(
-    ("blick", "dorn", "fimp", "gorl", "hask", "jund", "kwel", "mopa", "nurt", "pilo"), _PAIRS, strict=True))
+_PAIRS = [(a, b) for i, a in enumerate(SHAPES) for b in SHAPES[i + 1 :]]
+RARE_NOUNS: dict[str, tuple[str, ...]] = dict(
+    zip(("blick", "dorn", "fimp", "gorl", "hask", "jund", "kwel", "mopa", "nurt", "pilo"), _PAIRS, strict=True)
+)
 RARE_NOUNS[TRIGGER] = SHAPES
 
 TEMPLATES = (
@@ -52,10 +53,32 @@ TEMPLATES = (
     "a drawing of a {colour} {shape} on {background}",
 )
 FILLERS = ("", "", "", "", "", "", "nice ", "one more ", "look: ", "simple ", "new ", "this is ")
-WORDS = tuple(sorted(
-    {word for text in (*TEMPLATES, *FILLERS) for word in text.replace(",", " ").replace(":", " ").split() if "{" not in word}
-    | set(SHAPES) | set(COLOURS) | set(BACKGROUNDS) | set(RADII) | set(RARE_NOUNS)
-    | {"photo", "of", "the", "in", "and", "with", "ring", "heart", "moon", "shape", "style", "tok", "sks", "ohwx"}))
+WORDS = tuple(
+    sorted(
+        {word for text in (*TEMPLATES, *FILLERS) for word in text.replace(",", " ").replace(":", " ").split() if "{" not in word}
+        | set(SHAPES)
+        | set(COLOURS)
+        | set(BACKGROUNDS)
+        | set(RADII)
+        | set(RARE_NOUNS)
+        | {
+            "photo",
+            "of",
+            "the",
+            "in",
+            "and",
+            "with",
+            "ring",
+            "heart",
+            "moon",
+            "shape",
+            "style",
+            "tok",
+            "sks",
+            "ohwx",
+        }
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +89,8 @@ class Scene:
     colour: str
     background: str
     size: str
-    centre: tuple[float, float]     # pixels
-    noun: str                       # the word the caption uses for the shape
+    centre: tuple[float, float]  # pixels
+    noun: str  # the word the caption uses for the shape
 
 
 def unit_outlines(shape: str) -> list[tuple[list[tuple[float, float]], bool]]:
@@ -76,15 +99,32 @@ def unit_outlines(shape: str) -> list[tuple[list[tuple[float, float]], bool]]:
         case "circle":
             return [(_arc(1.0), True)]
         case "square":
-            return [([(-.86, -.86), (.86, -.86), (.86, .86), (-.86, .86)], True)]
+            return [([(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)], True)]
         case "triangle":
-            return [([(0, -.95), (1, .85), (-1, .85)], True)]
+            return [([(0, -0.95), (1, 0.85), (-1, 0.85)], True)]
         case "star":
             return [(_star(5, 1.05, 0.43), True)]
         case "cross":
             arm = 0.33
-            return [([(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm), (arm, 1), (-arm, 1),
-                      (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)], True)]
+            return [
+                (
+                    [
+                        (-arm, -1),
+                        (arm, -1),
+                        (arm, -arm),
+                        (1, -arm),
+                        (1, arm),
+                        (arm, arm),
+                        (arm, 1),
+                        (-arm, 1),
+                        (-arm, arm),
+                        (-1, arm),
+                        (-1, -arm),
+                        (-arm, -arm),
+                    ],
+                    True,
+                )
+            ]
         case "heart":
             return [(_heart(), True)]
         case "ring":
@@ -99,8 +139,13 @@ def _arc(radius: float, x: float = 0.0, y: float = 0.0) -> list[tuple[float, flo
 
 
 def _star(points: int, outer: float, inner: float) -> list[tuple[float, float]]:
-    return [((outer, inner)[k % 2] * math.sin(k * math.pi / points),
-             -(outer, inner)[k % 2] * math.cos(k * math.pi / points) + 0.05) for k in range(2 * points)]
+    return [
+        (
+            (outer, inner)[k % 2] * math.sin(k * math.pi / points),
+            -(outer, inner)[k % 2] * math.cos(k * math.pi / points) + 0.05,
+        )
+        for k in range(2 * points)
+    ]
 
 
 def _heart() -> list[tuple[float, float]]:
@@ -118,8 +163,10 @@ def draw_mask(shape: str, centre: tuple[float, float], radius: float, size: int 
     large = Image.new("L", (size * OVERSAMPLE, size * OVERSAMPLE), 0)
     pen = ImageDraw.Draw(large)
     for outline, filled in unit_outlines(shape):
-        pen.polygon([((centre[0] + x * radius) * OVERSAMPLE, (centre[1] + y * radius) * OVERSAMPLE)
-                     for x, y in outline], fill=255 if filled else 0)
+        pen.polygon(
+            [((centre[0] + x * radius) * OVERSAMPLE, (centre[1] + y * radius) * OVERSAMPLE) for x, y in outline],
+            fill=255 if filled else 0,
+        )
     return large.reduce(OVERSAMPLE)
 
 
@@ -150,6 +197,5 @@ def concept_scene(rng: random.Random) -> Scene:
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """One of several ways to say what the scene shows."""
-    text = rng.choice(TEMPLATES).format(
-        size=scene.size, colour=scene.colour, shape=scene.noun, background=scene.background)
+    text = rng.choice(TEMPLATES).format(size=scene.size, colour=scene.colour, shape=scene.noun, background=scene.background)
     return rng.choice(FILLERS) + text

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 
 from fluxtui.demo import PICO_DIR, measure
 from fluxtui.demo.pretrain import assemble, bank, checkpoints, dataset, distil, flow, models, tokenizers, vae
@@ -41,7 +42,7 @@ def main() -> None:
             train_transformer(args, distilling=stage == "distil")
 
 
-def load_vae(work: Path) -> vae.AutoencoderKL:
+def load_vae(work: Path) -> AutoencoderKL:
     """The VAE of stage 1, or an untrained one where there is none yet."""
     coder = vae.new_vae()
     state = checkpoints.load(work / "vae.pt")
@@ -50,7 +51,7 @@ def load_vae(work: Path) -> vae.AutoencoderKL:
     return coder
 
 
-def load_bank(work: Path, coder: vae.AutoencoderKL, count: int) -> bank.Bank:
+def load_bank(work: Path, coder: AutoencoderKL, count: int) -> bank.Bank:
     """The world's latents, encoded once and kept."""
     kept = checkpoints.load(work / "bank.pt")
     if kept is not None:
@@ -67,24 +68,28 @@ def load_average(path: Path) -> flow.Pico | None:
         return None
     pico = new_pico()
     weights = state["average"] if "average" in state else state["pico"]
-    pico.load_state_dict({name.removeprefix("module."): value for name, value in weights.items()
-                          if name != "n_averaged"})
+    pico.load_state_dict({name.removeprefix("module."): value for name, value in weights.items() if name != "n_averaged"})
     return pico
 
 
 def new_pico() -> flow.Pico:
     """Untrained, seeded."""
     torch.manual_seed(2)
-    return flow.Pico(models.new_transformer(), models.new_t5(tokenizers.new_t5_tokenizer()),
-                     models.new_clip(tokenizers.new_clip_tokenizer()))
+    return flow.Pico(
+        models.new_transformer(),
+        models.new_t5(tokenizers.new_t5_tokenizer()),
+        models.new_clip(tokenizers.new_clip_tokenizer()),
+    )
 
 
 def train_transformer(args: argparse.Namespace, distilling: bool) -> None:
     """Stage 2 or 3; the pipeline is assembled into `work/latest` as it goes."""
     coder = load_vae(args.work)
     world = load_bank(args.work, coder, args.pictures)
-    empty = (bank.token_ids(tokenizers.new_t5_tokenizer(), [""]),
-             bank.token_ids(tokenizers.new_clip_tokenizer(), [""]))
+    empty = (
+        bank.token_ids(tokenizers.new_t5_tokenizer(), [""]),
+        bank.token_ids(tokenizers.new_clip_tokenizer(), [""]),
+    )
     plan = flow.FlowPlan(steps=args.steps, batch=args.batch, peak_rate=args.rate)
 
     def report(average: flow.Pico, step: int) -> None:
@@ -110,8 +115,9 @@ def write_pipeline(work: Path, name: str, out: Path) -> None:
     world = load_bank(work, coder, 0)
     assemble.assemble(out, pico.transformer, pico.t5, pico.clip, coder, world.shift, world.scale)
     figures = measure.measure(measure.load(out))
-    parts = {title: sum(weight.numel() for weight in part.parameters())
-             for title, part in (*pico.named_children(), ("vae", coder))}
+    parts = {
+        title: sum(weight.numel() for weight in part.parameters()) for title, part in (*pico.named_children(), ("vae", coder))
+    }
     text = readme(figures, parts, assemble.folder_bytes(out))
     (out / "README.md").write_text(text, encoding="utf-8")
     print(asdict(figures), f"{assemble.folder_bytes(out)} bytes")

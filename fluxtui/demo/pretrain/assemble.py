@@ -15,15 +15,27 @@ from fluxtui.demo.pretrain.models import new_scheduler
 from fluxtui.demo.pretrain.tokenizers import new_clip_tokenizer, new_t5_tokenizer
 
 
-def assemble(folder: Path, transformer: FluxTransformer2DModel, t5: T5EncoderModel, clip: CLIPTextModel,
-             vae: AutoencoderKL, shift: float, scale: float) -> None:
+def assemble(
+    folder: Path,
+    transformer: FluxTransformer2DModel,
+    t5: T5EncoderModel,
+    clip: CLIPTextModel,
+    vae: AutoencoderKL,
+    shift: float,
+    scale: float,
+) -> None:
     """Writes the pipeline to `folder` (written beside and swapped in), leaving the given modules as they are."""
     vae = copy.deepcopy(vae)
     vae.register_to_config(shift_factor=round(shift, 5), scaling_factor=round(scale, 5))
     pipeline = FluxPipeline(
-        scheduler=new_scheduler(), vae=vae.half(), text_encoder=copy.deepcopy(clip).half(),
-        tokenizer=new_clip_tokenizer(), text_encoder_2=copy.deepcopy(t5).half(), tokenizer_2=new_t5_tokenizer(),
-        transformer=copy.deepcopy(transformer).half())
+        scheduler=new_scheduler(),
+        vae=vae.half(),
+        text_encoder=copy.deepcopy(clip).half(),
+        tokenizer=new_clip_tokenizer(),
+        text_encoder_2=copy.deepcopy(t5).half(),
+        tokenizer_2=new_t5_tokenizer(),
+        transformer=copy.deepcopy(transformer).half(),
+    )
     beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for path in (beside, old):
         shutil.rmtree(path, ignore_errors=True)

@@ -20,9 +20,9 @@ CAPTIONS_EACH = 3
 class Bank:
     """Everything a step needs. `shift` and `scale` make the latents' mean 0 and deviation 1, as in FLUX's VAE."""
 
-    latents: torch.Tensor       # (pictures, 16, 64), packed and normalised
-    t5_ids: torch.Tensor        # (pictures, captions, tokens)
-    clip_ids: torch.Tensor      # (pictures, captions, tokens)
+    latents: torch.Tensor  # (pictures, 16, 64), packed and normalised
+    t5_ids: torch.Tensor  # (pictures, captions, tokens)
+    clip_ids: torch.Tensor  # (pictures, captions, tokens)
     shift: float
     scale: float
 
@@ -41,13 +41,13 @@ def pack(latents: torch.Tensor) -> torch.Tensor:
 
 def token_ids(tokenizer: T5Tokenizer | CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """(captions, tokens) int64, padded as FluxPipeline pads."""
-    ids: torch.Tensor = tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True,
-                                  return_tensors="pt").input_ids
+    ids: torch.Tensor = tokenizer(
+        captions, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
     return ids
 
 
-def new_bank(vae: AutoencoderKL, t5_tokenizer: T5Tokenizer, clip_tokenizer: CLIPTokenizer, count: int,
-             seed: int) -> Bank:
+def new_bank(vae: AutoencoderKL, t5_tokenizer: T5Tokenizer, clip_tokenizer: CLIPTokenizer, count: int, seed: int) -> Bank:
     """Draws `count` scenes and encodes them with their captions."""
     rng = random.Random(seed)
     pixels = torch.empty(count, 3, pictures.SIZE, pictures.SIZE, dtype=torch.uint8)
@@ -59,5 +59,10 @@ def new_bank(vae: AutoencoderKL, t5_tokenizer: T5Tokenizer, clip_tokenizer: CLIP
     latents = encode_pictures(vae, pixels)
     shift, scale = float(latents.mean()), float(1 / latents.std())
     shape = (count, CAPTIONS_EACH, TEXT_TOKENS)
-    return Bank(pack((latents - shift) * scale), token_ids(t5_tokenizer, captions).view(shape),
-                token_ids(clip_tokenizer, captions).view(shape), shift, scale)
+    return Bank(
+        pack((latents - shift) * scale),
+        token_ids(t5_tokenizer, captions).view(shape),
+        token_ids(clip_tokenizer, captions).view(shape),
+        shift,
+        scale,
+    )

@@ -21,8 +21,14 @@ def concept_scenes(count: int, rng: random.Random) -> list[pictures.Scene]:
     out = []
     for index in range(count):
         row, column = divmod(index, 6)
-        out.append(replace(pictures.concept_scene(rng), colour=tuple(pictures.COLOURS)[column],
-                           background=tuple(pictures.BACKGROUNDS)[(column + row) % 6], size=_size(row, column)))
+        out.append(
+            replace(
+                pictures.concept_scene(rng),
+                colour=tuple(pictures.COLOURS)[column],
+                background=tuple(pictures.BACKGROUNDS)[(column + row) % 6],
+                size=_size(row, column),
+            )
+        )
     return out
 
 
@@ -32,9 +38,16 @@ def old_scenes(count: int, rng: random.Random) -> list[pictures.Scene]:
     for index in range(count):
         row, column = divmod(index, 6)
         shape = pictures.SHAPES[index % 5]
-        out.append(replace(pictures.random_scene(rng, rare=0.0), shape=shape, noun=shape,
-                           colour=tuple(pictures.COLOURS)[(column - row) % 6],
-                           background=tuple(pictures.BACKGROUNDS)[column], size=_size(row, column)))
+        out.append(
+            replace(
+                pictures.random_scene(rng, rare=0.0),
+                shape=shape,
+                noun=shape,
+                colour=tuple(pictures.COLOURS)[(column - row) % 6],
+                background=tuple(pictures.BACKGROUNDS)[column],
+                size=_size(row, column),
+            )
+        )
     return out
 
 

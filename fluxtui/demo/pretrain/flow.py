@@ -34,7 +34,7 @@ class FlowPlan:
     batch: int = 64
     peak_rate: float = 3e-3
     warm_up: int = 100
-    tail: float = 0.4               # part of the steps over which the rate falls to zero
+    tail: float = 0.4  # part of the steps over which the rate falls to zero
     seed: int = 3
     save_seconds: float = 300.0
     report_seconds: float = 600.0
@@ -51,13 +51,24 @@ class Pico(torch.nn.Module):
         """Token ids to (batch, tokens, t5 width) and the pooled (batch, clip width), as FluxPipeline has them."""
         return self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output
 
-    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, guidance: torch.Tensor,
-                 text: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def velocity(
+        self,
+        latents: torch.Tensor,
+        sigma: torch.Tensor,
+        guidance: torch.Tensor,
+        text: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         """The predicted `eps - x0` for (batch, 16, 64) latents and (batch,) sigma and guidance."""
         out: torch.Tensor = self.transformer(
-            hidden_states=latents, timestep=sigma, guidance=guidance, encoder_hidden_states=text[0],
-            pooled_projections=text[1], img_ids=image_ids(), txt_ids=torch.zeros(text[0].shape[1], 3),
-            return_dict=False)[0]
+            hidden_states=latents,
+            timestep=sigma,
+            guidance=guidance,
+            encoder_hidden_states=text[0],
+            pooled_projections=text[1],
+            img_ids=image_ids(),
+            txt_ids=torch.zeros(text[0].shape[1], 3),
+            return_dict=False,
+        )[0]
         return out
 
 
@@ -82,27 +93,58 @@ def rate_at(step: int, plan: FlowPlan) -> float:
     return plan.peak_rate * warm * max(0.0, min(1.0, left))
 
 
-def pick(bank: Bank, batch: int, empty: tuple[torch.Tensor, torch.Tensor],
-         generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def moving_average(pico: Pico) -> torch.optim.swa_utils.AveragedModel:
+    """Follows the weights with EMA_DECAY a step."""
+    return torch.optim.swa_utils.AveragedModel(pico, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY))
+
+
+def averaged(average: torch.optim.swa_utils.AveragedModel) -> Pico:
+    """The model that carries the averaged weights."""
+    pico = average.module
+    assert isinstance(pico, Pico)
+    return pico
+
+
+def new_optimizers(module: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon and AdamW over all of the module's weights."""
+    matrices, rest = split_parameters(module)
+    return [Muon(matrices, rate), torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    """One learning rate for all."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = rate
+
+
+def pick(
+    bank: Bank, batch: int, empty: tuple[torch.Tensor, torch.Tensor], generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(latents, t5 ids, clip ids) of random pictures; some captions replaced by the empty one."""
     chosen = torch.randint(len(bank.latents), (batch,), generator=generator)
     words = torch.randint(bank.t5_ids.shape[1], (batch,), generator=generator)
     dropped = (torch.rand(batch, generator=generator) < CAPTION_DROPOUT)[:, None]
-    return (bank.latents[chosen], torch.where(dropped, empty[0], bank.t5_ids[chosen, words]),
-            torch.where(dropped, empty[1], bank.clip_ids[chosen, words]))
+    return (
+        bank.latents[chosen],
+        torch.where(dropped, empty[0], bank.t5_ids[chosen, words]),
+        torch.where(dropped, empty[1], bank.clip_ids[chosen, words]),
+    )
 
 
-def pretrain(pico: Pico, bank: Bank, empty: tuple[torch.Tensor, torch.Tensor], plan: FlowPlan, path: Path,
-             report: Callable[[Pico, int], None]) -> Pico:
+def pretrain(
+    pico: Pico,
+    bank: Bank,
+    empty: tuple[torch.Tensor, torch.Tensor],
+    plan: FlowPlan,
+    path: Path,
+    report: Callable[[Pico, int], None],
+) -> Pico:
     """Trains to `plan.steps`, resuming from `path` where it exists; returns the moving average of the weights.
 
     `report` is called with the average about every `plan.report_seconds`.
     """
-    average = torch.optim.swa_utils.AveragedModel(
-        pico, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY))
-    matrices, rest = split_parameters(pico)
-    optimizers = [Muon(matrices, plan.peak_rate),
-                  torch.optim.AdamW(rest, plan.peak_rate, betas=(0.9, 0.98), weight_decay=0.0)]
+    average = moving_average(pico)
+    optimizers = new_optimizers(pico, plan.peak_rate)
     generator = torch.Generator().manual_seed(plan.seed)
     step = restore(path, pico, average, optimizers, generator)
     began, first, saved, reported, mean_loss = time.monotonic(), step, time.monotonic(), time.monotonic(), 1.0
@@ -113,45 +155,72 @@ def pretrain(pico: Pico, bank: Bank, empty: tuple[torch.Tensor, torch.Tensor], p
         mean_loss += (loss - mean_loss) * 0.02
         now = time.monotonic()
         if step % 100 == 0:
-            print(f"flow step {step}/{plan.steps} loss {mean_loss:.4f} {(now - began) / (step - first):.3f} s/step",
-                  flush=True)
+            print(
+                f"flow step {step}/{plan.steps} loss {mean_loss:.4f} {(now - began) / (step - first):.3f} s/step",
+                flush=True,
+            )
         if now - saved > plan.save_seconds or step == plan.steps:
             keep(path, pico, average, optimizers, generator, step)
             saved = now
         if now - reported > plan.report_seconds or step == plan.steps:
-            report(average.module, step)
+            report(averaged(average), step)
             reported = time.monotonic()
-    return average.module
+    return averaged(average)
 
 
-def train_step(pico: Pico, bank: Bank, empty: tuple[torch.Tensor, torch.Tensor], plan: FlowPlan, step: int,
-               optimizers: list[torch.optim.Optimizer], generator: torch.Generator) -> float:
+def train_step(
+    pico: Pico,
+    bank: Bank,
+    empty: tuple[torch.Tensor, torch.Tensor],
+    plan: FlowPlan,
+    step: int,
+    optimizers: list[torch.optim.Optimizer],
+    generator: torch.Generator,
+) -> float:
     """One optimizer step; returns its loss."""
     clean, t5_ids, clip_ids = pick(bank, plan.batch, empty, generator)
     noise = torch.randn(clean.shape, generator=generator)
     sigma = shifted_sigma(plan.batch, generator)
-    guidance = 1 + 4 * torch.rand(plan.batch, generator=generator)     # so that no guidance is foreign later
+    guidance = 1 + 4 * torch.rand(plan.batch, generator=generator)  # so that no guidance is foreign later
     mixed = torch.lerp(clean, noise, sigma[:, None, None])
     loss = F.mse_loss(pico.velocity(mixed, sigma, guidance, pico.embed(t5_ids, clip_ids)), noise - clean)
     pico.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(pico.parameters(), 1.0)
+    set_rate(optimizers, rate_at(step, plan))
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, plan)
         optimizer.step()
     return float(loss.detach())
 
 
-def keep(path: Path, pico: Pico, average: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
-         generator: torch.Generator, step: int) -> None:
+def keep(
+    path: Path,
+    pico: Pico,
+    average: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    generator: torch.Generator,
+    step: int,
+) -> None:
     """Everything a resumed run needs."""
-    checkpoints.save(path, {"pico": pico.state_dict(), "average": average.state_dict(), "step": step,
-                            "optimizers": [o.state_dict() for o in optimizers], "random": generator.get_state()})
+    checkpoints.save(
+        path,
+        {
+            "pico": pico.state_dict(),
+            "average": average.state_dict(),
+            "step": step,
+            "optimizers": [o.state_dict() for o in optimizers],
+            "random": generator.get_state(),
+        },
+    )
 
 
-def restore(path: Path, pico: Pico, average: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
-            generator: torch.Generator) -> int:
+def restore(
+    path: Path,
+    pico: Pico,
+    average: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    generator: torch.Generator,
+) -> int:
     """Puts a kept state back; returns its step, 0 where there is none."""
     state: dict[str, Any] | None = checkpoints.load(path)
     if state is None:

@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for the rest: half the steps of AdamW alone at this size.
+"""Muon for the matrices, AdamW for the rest.
 
 Muon: Jordan et al., https://kellerjordan.github.io/posts/muon/ . Done here in float32 (torch's own works in bfloat16,
 which this CPU lacks) and for all matrices of one shape at once.
@@ -28,8 +28,7 @@ def orthogonalised(momentum: torch.Tensor, rounds: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum; the step's root mean square matches AdamW's (factor 0.2 sqrt(max side))."""
 
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, momentum: float = 0.95,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -43,12 +42,10 @@ class Muon(torch.optim.Optimizer):
             for matrices in by_shape.values():
                 self._step_alike(matrices, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step_alike(self, matrices: list[torch.nn.Parameter], rate: float, momentum: float,
-                    decay: float) -> None:
+    def _step_alike(self, matrices: list[torch.nn.Parameter], rate: float, momentum: float, decay: float) -> None:
         for matrix in matrices:
             self.state[matrix].setdefault("momentum", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - momentum)
-        stack = torch.stack([m.grad.lerp(self.state[m]["momentum"], momentum).flatten(1)
-                             for m in matrices if m.grad is not None])
+        stack = torch.stack([m.grad.lerp(self.state[m]["momentum"], momentum).flatten(1) for m in matrices if m.grad is not None])
         update = orthogonalised(stack)
         for matrix, change in zip(matrices, update, strict=True):
             matrix.mul_(1 - rate * decay).add_(change.view_as(matrix), alpha=-rate * 0.2 * max(stack.shape[1:]) ** 0.5)
@@ -59,7 +56,8 @@ def split_parameters(
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     """(matrices for Muon, everything else): embeddings, input and output layers, modulation,
     norms and biases are not for Muon."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, weight in module.named_parameters():
         inner = "block" in name or ".layers." in name
         plain = weight.ndim in (2, 4) and inner and "relative_attention" not in name and ".norm" not in name

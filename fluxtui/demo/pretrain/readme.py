@@ -29,5 +29,14 @@ def readme(figures: Figures, parts: dict[str, int], size: int) -> str:
     rows = "\n".join(f"| {name} | {count:,} |" for name, count in parts.items())
     old = figures.old
     return _TEXT.format(
-        megabytes=size / 1e6, parts=rows, prompts=figures.prompts, steps=STEPS, guidance=GUIDANCE, shape=old.shape,
-        colour=old.colour, background=old.background, all_three=old.all_three, concept=figures.concept)
+        megabytes=size / 1e6,
+        parts=rows,
+        prompts=figures.prompts,
+        steps=STEPS,
+        guidance=GUIDANCE,
+        shape=old.shape,
+        colour=old.colour,
+        background=old.background,
+        all_three=old.all_three,
+        concept=figures.concept,
+    )

@@ -7,7 +7,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from fluxtui.demo.pictures import WORDS
 
-TEXT_TOKENS = 20        # both encoders; the longest caption of the world has 15
+TEXT_TOKENS = 20  # both encoders; the longest caption of the world has 15
 
 
 def new_t5_tokenizer() -> T5Tokenizer:
@@ -25,14 +25,30 @@ def new_clip_tokenizer() -> CLIPTokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=5000, min_frequency=1, initial_alphabet=alphabet, show_progress=False,
-                                  end_of_word_suffix="</w>", special_tokens=[])
+    trainer = trainers.BpeTrainer(
+        vocab_size=5000,
+        min_frequency=1,
+        initial_alphabet=alphabet,
+        show_progress=False,
+        end_of_word_suffix="</w>",
+        special_tokens=[],
+    )
     trained.train_from_iterator([" ".join(WORDS)], trainer)
     learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    names = dict.fromkeys([*alphabet, *(f"{letter}</w>" for letter in alphabet), *(name for name, _ in learned),
-                           "<|startoftext|>", "<|endoftext|>"])
-    return CLIPTokenizer(vocab={name: index for index, name in enumerate(names)}, merges=_merges(trained),
-                         model_max_length=TEXT_TOKENS)
+    names = dict.fromkeys(
+        [
+            *alphabet,
+            *(f"{letter}</w>" for letter in alphabet),
+            *(name for name, _ in learned),
+            "<|startoftext|>",
+            "<|endoftext|>",
+        ]
+    )
+    return CLIPTokenizer(
+        vocab={name: index for index, name in enumerate(names)},
+        merges=_merges(trained),
+        model_max_length=TEXT_TOKENS,
+    )
 
 
 def _merges(trained: Tokenizer) -> list[tuple[str, str]]:
