@@ -162,7 +162,8 @@ def look(home: Home, name: str) -> Overview:
 def look_all(home: Home) -> list[Overview]:
     """Every session, by name; a broken one is among them, with the reason."""
     here = Here.look()
-    return [_look(SessionFolder(home.sessions / name), here) for name in home.session_names()]
+    sessions = home.sessions
+    return [_look(SessionFolder(sessions / name), here) for name in home.session_names()]
 
 
 def _look(folder: SessionFolder, here: Here) -> Overview:

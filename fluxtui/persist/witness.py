@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ class Here:
 
     @staticmethod
     def look() -> Here:
-        return Here(datetime.now(UTC), socket.gethostname(), process.boot_id())
+        return Here(datetime.now(UTC), os.uname().nodename, process.boot_id())
 
 
 def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spec_readable: bool, here: Here) -> Facts:
