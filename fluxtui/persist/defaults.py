@@ -20,9 +20,10 @@ _PICO: dict[str, object] = {
     "lora.alpha": 16.0,
     "train.steps": 400,
     "train.batch_size": 8,
-    "train.learning_rate": 2e-3,
+    "train.learning_rate": 3e-3,
     "train.warmup_steps": 20,
-    "train.timestep_sampling": "sigmoid",
+    "train.timestep_sampling": "logit_normal",
+    "train.timestep_mean": 1.0,         # what is drawn is decided at high noise
     "train.gradient_checkpointing": False,
     "checkpoint.every_epochs": 0,
     "checkpoint.every_steps": 100,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +43,7 @@ def test_the_demo_started_by_keys_outlives_the_tmux_server_and_is_proven(home_pa
     assert Path(final["output"]).is_file()
     verified = fluxtui("verify", "demo")
     assert verified.returncode == 0, verified.stderr
+    _judge(final["output"])
 
 
 def _training(name: str) -> dict[str, object] | None:
@@ -50,3 +54,12 @@ def _training(name: str) -> dict[str, object] | None:
     assert seen["state"] not in {"failed", "lost"}, seen
     return seen if seen["step"] > 0 else None
 
+
+def _judge(lora: str) -> None:
+    """The demo's figures, judged by colour and shape; the README's, with a margin: other machines round otherwise."""
+    words = [sys.executable, "-m", "fluxtui.demo.measure", "--json"]
+    base = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    after = json.loads(subprocess.run([*words, "--lora", lora], check=True, capture_output=True, text=True).stdout)
+    assert base["concept"] < 0.05
+    assert after["concept"] >= 0.85, after
+    assert after["old"]["shape"] >= 0.9 * base["old"]["shape"] - 0.02, (base, after)
