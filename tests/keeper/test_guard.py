@@ -181,7 +181,7 @@ def test_a_busy_load_is_given_an_hour_and_not_more():
 
 
 def test_a_load_that_reads_bytes_is_busy_and_one_that_only_ticks_is_not():
-    for cpu, read, is_hung in ((0.0, 10 * 2**20, False), (0.01, 100, True)):
+    for cpu, read, is_hung in ((0.0, 10 * 2**20, False), (0.02, 0, False), (0.001, 100, True)):
         guard = guard_in(Phase.LOAD)
         for second in range(0, 700, 1):
             guard.activity.seen(float(second), cpu * second, read * second)

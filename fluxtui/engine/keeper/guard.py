@@ -36,7 +36,7 @@ Kind = Literal[
 FIRST_STEPS = 5  # steps of a process that may take long: kernels are chosen, caches are cold
 LOAD_AT_MOST = 3600.0  # seconds: how long a load may go without progress, however busy it is
 STOP_AT_MOST = 600.0  # seconds a stop may take, unless bytes of its checkpoint move
-BUSY_CPU = 0.05  # of a core: more than a thread that ticks, less than anything that works
+BUSY_CPU = 0.01  # of a core: more than a thread that ticks, less than what works on a machine that starves it
 BUSY_BYTES = 64 * 1024  # read between two looks
 
 
