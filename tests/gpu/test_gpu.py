@@ -5,70 +5,20 @@ The driver's library itself is replaced (its C functions), nothing of ours and n
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fluxtui.gpu import Gpus, GpuWatch, host_gauges, list_gpus, watch
-from fluxtui.gpu.host import container_memory, machine_memory
+from fluxtui.gpu import Gpus, list_gpus
 from fluxtui.gpu.readings import Gpu
 from fluxtui.gpu.slot import SIZE, pack, unpack
 
 GIB = 1 << 30
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    source = Path(__file__).with_name("fake_nvml.c")
-    for compiler in ("cc", "gcc", "clang"):
-        try:
-            subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", source], check=True, timeout=60)
-        except FileNotFoundError:
-            continue
-        return folder
-    message = "no C compiler to build the stub of the driver's library with"
-    pytest.fail(message) if os.environ.get("FLUXTUI_FAULTS") == "root" else pytest.skip(message)
-
-
-@pytest.fixture
-def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`driver("count=15")` makes the stub answer so from now on."""
-    settings = tmp_path / "settings"
-
-    def say(*lines: str) -> None:
-        settings.with_suffix(".new").write_text("".join(f"{line}\n" for line in lines))
-        settings.with_suffix(".new").rename(settings)
-
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    monkeypatch.setenv("FAKE_NVML", str(settings))
-    say()
-    return say
-
-
-@pytest.fixture
-def watching() -> Iterator[GpuWatch]:
-    found = GpuWatch()
-    yield found
-    found.stop()
-
-
-def until(watching: GpuWatch, condition: Callable[[Gpus], bool], seconds: float = 20.0) -> Gpus:
-    end = time.monotonic() + seconds
-    while True:
-        before = time.perf_counter()
-        found = watching.latest()
-        assert time.perf_counter() - before < 0.25, "asking waited for the driver"
-        if condition(found):
-            return found
-        assert time.monotonic() < end, found
-        time.sleep(0.02)
 
 
 def test_every_figure_has_its_unit(driver: Callable[..., None]) -> None:
@@ -158,22 +108,6 @@ def test_a_gpu_that_knows_no_instances_is_a_plain_one(driver: Callable[..., None
     assert [gpu.uuid for gpu in list_gpus().devices] == ["GPU-1"]
 
 
-def test_no_driver_at_all_says_so(monkeypatch: pytest.MonkeyPatch, watching: GpuWatch, tmp_path: Path) -> None:
-    (tmp_path / "libnvidia-ml.so.1").write_text("no library")  # stands before a real one, where a machine has that
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    for found in (list_gpus(20), _watched(watching)):
-        assert found.devices == ()
-        assert "no NVIDIA driver" in found.why
-    assert watching._child is not None
-    assert watching._child.wait(10) == 3, "nothing goes on watching where there is nothing to watch"
-    assert "no NVIDIA driver" in watching.latest().why
-
-
-def _watched(watching: GpuWatch) -> Gpus:
-    watching.start(0.1)
-    return until(watching, lambda found: found.at > 0)
-
-
 def test_texts_of_the_driver_reach_no_terminal_as_escapes(driver: Callable[..., None]) -> None:
     for degree in (1, 2):
         driver(f"evil={degree}")
@@ -194,90 +128,6 @@ def test_a_hanging_driver_is_given_up_in_time(driver: Callable[..., None]) -> No
 def test_a_crashing_driver_is_a_sentence(driver: Callable[..., None]) -> None:
     driver("memory=crash")
     assert f"by signal {int(signal.SIGSEGV)}" in list_gpus().why
-
-
-def test_the_watch_follows_and_never_waits(driver: Callable[..., None], watching: GpuWatch) -> None:
-    assert "not read yet" in watching.latest().why
-    watching.start(0.05)
-    assert until(watching, lambda found: bool(found.devices)).devices[0].utilisation == 97.0
-    driver("busy=3")
-    assert until(watching, lambda found: found.devices[0].utilisation == 3.0)
-    driver("handle0=15")
-    assert until(watching, lambda found: "fell off the bus" in found.why).devices == ()
-    driver()
-    assert until(watching, lambda found: bool(found.devices)), "a GPU that came back is seen again"
-    watching.stop()
-    assert watching.latest().devices == ()
-
-
-def test_the_newest_reading_is_given_however_long_nobody_looked(driver: Callable[..., None], watching: GpuWatch) -> None:
-    watching.start(0.005)
-    until(watching, lambda found: bool(found.devices))
-    time.sleep(1.0)  # nobody looks: some hundred readings pass
-    driver("busy=1")
-    time.sleep(0.3)
-    assert watching.latest().devices[0].utilisation == 1.0
-
-
-def test_a_driver_that_hangs_meanwhile_only_makes_the_answer_say_so(
-    driver: Callable[..., None], watching: GpuWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "_SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(watch, "_KILL_SECONDS", 1.0)
-    monkeypatch.setattr(watch, "_RESTART_SECONDS", 0.1)
-    watching._delay = 0.1
-    watching.start(0.05)
-    until(watching, lambda found: bool(found.devices))
-    first = watching._child
-    driver("count=hang")
-    found = until(watching, lambda found: not found.devices)
-    assert "has not answered for" in found.why
-    driver()
-    until(watching, lambda found: bool(found.devices))
-    assert first is not None
-    assert first.poll() == -signal.SIGKILL, "the hanging child was ended and another one started"
-    assert watching._child is not first
-
-
-def test_a_child_that_dies_is_started_again_with_patience(
-    driver: Callable[..., None], watching: GpuWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watching._delay = 0.2
-    driver("memory=crash")
-    watching.start(0.05)
-    assert f"by signal {int(signal.SIGSEGV)}" in until(watching, lambda found: "ended" in found.why).why
-    driver()
-    until(watching, lambda found: bool(found.devices))
-    assert watching._delay == 0.4
-
-
-PARENT = """
-import os, sys, time
-from fluxtui.gpu import GpuWatch
-watch = GpuWatch()
-watch.start(0.05)
-while not watch.latest().devices:
-    time.sleep(0.02)
-if sys.argv[1] == "hang":
-    open(os.environ["FAKE_NVML"], "w").write("count=hang\\n")
-    time.sleep(0.3)
-print(watch._child.pid, flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("state", ["well", "hang"])
-def test_the_child_ends_with_its_parent_however_that_ends(driver: Callable[..., None], state: str) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, state], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    assert Path(f"/proc/{child}").exists()
-    parent.kill()
-    parent.wait()
-    end = time.monotonic() + 10
-    while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < end, "the child outlived its parent"
-        time.sleep(0.02)
 
 
 def test_a_module_in_the_folder_where_it_was_started_is_not_imported(
@@ -304,40 +154,3 @@ def test_importing_the_gauges_is_cheap_and_loads_no_driver() -> None:
     program = "import sys; import fluxtui.gpu; print({'pynvml', 'psutil', 'numpy', 'torch', 'ctypes'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
-
-
-def test_the_host_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLUXTUI_HOME", str(tmp_path / "not" / "yet"))
-    found = host_gauges()
-    assert 0 <= found.cpu_percent <= 100
-    assert 0 < found.memory_used < found.memory_total
-    assert 0 < found.disk_free <= found.disk_total
-    assert found.disk_path == str(tmp_path)
-    assert found.disk_total == os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
-    end = time.process_time() + 0.3
-    while time.process_time() < end:
-        pass
-    assert host_gauges().cpu_percent > 100 / found.cpu_count / 3, "a busy core is not seen"
-
-
-def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
-    own, groups = tmp_path / "own", tmp_path / "groups"
-
-    def write(folder: Path, **files: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name.replace("__", ".")).write_text(text)
-
-    own.write_text("0::/pod/box\n")
-    assert container_memory(groups, own) is None
-    write(groups / "pod" / "box", memory__max="max\n", memory__current="700\n", memory__stat="anon 1\ninactive_file 200\n")
-    assert container_memory(groups, own) is None
-    write(groups / "pod", memory__max="1000\n", memory__current="700\n", memory__stat="anon 1\ninactive_file 200\n")
-    assert container_memory(groups, own) == (500, 1000)
-    own.write_text("4:cpu,cpuacct:/x\n7:memory:/job\n0::/\n")
-    files = {"memory__limit_in_bytes": "900\n", "memory__usage_in_bytes": "800\n", "memory__stat": "total_inactive_file 100\n"}
-    write(groups / "memory" / "job", **files)
-    write(groups / "memory", **{**files, "memory__limit_in_bytes": f"{2**63 - 4096}\n"})
-    assert container_memory(groups, own) == (700, 900)
-    assert container_memory(groups, tmp_path / "missing") is None
-    assert machine_memory(tmp_path / "missing") == (0, 0)
