@@ -20,7 +20,7 @@ def home_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("FLUXTUI_HOME", str(home))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("FLUXTUI_RUNTIME", str(runtime))
     return home
 
 

@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_before_training(
 ) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("FLUXTUI_RUNTIME", str(runtime))
     monkeypatch.setenv("FLUXTUI_HOME", str(small_disk / "home"))
     done = fluxtui("new", "a", "--model", "pico", "--dataset", str(pictures))
     if done.returncode == 0:
