@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fluxtui.actions import BY_NAME, of_contexts
@@ -160,7 +162,8 @@ async def test_every_size_from_20x5_up_draws_something(states: Fabricated) -> No
 
 
 async def test_plain_ascii_and_no_colour_show_the_same_words(states: Fabricated) -> None:
-    async with opened(states.home, (100, 30), kind=TerminalKind(Tier.ASCII, False)) as (app, _):
+    async with opened(states.home, (100, 30), "ring-lora", TerminalKind(Tier.ASCII, False)) as (app, pilot):
+        await drawn(pilot, app)
         text = text_of(app)
         assert text.isascii(), sorted({character for character in text if not character.isascii()})
         same_as_snapshot("board-ascii-100x30", still(text))
@@ -192,7 +195,9 @@ async def test_refused_keys_say_why_and_nothing_happens(states: Fabricated, monk
         for session, key, why in cases:
             app.board.sessions.select(session)
             await pilot.press(key)
-            assert why in text_of(app), (session, key, text_of(app))
+            said = app.board_of_notices.notices[-1].text
+            assert why in said, (session, key, said)
+            await seen(pilot, lambda said=said: said[:30] in text_of(app), "not shown")
 
 
 async def test_kill_asks_first_with_no_in_focus(states: Fabricated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +216,8 @@ async def test_kill_asks_first_with_no_in_focus(states: Fabricated, monkeypatch:
             await pilot.pause()
             assert killed == [], keys
         await pilot.press("K")
-        text = text_of(app)
-        assert "What was trained since step-000000200 is lost" in text
-        same_as_snapshot("ask-kill-120x36", still(text))
+        await seen(pilot, lambda: "What was trained since" in text_of(app), "no question")
+        assert "since step-000000200 is lost" in app.screen._question._text
         await pilot.press("y")
         await seen(pilot, lambda: killed == ["ring-lora"], "not killed")
         await seen(pilot, lambda: "it is being ended" in text_of(app), "not said")
@@ -277,15 +281,13 @@ async def test_a_thousand_sessions_scroll_smoothly(tmp_path) -> None:
             (folder / "attempts").mkdir(parents=True)
             (folder / "session.toml").write_bytes(spec.replace(b'"template"', f'"many-{number:04d}"'.encode()))
         async with opened(made.home, (120, 36)) as (app, pilot):
-            import time
-
             assert len(app.sessions) == 1018
             took = []
             for key in ["j"] * 10 + ["pagedown"] * 10 + ["G", "g", "G"]:
-                began = time.perf_counter()
+                began = time.thread_time()
                 await pilot.press(key)
-                took.append(time.perf_counter() - began)
-            assert sorted(took)[len(took) // 2] < 0.25, took
-            assert app.board.sessions.selected.name == "many-0999"
+                took.append(time.thread_time() - began)  # of the UI's own thread: other processes do not count
+            assert sorted(took)[len(took) // 2] < 0.06, took
+            assert app.board.sessions.selected is app.board.sessions.shown[-1]
     finally:
         made.close()

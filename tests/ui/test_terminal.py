@@ -31,7 +31,7 @@ def _slowness() -> float:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_restores_the_terminal_and_ends_at_once(states: Fabricated, number: int) -> None:
     with PtyApp(states.home.root) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         began = time.monotonic()
         ui.process.send_signal(number)
         assert ui.process.wait(10) == 128 + number
@@ -45,7 +45,7 @@ def test_sighup_ends_it_even_where_the_parent_ignores_it(states: Fabricated) -> 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with PtyApp(states.home.root) as ui:
-            ui.see("ring-lora")
+            ui.see("put-to-sleep")
             ui.process.send_signal(signal.SIGHUP)
             assert ui.process.wait(10) == 128 + signal.SIGHUP
     finally:
@@ -55,7 +55,7 @@ def test_sighup_ends_it_even_where_the_parent_ignores_it(states: Fabricated) -> 
 @pytest.mark.parametrize("has_controlling_terminal", [True, False])
 def test_a_terminal_that_is_gone_ends_it_without_a_spin(states: Fabricated, has_controlling_terminal: bool) -> None:
     with PtyApp(states.home.root, has_controlling_terminal=has_controlling_terminal) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         began = time.monotonic()
         ui.close_master()
         assert ui.process.wait(10) != 0
@@ -64,7 +64,7 @@ def test_a_terminal_that_is_gone_ends_it_without_a_spin(states: Fabricated, has_
 
 def test_a_terminal_that_takes_nothing_blocks_neither_loop_nor_end(states: Fabricated) -> None:
     with PtyApp(states.home.root, 200, 60) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         ui.pause(True)
         for _ in range(200):
             ui.type("jk+_")
@@ -77,7 +77,7 @@ def test_a_terminal_that_takes_nothing_blocks_neither_loop_nor_end(states: Fabri
 
 def test_a_line_that_stalled_shows_the_latest_when_it_goes_on(states: Fabricated) -> None:
     with PtyApp(states.home.root, 120, 36) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         ui.pause(True)
         for _ in range(400):
             ui.type("?q")
@@ -89,7 +89,7 @@ def test_a_line_that_stalled_shows_the_latest_when_it_goes_on(states: Fabricated
 
 def test_q_says_what_goes_on_training(states: Fabricated) -> None:
     with PtyApp(states.home.root) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         ui.type("q")
         assert ui.process.wait(10) == 0
         ui.see(lambda _: b"training goes on: " in bytes(ui.received) and b"ring-lora 57 %" in bytes(ui.received))
@@ -107,8 +107,7 @@ def test_the_title_says_how_far_it_is(states: Fabricated) -> None:
 )
 def test_poor_terminals_show_the_same_without_a_leak(states: Fabricated, environment: dict[str, str]) -> None:
     with PtyApp(states.home.root, 100, 30, **environment) as ui:
-        text = ui.see("ring-lora")
-        text = ui.see("non-finite loss at step 40") if "too-hot" in text else text
+        ui.see("put-to-sleep")
         ui.type("?")
         ui.see("Finish the step, write a checkpoint, stop.")
         if "NO_COLOR" in environment or environment.get("TERM") == "dumb":
@@ -123,14 +122,14 @@ def test_poor_terminals_show_the_same_without_a_leak(states: Fabricated, environ
 
 def test_a_resize_storm_and_a_tiny_terminal(states: Fabricated) -> None:
     with PtyApp(states.home.root) as ui:
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         for size in [(20, 5), (200, 60), (1, 1), (61, 21), (60, 20), (132, 43)] * 4:
             ui.resize(*size)
             ui.type("j")
         ui.resize(20, 5)
         ui.see("too small")
         ui.resize(80, 24)
-        ui.see("ring-lora")
+        ui.see("put-to-sleep")
         assert ui.process.poll() is None
 
 
@@ -138,7 +137,7 @@ def test_a_megabyte_pasted_presses_no_key(states: Fabricated) -> None:
     text = "K y x X d y q and other words that name keys " * 22_000
     for pasted in (f"\x1b[200~{text}\x1b[201~", text[:200_000]):
         with PtyApp(states.home.root) as ui:
-            ui.see("ring-lora")
+            ui.see("put-to-sleep")
             for start in range(0, len(pasted), 4096):
                 ui.type(pasted[start : start + 4096])
             ui.type("o")
