@@ -1,4 +1,5 @@
-"""Writes what is said once in the code into the documents: the verbs and keys of README.md, and docs/settings.md.
+"""Writes what is said once in the code into the documents: verbs and keys of README.md, docs/settings.md, the map
+of docs/architecture.md.
 
     python docs/reference.py [--check]
 
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,8 +71,22 @@ def with_section(text: str, name: str, lines: Iterator[str]) -> str:
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
     if not tail:
-        raise SystemExit(f"README.md has no section between {begin.strip()} and {end}")
+        raise SystemExit(f"there is no section between {begin.strip()} and {end}")
     return head + begin + "\n".join(lines) + "\n" + end + tail
+
+
+def modules() -> Iterator[str]:
+    """Every module, by package, with the first sentence of its docstring."""
+    package = DOCS.parent / "fluxtui"
+    yield "```"
+    for path in sorted(package.rglob("*.py"), key=lambda path: (path.parent.parts, path.name != "__init__.py", path.name)):
+        said = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ")
+        where = path.relative_to(DOCS.parent)
+        if path.name == "__init__.py":
+            yield f"{where.parent}/  {said}".rstrip()
+        else:
+            yield f"    {path.name:<22}{said}"
+    yield "```"
 
 
 def documents() -> dict[Path, str]:
@@ -78,7 +94,9 @@ def documents() -> dict[Path, str]:
     readme = DOCS.parent / "README.md"
     text = with_section(readme.read_text(), "verbs", verb_table())
     text = with_section(text, "keys", key_table())
-    return {readme: text, DOCS / "settings.md": "\n".join(settings()) + "\n"}
+    architecture = DOCS / "architecture.md"
+    mapped = with_section(architecture.read_text(), "modules", modules())
+    return {readme: text, architecture: mapped, DOCS / "settings.md": "\n".join(settings()) + "\n"}
 
 
 def main() -> int:
