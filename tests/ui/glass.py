@@ -133,6 +133,7 @@ class PtyApp:
         self._slave = slave
         self.received = bytearray()
         self._is_paused = threading.Event()
+        self._is_over = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -144,9 +145,10 @@ class PtyApp:
         import codecs
 
         decode = codecs.getincrementaldecoder("utf-8")().decode
-        while True:
-            while self._is_paused.is_set():
+        while not self._is_over.is_set():
+            if self._is_paused.is_set():
                 time.sleep(0.01)
+                continue
             try:
                 if not select.select([self.master], [], [], 0.02)[0]:
                     continue  # no read is pending while the master is closed: the kernel hangs up at once
@@ -187,10 +189,16 @@ class PtyApp:
 
     def close_master(self) -> None:
         """The terminal is gone: the line dropped."""
+        self._stop_reading()
         os.close(self._slave)
         self._slave = -1
         os.close(self.master)
         self.master = -1
+
+    def _stop_reading(self) -> None:
+        """Before a descriptor is closed: its number may be another terminal's in a moment."""
+        self._is_over.set()
+        self._reader.join(10)
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -200,6 +208,7 @@ class PtyApp:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+        self._stop_reading()
         for descriptor in (self._slave, self.master):
             if descriptor >= 0:
                 os.close(descriptor)
