@@ -89,6 +89,7 @@ def source_factors(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool
     """float32 factors with the scale in B, and their step: of a checkpoint, of the last one, or of the finished file."""
     from fluxtui.engine.family.flux1.keys import diffusers_keys, module_of
     from fluxtui.engine.trainer import state
+    from fluxtui.engine.trainer.lora import scale_of
 
     names = commit.committed(folder.checkpoints)
     if not checkpoint and names and folder.product.exists():
@@ -96,13 +97,16 @@ def source_factors(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool
     if checkpoint:
         if checkpoint not in names:
             raise NotFoundError(f"{folder.name} has no checkpoint {checkpoint}; `fluxtui checkpoints {folder.name}` lists them.")
-        commit.verify_checkpoint(folder.checkpoints / checkpoint)
-        if ema:
+        files = commit.verify_checkpoint(folder.checkpoints / checkpoint).files
+        if ema and state.EMA_FILE not in files:
             raise UsageError(f"{folder.name} keeps no averaged weights; train with train.ema_decay set to have them.")
-        saved = state.from_safetensors(folder.checkpoints / checkpoint / state.ADAPTER_FILE)
+        trained = state.EVALUATED_FILE if state.EVALUATED_FILE in files else state.ADAPTER_FILE
+        saved = state.from_safetensors(folder.checkpoints / checkpoint / (state.EMA_FILE if ema else trained))
         modules = dict.fromkeys(name.rpartition(".lora_")[0] for name in saved)
-        scale = spec.lora.alpha / spec.lora.rank
+        scale = scale_of(spec.lora)
         return {m: (saved[f"{m}.lora_A"], saved[f"{m}.lora_B"] * scale) for m in modules}, commit.step_of(checkpoint)
+    if ema:
+        raise RefusedError(f"{folder.name} has no checkpoint left, and averaged weights are only there.")
     if not folder.product.exists():
         raise RefusedError(f"{folder.name} has no finished file yet; give --checkpoint, one of: {', '.join(names) or 'none'}.")
     tensors = state.from_safetensors(folder.product)

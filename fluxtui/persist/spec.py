@@ -18,7 +18,8 @@ RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
 Precision = Literal["auto", "bf16", "fp32"]
 TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal"]
-Optimizer = Literal["adamw"]
+Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
+Loss = Literal["mse", "l1", "huber", "pseudo_huber"]
 Scheduler = Literal[
     "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
 ]
@@ -89,8 +90,16 @@ class LoraSpec(Table, frozen=True):
     alpha: Annotated[float, Meta(gt=0.0, le=4096.0, description="scale of the update is alpha / rank")] = 16.0
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="dropout on the input of the adapter")] = 0.0
     targets: Annotated[
-        str, Meta(min_length=1, description="'attention+mlp', 'attention', or a regular expression over module names")
+        str,
+        Meta(
+            min_length=1,
+            description="'attention+mlp', 'attention', 'all', 'single', or a regular expression over module names",
+        ),
     ] = "attention+mlp"
+    rslora: Annotated[bool, Meta(description="scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA)")] = False
+    weights: Annotated[
+        str, Meta(max_length=4096, description="a LoRA file to begin with, in diffusers', kohya's or ComfyUI's names")
+    ] = ""
 
 
 class TrainSpec(Table, frozen=True):
@@ -102,13 +111,22 @@ class TrainSpec(Table, frozen=True):
     gradient_accumulation: Annotated[int, Meta(ge=1, le=1024, description="micro-steps an optimizer step")] = 1
     learning_rate: Annotated[float, Meta(gt=0.0, le=1e9, description="peak learning rate")] = 1e-4
     weight_decay: Annotated[float, Meta(ge=0.0, le=1.0, description="AdamW's decoupled weight decay")] = 0.01
-    optimizer: Annotated[Optimizer, Meta(description="optimizer")] = "adamw"
+    optimizer: Annotated[
+        Optimizer, Meta(description="prodigy wants learning_rate = 1, schedule_free scheduler = 'constant'")
+    ] = "adamw"
     scheduler: Annotated[Scheduler, Meta(description="learning-rate schedule")] = "constant_with_decay"
     warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000, description="optimizer steps of linear warm-up")] = 50
     decay_share: Annotated[
         float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")
     ] = 0.2
     max_grad_norm: Annotated[float, Meta(ge=0.0, le=1e9, description="gradient clipping; 0: off")] = 1.0
+    loss: Annotated[Loss, Meta(description="what an error of the velocity costs")] = "mse"
+    loss_delta: Annotated[
+        float, Meta(gt=0.0, le=100.0, description="error above which 'huber' and 'pseudo_huber' grow slowly")
+    ] = 0.1
+    ema_decay: Annotated[
+        float, Meta(ge=0.0, lt=1.0, description="averaged weights beside the raw ones (export --ema); 0: none")
+    ] = 0.0
     timestep_sampling: Annotated[TimestepSampling, Meta(description="distribution of sigma")] = "flux_shift"
     timestep_shift: Annotated[
         float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift'; 1: sigmoid, 3: more noise")

@@ -40,7 +40,7 @@ def refused(pair: str) -> str:
         ("hardware.gpus=[0,0]", "[hardware] gpus is [0, 0]; give each only once."),
         ("train.batchsize=3", "There is no key train.batchsize; did you mean train.batch_size?"),
         ("batch_size=3", "There is no key batch_size; did you mean train.batch_size?"),
-        ("lora.zzz=3", "There is no key lora.zzz; [lora] has rank, alpha, dropout, targets."),
+        ("lora.zzz=3", "There is no key lora.zzz; [lora] has rank, alpha, dropout, targets, rslora, weights."),
         ("train.steps", "--set train.steps has no value; write it as KEY=VALUE, like train.steps=2000."),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
-from fluxtui.engine.export import export, main
+from fluxtui.engine.export import export, main, update_distance
 from fluxtui.engine.family.flux1 import lora_file
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
@@ -140,3 +140,51 @@ def test_bad_wishes_get_one_sentence(trained: Bench, tmp_path: Path, capsys: pyt
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 3
     assert "Traceback" not in "".join(said)
+
+
+def test_averaged_weights_are_exported_on_demand(new_bench: NewBench, tmp_path: Path, trained: Bench) -> None:
+    bench = new_bench("averaged", train__ema_decay=0.9)
+    bench.run_here()
+    raw, averaged = tmp_path / "raw.safetensors", tmp_path / "averaged.safetensors"
+    export(bench.root, "averaged", "diffusers", raw, "", "bf16", False)
+    export(bench.root, "averaged", "diffusers", averaged, "", "bf16", True)
+    assert tensorfile.tensors_sha256(raw) == bench.result().tensors_sha256 != tensorfile.tensors_sha256(averaged)
+    with pytest.raises(FluxTUIError, match="ema_decay"):
+        export(trained.root, "little", "diffusers", averaged, "", "bf16", True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_session_begins_with_a_file_of_any_naming(new_bench: NewBench, tmp_path: Path, trained: Bench, form: str) -> None:
+    path = tmp_path / "begin.safetensors"
+    export(trained.root, "little", form, path, "", "fp32", False)
+    run = new_bench("next", lora__rank=6, lora__alpha=3.0, lora__rslora=True, lora__weights=str(path)).prepare_here()
+    saved = from_safetensors(trained.folder.checkpoints / trained.checkpoints()[-1] / "adapter.safetensors")
+    own = dict(run.adapter.named_parameters())
+    for module in run.adapter.modules:
+        meant = (saved[f"{module}.lora_A"], saved[f"{module}.lora_B"] * 0.5)
+        found = (own[f"{module}.lora_A"].detach(), own[f"{module}.lora_B"].detach() * run.adapter.scale)
+        assert update_distance(found, meant) < 1e-6
+    assert run.adapter.scale == pytest.approx(3.0 / 6**0.5)
+
+
+def test_a_file_that_does_not_fit_is_refused_with_what_to_set(new_bench: NewBench, tmp_path: Path, trained: Bench) -> None:
+    path = tmp_path / "begin.safetensors"
+    export(trained.root, "little", "diffusers", path, "", "fp32", False)
+    for name, sets, what in (
+        ("rank", {"lora__rank": 2}, "has rank 4, this session 2"), ("targets", {"lora__targets": "attention"}, "no targets"),
+    ):  # fmt: skip
+        with pytest.raises(FluxTUIError, match=what):
+            new_bench(name, lora__weights=str(path), **sets).prepare_here()
+    with pytest.raises(NotFoundError, match="nowhere"):
+        new_bench("gone", lora__weights=str(tmp_path / "nowhere.safetensors")).prepare_here()
+
+
+def test_rslora_folds_its_own_scale_into_the_product(new_bench: NewBench) -> None:
+    bench = new_bench(lora__rank=4, lora__alpha=4.0, lora__rslora=True, train__steps=2)
+    run = bench.run_here()
+    tensors, own = from_safetensors(bench.folder.product), dict(run.adapter.named_parameters())
+    module = run.adapter.modules[0]
+    expected = (own[f"{module}.lora_B"].detach() * 2.0).to(torch.bfloat16)  # 4 / sqrt(4)
+    assert torch.equal(tensors[f"transformer.{module}.lora_B.weight"], expected)
+    layer = run.adapter.transformer.get_submodule(module)
+    assert layer.scaling["default"] == 2.0

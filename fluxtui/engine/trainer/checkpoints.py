@@ -9,21 +9,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 
 import msgspec
 import torch
 from torch import nn
 
 from fluxtui.engine.trainer import state as states
+from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.fingerprint import Fingerprint
+from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import commit
 from fluxtui.persist.durable import Buffer
-from fluxtui.persist.errors import RefusedError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
@@ -43,9 +43,14 @@ def facts(job: TrainJob, runtime: Runtime, dataset: str, state: LoopState) -> di
     return {
         "session_id": job.spec.id, "attempt": job.attempt, "step": state.step, "epoch": state.epoch,
         "recipe_sha256": job.recipe_sha256, "dataset": dataset, "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
-        "versions": json.dumps(versions(), sort_keys=True), "ranks": runtime.ranks, "threads": job.threads,
-        "device": device_name(runtime.device),
+        "versions": json.dumps(versions() | _optimizer_version(job.spec), sort_keys=True),
+        "ranks": runtime.ranks, "threads": job.threads, "device": device_name(runtime.device),
     }  # fmt: skip
+
+
+def _optimizer_version(spec: Spec) -> dict[str, str]:
+    library = LIBRARY_OF.get(spec.train.optimizer)
+    return {library: importlib.metadata.version(library)} if library else {}
 
 
 def dataset_digest(fingerprint: Fingerprint) -> str:
@@ -95,6 +100,7 @@ class Committer:
     dataset: str  # digest of the files that are trained on
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    ema: Ema
     last_step: int = -1  # of the newest commit
     last_at: float = field(default_factory=time.monotonic)
 
@@ -111,7 +117,7 @@ class Committer:
         if self.last_step == state.step:
             return
         self.reporter.progress(Phase.CHECKPOINT, step=state.step)
-        files = states.capture(state, self.parameters, self.optimizer)
+        files = states.capture(state, self.parameters, self.optimizer, self._beside())
         total = sum(memoryview(piece).nbytes for pieces in files.values() for piece in pieces)
         name = commit.step_name(state.step)
         done = [0]
@@ -124,6 +130,14 @@ class Committer:
         self.reporter.progress(Phase.CHECKPOINT, checkpoint=name)
         commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged)
 
+    def _beside(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Weights that are not trained but looked at: averaged ones, and those of a schedule-free optimizer."""
+        beside = {states.EMA_FILE: self.ema.shadow} if self.ema.shadow else {}
+        if hasattr(self.optimizer, "eval"):
+            with evaluated(self.optimizer, list(self.parameters.values())):
+                beside[states.EVALUATED_FILE] = {name: value.detach().clone() for name, value in self.parameters.items()}
+        return beside
+
     def damaged(self, name: str, why: str) -> None:
         """A checkpoint that does not verify was set aside."""
         self.reporter.note(f"checkpoint {name} is damaged and was set aside: {why}")
@@ -135,47 +149,3 @@ class Committer:
                 yield view[start : start + _PIECE]
                 done[0] += min(_PIECE, len(view) - start)
                 self.reporter.progress(Phase.CHECKPOINT, item=done[0], items=total, unit="bytes")
-
-
-def resume(committer: Committer) -> LoopState:
-    """The state to go on from, in adapter and optimizer: a checkpoint of this session, another session's, or the beginning.
-
-    Raises `RefusedError` with the difference where recipe, libraries or ranks changed and that was not accepted.
-    """
-    job, reporter = committer.job, committer.reporter
-    name = states.find(committer.folder.checkpoints, job.resume, committer.damaged)
-    if name is not None:
-        path = committer.folder.checkpoints / name
-        before = commit.verify_checkpoint(path).facts
-        state = states.restore(path, committer.parameters, committer.optimizer)
-        _accept(committer, before, state)
-        committer.last_step = state.step
-        if state.inexact_since is not None:
-            reporter.progress(inexact_since=state.inexact_since)
-        reporter.say(f"goes on from {name}")
-        reporter.progress(Phase.LOAD, resumed_from=name, step=state.step)
-        return state
-    if job.start_from:
-        other = Path(job.start_from)
-        commit.verify_checkpoint(other)
-        state = states.restore(other, committer.parameters, committer.optimizer)
-        reporter.note(f"begins with {other.parent.parent.name}/{other.name}")
-        return state
-    return LoopState()
-
-
-def _accept(committer: Committer, before: Mapping[str, str | int], state: LoopState) -> None:
-    job = committer.job
-    changed = changes(before, facts(job, committer.runtime, committer.dataset, state))
-    if before.get("session_id") != job.spec.id:
-        changed.insert(0, "the checkpoint is another session's")
-    if not changed:
-        return
-    if not job.accept_changes:
-        raise RefusedError(
-            f"A resume would not be exact: {'; '.join(changed)}. "
-            f"Undo the change, or go on with `fluxtui resume {job.spec.name} --accept-changes`."
-        )
-    if state.inexact_since is None:
-        state.inexact_since = state.step
-    committer.reporter.note(f"not exact since step {state.inexact_since}: {'; '.join(changed)}")

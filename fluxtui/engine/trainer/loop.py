@@ -90,7 +90,7 @@ def take_step(run: Run, batch: Batch) -> Took:
         sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(runtime.device)
         run.adapter.place.step, run.adapter.place.slots = step, indices
         weights = torch.tensor([slot.item.weight for slot in slots], device=runtime.device)
-        part = (weights * sample_losses(run.predict, samples, noise, sigma)).sum() / len(batch.slots)
+        part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
         part.backward()
         loss += part.detach()
     loss = sum_over_ranks(runtime, run.parameters, loss)
@@ -102,6 +102,7 @@ def take_step(run: Run, batch: Batch) -> Took:
         group["lr"] = took.learning_rate
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    run.ema.update()
     return Took(took.loss, took.gradient_norm, took.learning_rate, time.monotonic() - started)
 
 

@@ -16,7 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fluxtui.engine.family.flux1.lora_file import Factors
 from fluxtui.engine.trainer import draws
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.spec import LoraSpec
 
 ADAPTER = "default"
@@ -68,7 +70,7 @@ class Adapter:
 
     transformer: nn.Module
     modules: tuple[str, ...]  # full names of the adapted layers, in the model's order
-    scale: float  # alpha / rank
+    scale: float  # of the update: alpha / rank, or what rsLoRA makes of it
     place: Place
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -82,11 +84,23 @@ class Adapter:
         return [parameter for _, parameter in self.named_parameters()]
 
 
+def scale_of(spec: LoraSpec) -> float:
+    """alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732), under which a higher rank is not a weaker update."""
+    return spec.alpha / (math.sqrt(spec.rank) if spec.rslora else spec.rank)
+
+
 def add_lora(transformer: nn.Module, names: Sequence[str], spec: LoraSpec, seed: int) -> Adapter:
     """Puts a LoRA on each named linear layer of a frozen transformer. Nothing else of it can be trained."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(names), init_lora_weights=False, bias="none")
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        target_modules=list(names),
+        init_lora_weights=False,
+        bias="none",
+        use_rslora=spec.rslora,
+    )
     inject_adapter_in_model(config, transformer, ADAPTER)
     transformer._hf_peft_config_loaded = True  # type: ignore[assignment]  # what diffusers' add_adapter would note
     place = Place()
@@ -97,7 +111,7 @@ def add_lora(transformer: nn.Module, names: Sequence[str], spec: LoraSpec, seed:
             factors[ADAPTER] = _factor(factors[ADAPTER], f"{name}.{letter}", seed, is_zero=letter == "B")
         if spec.dropout > 0:
             layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, name, place)
-    adapter = Adapter(transformer, tuple(names), spec.alpha / spec.rank, place)
+    adapter = Adapter(transformer, tuple(names), scale_of(spec), place)
     assert {id(p) for p in transformer.parameters() if p.requires_grad} == {id(p) for p in adapter.parameters()}
     assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
     return adapter
@@ -114,3 +128,29 @@ def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool) -> FactorLinea
         weight.uniform_(-bound, bound, generator=draws.generator(seed, "lora_init", 0, extra=name))
     factor.weight = nn.Parameter(weight.to(device))
     return factor
+
+
+def begin_with(adapter: Adapter, factors: Factors, name: str) -> None:
+    """Starts from a LoRA's factors (scale in B). One of a smaller rank leaves the further rows of A as they were drawn.
+
+    Raises `Refusal` where the file has a larger rank, or modules that are not targets; `name` is the file's.
+    """
+    beyond = sorted(module for module in factors.keys() - set(adapter.modules) if factors[module][1].any())
+    if beyond:
+        raise Refusal(
+            f"{name} adapts {beyond[0]} and {len(beyond) - 1} more that are no targets", "set lora.targets to cover them"
+        )
+    parameters = dict(adapter.named_parameters())
+    with torch.no_grad():
+        for module in adapter.modules:
+            if module not in factors:
+                continue
+            a, b = factors[module]
+            own_a, own_b = parameters[f"{module}.lora_A"], parameters[f"{module}.lora_B"]
+            rank = a.shape[0]
+            if rank > own_a.shape[0]:
+                raise Refusal(f"{name} has rank {rank}, this session {own_a.shape[0]}", f"set lora.rank={rank}")
+            if (a.shape[1], b.shape[0]) != (own_a.shape[1], own_b.shape[0]):
+                raise Refusal(f"{name} is of another model: {module} has other sizes", "give a LoRA of this base")
+            own_a[:rank].copy_(a)
+            own_b[:, :rank].copy_(b / adapter.scale)

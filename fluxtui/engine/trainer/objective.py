@@ -1,18 +1,24 @@
 """Flow matching: what a micro-step computes.
 
 x_t = (1 - s) x0 + s eps, and the transformer learns the velocity eps - x0 (rectified flow, arXiv:2209.03003, as FLUX.1
-was trained). The loss of a sample is the mean squared error over its latents.
+was trained). The loss of a sample is the mean over its latents of what an error costs: its square, unless asked otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.nn import functional
+
+from fluxtui.persist.spec import TrainSpec
 
 # (noisy latents, sigma, prompt_embeds, pooled) -> velocity of the latents' shape, float32
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+Penalty = Callable[[torch.Tensor], torch.Tensor]  # an error -> what it costs, element by element
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +31,37 @@ class Samples:
     weights: torch.Tensor | None = None  # (batch, 1, height, width): how much each latent counts; None: all the same
 
 
-def sample_losses(predict: Predict, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def penalty_of(train: TrainSpec) -> Penalty:
+    """What `train.loss` makes of an error e: e^2; |e|; Huber's e^2 / 2 up to delta and delta (|e| - delta / 2) beyond; or the
+    smooth delta^2 (sqrt(1 + (e / delta)^2) - 1)."""
+    match train.loss:
+        case "mse":
+            return torch.square
+        case "l1":
+            return torch.abs
+        case "huber":
+            return partial(_huber, delta=train.loss_delta)
+        case "pseudo_huber":
+            return partial(_pseudo_huber, delta=train.loss_delta)
+
+
+def _huber(error: torch.Tensor, delta: float) -> torch.Tensor:
+    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+
+
+def _pseudo_huber(error: torch.Tensor, delta: float) -> torch.Tensor:
+    return delta**2 * (torch.sqrt(1.0 + (error / delta).square()) - 1.0)
+
+
+def sample_losses(
+    predict: Predict, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor, penalty: Penalty = torch.square
+) -> torch.Tensor:
     """`(batch,)` float32: each sample's loss at noise eps (shape of the latents) and noise level sigma `(batch,)`."""
     level = sigma.view(-1, 1, 1, 1)
     noisy = (1.0 - level) * samples.latents + level * noise
     predicted = predict(noisy, sigma, samples.prompt_embeds, samples.pooled)
-    squares = (predicted - (noise - samples.latents)).square()
+    costs = penalty(predicted - (noise - samples.latents))
     if samples.weights is None:
-        return squares.mean(dim=(1, 2, 3))
+        return costs.mean(dim=(1, 2, 3))
     # the weighted mean: a small mask teaches as much as a large one
-    return (squares.mean(dim=1, keepdim=True) * samples.weights).sum(dim=(1, 2, 3)) / samples.weights.sum(dim=(1, 2, 3))
+    return (costs.mean(dim=1, keepdim=True) * samples.weights).sum(dim=(1, 2, 3)) / samples.weights.sum(dim=(1, 2, 3))

@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.spec import TrainSpec
+
+LIBRARY_OF = {"adamw8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 
 
 def new_optimizer(parameters: Iterable[torch.nn.Parameter], train: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW with decoupled weight decay (arXiv:1711.05101); its state is float32, as the parameters are."""
-    return torch.optim.AdamW(list(parameters), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    """The optimizer of the recipe. Raises `Refusal` naming what to install where its library is not there.
+
+    adamw: decoupled weight decay (arXiv:1711.05101), state in float32. adafactor: torch's (arXiv:1804.04235). The others are
+    their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free (arXiv:2405.15682),
+    adamw8bit of bitsandbytes.
+    """
+    own = list(parameters)
+    common: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
+    match train.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(own, **common, fused=True)
+        case "adafactor":
+            return torch.optim.Adafactor(own, **common)
+        case "adamw8bit":
+            return _of_library("bitsandbytes.optim", "AdamW8bit", "bitsandbytes", train)(own, **common)
+        case "lion":
+            return _of_library("lion_pytorch", "Lion", "optimizers", train)(own, **common)
+        case "prodigy":
+            return _of_library("prodigyopt", "Prodigy", "optimizers", train)(own, **common)
+        case "schedule_free":
+            made = _of_library("schedulefree", "AdamWScheduleFree", "optimizers", train)(own, **common)
+            made.train()
+            return made
+
+
+def _of_library(module: str, name: str, extra: str, train: TrainSpec) -> Any:  # noqa: ANN401  (a class without types)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        why = f"train.optimizer = {train.optimizer!r} needs {module.partition('.')[0]}, which is not installed"
+        raise Refusal(why, f"pip install 'fluxtui[{extra}]'") from None
+
+
+@contextmanager
+def evaluated(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Iterator[None]:
+    """The weights to be looked at, while inside: schedule-free optimizers train others than they are evaluated at.
+
+    Its own way back rounds; so the training weights are kept, and come back bit for bit.
+    """
+    if not hasattr(optimizer, "eval"):
+        yield
+        return
+    kept = [parameter.detach().clone() for parameter in parameters]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+        for group in optimizer.param_groups:
+            group["train_mode"] = True
 
 
 def schedule(train: TrainSpec, steps: int) -> Callable[[int], float]:

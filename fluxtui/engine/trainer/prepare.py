@@ -11,9 +11,12 @@ from fluxtui.engine.life import StopFlag
 from fluxtui.engine.trainer import checkpoints, optim, runtime
 from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
+from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encode import fill_caches
 from fluxtui.engine.trainer.lora import add_lora
+from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.resume import resume
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.trainer.sample import Painter, Prompt
 from fluxtui.engine.trainer.source import open_model
@@ -46,10 +49,11 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
 
-    committer = Committer(
-        job, folder, reporter, here, checkpoints.dataset_digest(dataset.fingerprint), dict(adapter.named_parameters()), optimizer
-    )
-    state = checkpoints.resume(committer)
+    named = dict(adapter.named_parameters())
+    ema = Ema(spec.train.ema_decay, named)
+    digest = checkpoints.dataset_digest(dataset.fingerprint)
+    committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
+    state = resume(committer, adapter)
     reporter.leave_early = None
     guidance = spec.train.guidance if components.guidance_embeds else None
     prompts = [Prompt(text, *(tensor.unsqueeze(0) for tensor in encoded.prompt(text))) for text in texts]
@@ -65,7 +69,9 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         adapter=adapter,
         parameters=parameters,
         predict=partial(velocity, transformer, guidance=guidance, dtype=here.dtype),
+        penalty=penalty_of(spec.train),
         optimizer=optimizer,
+        ema=ema,
         rate=optim.schedule(spec.train, steps),
         steps=steps,
         steps_per_epoch=per_epoch,

@@ -18,10 +18,12 @@ from fluxtui.engine.family.flux1.transformer import scale_latents
 from fluxtui.engine.trainer import product
 from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
+from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
 from fluxtui.engine.trainer.loop import Took
 from fluxtui.engine.trainer.lora import Adapter
-from fluxtui.engine.trainer.objective import Predict, Samples
+from fluxtui.engine.trainer.objective import Penalty, Predict, Samples
+from fluxtui.engine.trainer.optim import evaluated
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter
@@ -52,7 +54,9 @@ class Run:
     adapter: Adapter
     parameters: list[nn.Parameter]
     predict: Predict
+    penalty: Penalty
     optimizer: torch.optim.Optimizer
+    ema: Ema
     rate: Callable[[int], float]  # learning rate of a step
     steps: int  # optimizer steps planned, over all attempts
     steps_per_epoch: int
@@ -143,7 +147,8 @@ class Run:
     def draw(self) -> None:
         """The sample pictures of this step."""
         if self.runtime.is_first:
-            self.painter.draw(self.state.step)
+            with evaluated(self.optimizer, self.parameters):
+                self.painter.draw(self.state.step)
 
     def draw_if_due(self, epoch_ended: bool) -> None:
         every = self.job.spec.sample.every_epochs
@@ -154,7 +159,10 @@ class Run:
         """The held-out loss, where this step ended an epoch that it is due after."""
         spec = self.job.spec.validate
         is_due = epoch_ended and spec.images > 0 and spec.every_epochs > 0 and self.state.epoch % spec.every_epochs == 0
-        return validation_loss(self) if is_due and self.runtime.is_first else None
+        if not (is_due and self.runtime.is_first):
+            return None
+        with evaluated(self.optimizer, self.parameters):
+            return validation_loss(self)
 
     def finish(self) -> None:
         """The last samples, the product, and the claim."""
@@ -162,7 +170,8 @@ class Run:
         if not self.runtime.is_first:
             return
         self.reporter.progress(Phase.EXPORT, step=self.state.step)
-        tensors = product.folded(self.adapter)
+        with evaluated(self.optimizer, self.parameters):
+            tensors = product.folded(self.adapter)
         described = product.metadata(self.job, self.state.step, self._base())
         made = product.write_product(self.folder.product, tensors, described)
         product.claim(self.job, self.folder, self.state.step, made)

@@ -40,6 +40,14 @@ class Runtime:
             return list(flags)
         return [value > 0 for value in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()]
 
+    def agree(self, value: str | None) -> str | None:
+        """Rank 0's value, on every rank."""
+        if self.ranks == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
     def wait_for_all(self) -> None:
         """Until every rank is here."""
         if self.ranks > 1:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.persist import commit, tensorfile
 from fluxtui.persist.durable import Buffer
@@ -23,6 +24,8 @@ from fluxtui.persist.errors import DamagedError
 ADAPTER_FILE = "adapter.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 COUNTERS_FILE = "counters.json"
+EMA_FILE = "ema.safetensors"  # averaged weights, where the recipe keeps them
+EVALUATED_FILE = "evaluated.safetensors"  # what a schedule-free optimizer is evaluated at; the adapter is what it trains
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32",
            torch.uint8: "U8", torch.bool: "BOOL", torch.float64: "F64", torch.int8: "I8"}  # fmt: skip
@@ -40,9 +43,15 @@ class LoopState:
 
 
 def capture(
-    state: LoopState, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    state: LoopState,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    beside: Mapping[str, Mapping[str, torch.Tensor]],
 ) -> dict[str, list[Buffer]]:
-    """The files of a checkpoint, as buffers that no later step changes. Raises `NonFiniteError` rather than hand out NaN."""
+    """The files of a checkpoint, as buffers that no later step changes. Raises `NonFiniteError` rather than hand out NaN.
+
+    `beside`: further files of tensors, by name.
+    """
     for name, parameter in parameters.items():
         if not torch.isfinite(parameter).all():
             raise NonFiniteError(f"the weights of {name} are not finite at step {state.step}; nothing of it is kept")
@@ -55,6 +64,7 @@ def capture(
         ADAPTER_FILE: list(to_safetensors(parameters)),
         OPTIMIZER_FILE: list(to_safetensors(tensors)),
         COUNTERS_FILE: [json.dumps(counters, sort_keys=True, indent=1, allow_nan=True).encode()],
+        **{file: to_safetensors(tensors) for file, tensors in beside.items()},
     }
 
 
@@ -71,6 +81,15 @@ def restore(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: tor
         raise DamagedError(f"{folder / COUNTERS_FILE} is of optimizer {counters['optimizer']}, not {type(optimizer).__name__}.")
     _join_optimizer(optimizer, list(parameters), from_safetensors(folder / OPTIMIZER_FILE), counters)
     return LoopState(counters["step"], counters["epoch"], counters["position"], counters["inexact_since"])
+
+
+def restore_ema(folder: Path, ema: Ema) -> None:
+    """The averaged weights of a verified checkpoint; from the weights as they are, where it has none."""
+    if ema.decay and (folder / EMA_FILE).exists():
+        saved = from_safetensors(folder / EMA_FILE)
+        ema.shadow = {name: saved[name].to(parameter.device) for name, parameter in ema.parameters.items()}
+    else:
+        ema.restart()
 
 
 def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> str | None:

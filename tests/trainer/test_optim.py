@@ -1,0 +1,108 @@
+"""Every optimizer resumes exactly, averages are beside the weights and never instead of them, losses are what they say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fluxtui.engine.trainer import state as states
+from fluxtui.engine.trainer.objective import penalty_of
+from fluxtui.engine.trainer.optim import evaluated, new_optimizer
+from fluxtui.engine.trainer.refusal import Refusal
+from fluxtui.engine.trainer.state import from_safetensors
+from fluxtui.persist.commit import remove_checkpoint
+from fluxtui.persist.spec import TrainSpec
+from tests.trainer.job import Bench
+
+NewBench = Callable[..., Bench]
+LIBRARIES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
+RATES = {"prodigy": 1.0, "adafactor": 1e-2}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "prodigy", "schedule_free"])
+def test_a_resume_is_exact_with_every_optimizer_and_its_averages(new_bench: NewBench, optimizer: str) -> None:
+    if optimizer in LIBRARIES:
+        pytest.importorskip(LIBRARIES[optimizer], reason="pip install 'fluxtui[optimizers]'")
+    bench = new_bench(
+        train__optimizer=optimizer, train__learning_rate=RATES.get(optimizer, 1e-3), train__ema_decay=0.5,
+        checkpoint__every_steps=4, validate__images=1, validate__every_epochs=1,
+    )  # fmt: skip
+    bench.run_here()
+    last = bench.folder.checkpoints / "step-000000008"
+    first = {path.name: path.read_bytes() for path in last.iterdir()}
+    product = bench.result().tensors_sha256
+    assert states.EMA_FILE in first
+    assert (states.EVALUATED_FILE in first) == (optimizer == "schedule_free")
+    remove_checkpoint(bench.folder.checkpoints, last.name)
+    bench.run_here()
+    assert bench.result().tensors_sha256 == product
+    for name in set(first) - {"MANIFEST"}:
+        assert (last / name).read_bytes() == first[name], name
+
+
+def test_averages_are_those_of_their_formula_and_do_not_change_the_weights(new_bench: NewBench) -> None:
+    plain, averaged = new_bench("plain", train__steps=2), new_bench("averaged", train__steps=2, train__ema_decay=0.75)
+    plain.run_here()
+    run = averaged.prepare_here()
+    from fluxtui.engine.trainer.loop import train
+
+    history = [{name: value.clone() for name, value in run.ema.shadow.items()}]
+    run.optimizer.register_step_post_hook(
+        lambda *_: history.append({name: value.detach().clone() for name, value in run.ema.parameters.items()})
+    )
+    train(run)
+    expected = {name: 0.75 * (0.75 * history[0][name] + 0.25 * history[1][name]) + 0.25 * history[2][name] for name in history[0]}
+    saved = from_safetensors(averaged.folder.checkpoints / "step-000000002" / states.EMA_FILE)
+    for name, value in expected.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-8)
+    assert averaged.result().tensors_sha256 == plain.result().tensors_sha256
+
+
+def test_looking_at_schedule_free_weights_gives_the_training_ones_back_bit_for_bit() -> None:
+    pytest.importorskip("schedulefree", reason="pip install 'fluxtui[optimizers]'")
+    weight = torch.nn.Parameter(torch.randn(7, 5, generator=torch.Generator().manual_seed(1)))
+    optimizer = new_optimizer([weight], TrainSpec(optimizer="schedule_free", learning_rate=0.1))
+    for _ in range(3):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    before = weight.detach().clone()
+    with evaluated(optimizer, [weight]):
+        assert not torch.equal(weight, before)
+    assert torch.equal(weight, before)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "lion", "prodigy", "schedule_free"])
+def test_a_library_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch, optimizer: Any) -> None:
+    for module in (*LIBRARIES.values(), "bitsandbytes", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Refusal, match="is not installed") as refused:
+        new_optimizer([torch.nn.Parameter(torch.zeros(2))], TrainSpec(optimizer=optimizer))
+    assert "pip install 'fluxtui[" in refused.value.remedy
+
+
+def test_losses_are_their_closed_forms() -> None:
+    error = torch.tensor([-3.0, -0.05, 0.0, 0.1, 2.0])
+
+    def cost(**train: Any) -> list[float]:
+        return penalty_of(TrainSpec(**train))(error).tolist()
+
+    assert cost() == (error**2).tolist()
+    assert cost(loss="l1") == error.abs().tolist()
+    assert cost(loss="huber", loss_delta=0.5) == pytest.approx([0.5 * (3 - 0.25), 0.00125, 0, 0.005, 0.5 * (2 - 0.25)])
+    assert cost(loss="pseudo_huber", loss_delta=0.5) == pytest.approx(
+        [0.25 * ((1 + (e / 0.5) ** 2) ** 0.5 - 1) for e in error.tolist()], abs=1e-7
+    )
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber", "pseudo_huber"])
+def test_another_loss_trains_another_adapter(new_bench: NewBench, loss: str) -> None:
+    other, plain = new_bench("other", train__loss=loss, train__steps=2), new_bench("plain", train__steps=2)
+    other.run_here()
+    plain.run_here()
+    assert other.result().tensors_sha256 != plain.result().tensors_sha256
