@@ -1,0 +1,136 @@
+"""Keys that reach real keepers: start, checkpoint, stop, resume, kill, delete, with a trainer that needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fluxtui.persist import overview
+from fluxtui.persist.home import Home
+from fluxtui.persist.process import is_alive
+from tests.ui.conftest import opened, seen, text_of
+
+STANDINS = Path(__file__).parent.parent / "keeper"
+SETTINGS = {"train.steps": 100_000, "checkpoint.every_steps": 50, "hardware.gpus": []}
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home whose keepers run the stand-in trainer, slowly."""
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"deeds": [], "step_seconds": 0.05}))
+    for name, value in {
+        "FLUXTUI_TRAINER": "standin",
+        "FLUXTUI_PROVER": "standin_prover",
+        "FLUXTUI_STANDIN": str(plan),
+        "FLUXTUI_RUNTIME": str(tmp_path / "runtime"),
+        "PYTHONPATH": f"{STANDINS}{os.pathsep}{STANDINS.parent.parent}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return Home.open(tmp_path / "home")
+
+
+def make(home: Home, name: str, **more: object) -> None:
+    from fluxtui import control
+
+    control.create(home, name, dataset="demo", model="pico", sets={**SETTINGS, **more})
+
+
+async def test_a_session_lives_through_every_key(lab: Home) -> None:
+    make(lab, "one")
+    async with opened(lab, (120, 36), "one") as (app, pilot):
+
+        def state() -> str:
+            return overview.look(lab, "one").state
+
+        try:
+            await pilot.press("s")
+            await seen(pilot, lambda: state() == "running" and overview.look(lab, "one").step > 5, "it does not run", 60)
+            await seen(pilot, lambda: "running" in text_of(app) and "guard: " in text_of(app), "not shown running", 60)
+            await pilot.press("s")
+            await seen(pilot, lambda: "one is running already" in text_of(app), "not refused")
+            await pilot.press("c")
+            await seen(pilot, lambda: overview.look(lab, "one").checkpoint, "no checkpoint", 60)
+            await pilot.press("x")
+            await seen(pilot, lambda: state() == "stopped", "it does not stop", 60)
+            await seen(
+                pilot, lambda: any(notice.ends is None for notice in app.board_of_notices.notices), "the end is not said", 60
+            )
+            await seen(pilot, lambda: "r resumes from step-" in text_of(app), "the next key is not said", 60)
+            await pilot.press("r")
+            await seen(pilot, lambda: state() == "running", "it does not resume", 60)
+            record = overview.look(lab, "one").record
+            assert record is not None
+            assert record.attempt == 2
+            await seen(pilot, lambda: app.situation().session.is_active, "not shown active", 60)
+            await pilot.press("K", "y")
+            await seen(pilot, lambda: state() == "stopped", "it is not killed", 60)
+            assert record.keeper is not None
+            await seen(pilot, lambda: not is_alive(record.keeper), "its keeper lives", 60)
+            await seen(pilot, lambda: not app.situation().session.is_active, "not shown ended", 60)
+            await pilot.press("d", "y")
+            await seen(pilot, lambda: not lab.session("one").path.exists(), "it is not deleted", 60)
+            await seen(pilot, lambda: app.board.sessions.selected is None, "it is still shown", 60)
+        finally:
+            end(lab)
+
+
+async def test_a_finished_session_is_announced_until_put_away(lab: Home) -> None:
+    make(lab, "short", **{"train.steps": 10})
+    async with opened(lab, (120, 36), "short") as (app, pilot):
+        try:
+            await pilot.press("s")
+            await seen(pilot, lambda: "short completed and proven" in text_of(app), "not announced", 90)
+            await pilot.press("v")
+            # the real prover looks again, and what a stand-in made is no LoRA: it says so
+            await seen(pilot, lambda: "short is not proven" in text_of(app), "verify says nothing", 60)
+            for _ in range(4):
+                await pilot.press("space")
+            assert "completed and proven" not in text_of(app)
+            assert not app.board_of_notices.notices
+        finally:
+            end(lab)
+
+
+async def test_two_uis_show_the_same_within_seconds(lab: Home) -> None:
+    make(lab, "both")
+    async with opened(lab, (120, 36), "both") as (one, first), opened(lab, (100, 30), "both") as (two, second):
+        try:
+            await first.press("s")
+            await seen(second, lambda: two.situation().session.state == "running", "the other does not see it", 60)
+            await second.press("x")
+            await first.press("x")
+            await seen(first, lambda: one.situation().session.state == "stopped", "it does not stop", 60)
+            await seen(second, lambda: two.situation().session.state == "stopped", "the other does not see the end", 60)
+            assert len(overview.records(lab, "both")) == 1
+        finally:
+            end(lab)
+
+
+async def test_a_session_folder_that_vanishes_takes_no_ui_with_it(lab: Home) -> None:
+    import shutil
+
+    make(lab, "gone")
+    make(lab, "stays")
+    async with opened(lab, (120, 36), "gone") as (app, pilot):
+        await pilot.press("enter")
+        shutil.rmtree(lab.session("gone").path)
+        await seen(pilot, lambda: "gone" not in app.sessions, "still listed")
+        await pilot.press("2", "3", "4", "5", "6", "1", "q")
+        assert app.board.sessions.selected.name == "stays"
+
+
+def end(home: Home) -> None:
+    """No keeper outlives its test."""
+    from fluxtui import control
+    from fluxtui.persist.errors import FluxTUIError
+
+    for session in overview.look_all(home):
+        if session.is_active:
+            try:
+                control.kill(home, session.name)
+            except FluxTUIError:
+                continue
