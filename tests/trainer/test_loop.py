@@ -16,6 +16,7 @@ from fluxtui.engine.trainer.optim import schedule
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.trainer.validate import validation_loss
 from fluxtui.persist import metrics
+from fluxtui.persist.commit import remove_checkpoint
 from fluxtui.persist.spec import TrainSpec
 from tests.trainer.job import Bench
 
@@ -60,7 +61,9 @@ def test_four_micro_steps_of_one_are_a_batch_of_four(new_bench: NewBench) -> Non
 def test_two_ranks_of_one_are_one_rank_of_two_and_two_micro_steps(new_bench: NewBench) -> None:
     ended = [
         (
-            bench := new_bench(name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6),
+            bench := new_bench(
+                name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6, checkpoint__every_steps=3
+            ),
             bench.train(ranks),
         )[0]
         for name, size, steps, ranks in (("one", 2, 1, 1), ("ranks", 1, 1, 2), ("micro", 1, 2, 1))
@@ -69,7 +72,12 @@ def test_two_ranks_of_one_are_one_rank_of_two_and_two_micro_steps(new_bench: New
     assert len(losses[0]) == 6
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
-    assert ended[1].checkpoints() == ended[0].checkpoints() == ["step-000000006"]
+    assert ended[1].checkpoints() == ended[0].checkpoints() == ["step-000000003", "step-000000006"]
+    product = ended[1].result().tensors_sha256
+    remove_checkpoint(ended[1].folder.checkpoints, "step-000000006")
+    again = ended[1].train(ranks=2)
+    assert {line.resumed_from for line in again.lines} == {"", "step-000000003"}, again.log
+    assert ended[1].result().tensors_sha256 == product
 
 
 def test_looking_changes_nothing_and_the_seed_does(new_bench: NewBench) -> None:
