@@ -46,7 +46,7 @@ def test_2_when_the_keeper_is_killed_every_rank_is_gone_at_once_and_a_resume_is_
     ("call", "when"),
     [
         ("write", 1),
-        ("write", 9),
+        ("write", 4),
         ("rename", 2),
         ("fsync", 1),
         ("fsync", 4),
