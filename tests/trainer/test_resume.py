@@ -14,8 +14,8 @@ import pytest
 
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics, recipe
-from fluxtui.persist.commit import set_aside, verify_checkpoint
-from fluxtui.persist.errors import DamagedError, RefusedError
+from fluxtui.persist.commit import remove_checkpoint, set_aside, verify_checkpoint
+from fluxtui.persist.errors import DamagedError, RefusedError, UsageError
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
 
@@ -138,6 +138,37 @@ def test_a_named_checkpoint_sets_the_newer_ones_aside(new_bench: NewBench) -> No
     assert len(list(bench.folder.checkpoints.glob(".newer-*"))) == 3
     bench.run_here()
     assert bench.result().tensors_sha256 == hashes
+
+
+def test_a_start_from_nothing_sets_every_checkpoint_aside(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    bench.run_here()
+    before, product = bench.checkpoints(), bench.result().tensors_sha256
+    run = bench.prepare_here(resume="")
+    assert (run.state.step, bench.checkpoints()) == (0, [])
+    assert len(list(bench.folder.checkpoints.glob(".newer-*"))) == len(before)
+    bench.run_here()
+    assert bench.result().tensors_sha256 == product
+
+
+def test_a_session_that_begins_beyond_its_end_is_refused(new_bench: NewBench) -> None:
+    long, short = new_bench("long", **EXACT), new_bench("short", **EXACT | {"train__steps": 6})
+    long.run_here()
+    with pytest.raises(UsageError, match=r"train\.steps"):
+        short.run_here(start_from=str(long.folder.checkpoints / "step-000000008"))
+
+
+def test_epochs_that_became_shorter_go_on_with_the_next_one(new_bench: NewBench, tmp_path: Path) -> None:
+    data = little_pictures(tmp_path / "own", count=5)
+    bench = new_bench(data=data, **EXACT | {"train__gradient_accumulation": 1, "checkpoint__every_steps": 4})
+    bench.run_here()
+    for name in bench.checkpoints()[1:]:
+        remove_checkpoint(bench.folder.checkpoints, name)  # what stays is step 4 of an epoch of 5
+    for number in (3, 4):
+        for ending in ("png", "txt"):
+            (data / f"{number:02d}.{ending}").unlink()
+    run = bench.run_here(accept_changes=True)
+    assert (run.state.step, run.state.inexact_since) == (12, 4)
 
 
 def test_a_changed_recipe_is_refused_with_the_difference_and_accepted_on_demand(new_bench: NewBench) -> None:

@@ -138,6 +138,7 @@ class Keeper:
             threads=record.threads,
             resume=self.arguments.resume,
             start_from=self.arguments.start_from,
+            model_commit=record.model_commit,
             accept_changes=self.arguments.accept_changes,
             devices=self.lease.uuids,
         )

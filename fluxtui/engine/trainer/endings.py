@@ -27,6 +27,11 @@ class NonFiniteError(Refusal):
 
     exit = TrainerExit.NON_FINITE
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            reason, "begin anew from the last checkpoint with a lower rate: new NAME --from THIS --set train.learning_rate=…"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -35,6 +40,11 @@ class Ending:
     code: int
     error: str  # one sentence
     remedy: str  # the one change or command that follows; "" where none is known
+
+
+_HOST_MEMORY = Ending(  # not tried again: it would end the same way
+    TrainerExit.CONFIGURATION, "this machine has not enough memory", f"close other programs, or {_LESS_MEMORY}"
+)
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -54,7 +64,7 @@ def ending_of(error: BaseException) -> Ending:
                 TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again"
             )
         case MemoryError():
-            return Ending(CRASHED, "this machine has not enough memory", "use a smaller batch or resolution")
+            return _HOST_MEMORY
     return _of_torch(error) or Ending(CRASHED, f"{type(error).__name__}: {first_line(error)}", _LOOK)
 
 
@@ -69,6 +79,8 @@ def _of_torch(error: BaseException) -> Ending | None:
         return None
     if isinstance(error, torch.OutOfMemoryError):
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", _LESS_MEMORY)
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return _HOST_MEMORY
     lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (
         isinstance(error, RuntimeError) and "CUDA error" in str(error)
     )

@@ -23,6 +23,7 @@ from fluxtui.engine.trainer.source import open_model
 from fluxtui.engine.trainer.wishes import Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
+from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import Spec
@@ -54,6 +55,10 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
     state = resume(committer, adapter)
+    if state.step > steps:
+        raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
+    if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
+        state.epoch, state.position = state.epoch + 1, 0
     reporter.leave_early = None
     guidance = spec.train.guidance if components.guidance_embeds else None
     prompts = [Prompt(text, *(tensor.unsqueeze(0) for tensor in encoded.prompt(text))) for text in texts]

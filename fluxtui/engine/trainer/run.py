@@ -98,7 +98,11 @@ class Run:
 
     def load(self, slots: tuple[Slot, ...]) -> Samples:
         """The next micro-batch, on the device."""
+        if self.job.spec.hardware.workers:
+            self.reporter.progress(Phase.TRAIN, waiting="batch")
         batch = next(self._stream)
+        if self.job.spec.hardware.workers:
+            self.reporter.progress(Phase.TRAIN)
         assert batch.slots == slots
         return self.to_device(batch)
 

@@ -65,6 +65,8 @@ class Painter:
             self.reporter.note(f"the samples of step {step} failed: {type(error).__name__}: {first_line(error)}")
         finally:
             self.transformer.train(was_training)
+            if devices:
+                torch.cuda.empty_cache()  # the VAE's decoder takes gigabytes that the next step wants
 
     def _draw_all(self, step: int) -> None:
         pipeline = self._pipeline()

@@ -98,9 +98,9 @@ def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> s
         return commit.newest_verified(parent, on_damaged)
     if wanted:
         commit.verify_checkpoint(parent / wanted)
-        for newer in commit.committed(parent):
-            if commit.step_of(newer) > commit.step_of(wanted):
-                commit.set_aside(parent, newer, "newer")
+    for name in commit.committed(parent):  # of another course than the one that begins now: never to be taken for its own
+        if not wanted or commit.step_of(name) > commit.step_of(wanted):
+            commit.set_aside(parent, name, "newer")
     return wanted or None
 
 

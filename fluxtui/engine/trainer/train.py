@@ -65,6 +65,7 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
         if not life.has_its_parent():
             return TrainerExit.WRONG_PARENT
 
+        from fluxtui.engine.trainer import runtime
         from fluxtui.engine.trainer.loop import train
         from fluxtui.engine.trainer.prepare import prepare
         from fluxtui.engine.trainer.wishes import StopAsked
@@ -75,9 +76,11 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
             reporter.say("stopped before training began")
             return TrainerExit.STOPPED
         try:
-            return train(run)
+            ending = train(run)
         finally:
             run.close()
+        runtime.end()
+        return ending
     finally:
         if lock is not None:
             lock.release()

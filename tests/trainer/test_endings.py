@@ -1,0 +1,49 @@
+"""What each error of a trainer comes to: its exit code, its sentence, its remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from fluxtui.engine.trainer.endings import CRASHED, NonFiniteError, ending_of
+from fluxtui.engine.trainer.refusal import DataError, DataWorkerError, HungReadError
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NonFiniteError("the loss of step 3 is not finite"), TrainerExit.NON_FINITE),
+        (DataError("a.png is truncated"), TrainerExit.DATA),
+        (DataWorkerError("a worker died"), TrainerExit.DATA_WORKER),
+        (HungReadError("a.png did not answer"), TrainerExit.HUNG),
+        (StorageError("the disk is full"), TrainerExit.STORAGE),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl"), TrainerExit.STORAGE),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), TrainerExit.STORAGE),
+        (UsageError("a sentence"), TrainerExit.CONFIGURATION),
+        (RefusedError("a sentence"), TrainerExit.CONFIGURATION),
+        (DamagedError("a sentence"), TrainerExit.CONFIGURATION),
+        (ImportError("no module named torch"), TrainerExit.CONFIGURATION),
+        (MemoryError(), TrainerExit.CONFIGURATION),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), TrainerExit.CONFIGURATION),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), TrainerExit.GPU_MEMORY),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), TrainerExit.GPU_LOST),
+        (OSError(errno.ENOENT, "No such file"), CRASHED),
+        (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
+    ],
+)
+def test_every_error_has_its_code_and_one_sentence(error: Exception, code: int) -> None:
+    ending = ending_of(error)
+    assert ending.code == code
+    assert ending.error
+    assert "\n" not in ending.error
+
+
+def test_what_to_change_is_said_where_it_is_known() -> None:
+    assert "learning_rate" in ending_of(NonFiniteError("the loss of step 3 is not finite")).remedy
+    assert "gradient_checkpointing" in ending_of(torch.OutOfMemoryError("CUDA out of memory")).remedy
+    assert "metrics.jsonl" in ending_of(OSError(errno.ENOSPC, "No space left", "metrics.jsonl")).error
