@@ -71,7 +71,8 @@ class Report(Pane):
             return []
         mood = "good" if report.get("ok") else "bad"
         verdict = "a training can start from these" if report.get("ok") else "a training would be refused until this is mended"
-        lines = [Line(), Line(Span(f"{report.get('images', 0)} pictures examined: ", "dim"), Span(verdict, mood))]
+        lines = [Line(), Line(Span(f"{report.get('images', 0)} pictures examined", "dim"))]
+        lines += [Line(Span(piece, mood)) for piece in wrapped(verdict, width)]
         for finding in list(report.get("findings", []))[:40]:
             role = _ROLES.get(str(finding.get("level")), "dim")
             lines += [Line(Span(piece, role)) for piece in wrapped(clean(str(finding.get("sentence", "")), 400), width)]

@@ -1,0 +1,212 @@
+"""The pages of a session: overview, metrics, samples, checkpoints, settings, captions."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from fluxtui.persist.home import Home
+from fluxtui.persist.recipe import load_spec
+from fluxtui.screens.sample_page import grid
+from fluxtui.screens.session import SessionScreen
+from tests.ui.conftest import opened, seen, text_of
+from tests.ui.fabricate import Fabricated, make_metrics, make_record, make_session
+
+DEMO = Path(__file__).parent.parent.parent / "fluxtui" / "demo" / "images"
+
+
+async def turned_to(pilot, app, key: str) -> SessionScreen:
+    await pilot.press("enter")
+    await seen(pilot, lambda: isinstance(app.screen, SessionScreen), "not opened")
+    await pilot.press(key)
+    return app.screen
+
+
+async def test_overview_tells_attempts_and_reasons(states: Fabricated) -> None:
+    async with opened(states.home, (120, 40), "night-run") as (app, pilot):
+        await turned_to(pilot, app, "1")
+        for text in (
+            "killed by the OOM killer at 23.1 GiB",
+            "step took longer than 300 s",
+            "from step-000000064",
+            "r resumes from",
+        ):
+            await seen(pilot, lambda text=text: text in text_of(app), text)
+        await pilot.press("q")
+        assert app.screen is app.board
+
+
+async def test_every_page_opens_at_every_size_and_goes_back(states: Fabricated) -> None:
+    async with opened(states.home, (61, 21), "ring-lora") as (app, pilot):
+        screen = await turned_to(pilot, app, "1")
+        for size in ((61, 21), (80, 24), (200, 60)):
+            await pilot.resize_terminal(*size)
+            for _ in screen.pages:
+                await pilot.press("tab")
+                await pilot.pause()
+        await pilot.press("shift+tab", "left_square_bracket", "right_square_bracket", "escape")
+        assert app.screen is app.board
+
+
+async def test_metrics_are_read_with_a_cursor_zoomed_and_overlaid(states: Fabricated) -> None:
+    async with opened(states.home, (120, 40), "ring-lora") as (app, pilot):
+        screen = await turned_to(pilot, app, "2")
+        page = screen.pages["metrics"]
+        await seen(pilot, lambda: "step 230" in text_of(app) and "steps 0 to 230" in text_of(app), "no curve")
+        for name in ("learning rate", "gradient norm", "seconds a step"):
+            assert name in text_of(app)
+        await pilot.press("h", "h")
+        assert "step 226" in text_of(app)
+        await pilot.press("l")
+        assert "step 228" in text_of(app)
+        await pilot.press("plus", "plus")
+        first, last = page._span()
+        assert first <= page.cursor <= last
+        assert last - first < 60
+        await pilot.press("underscore", "0", "g")
+        assert "log" in text_of(app)
+        await pilot.press("m")
+        assert text_of(app).splitlines()[3].strip().startswith("learning rate")
+        await pilot.press("O")
+        await seen(pilot, lambda: page.other is not None, "no overlay")
+        assert page.other[0] in text_of(app)
+
+
+async def test_what_a_later_attempt_took_anew_counts_once(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "again")
+    make_metrics(folder, 100)
+    make_metrics(folder, 80, attempt=2, first=61)
+    make_record(folder, 2, status="stopped", step=80, reason="stopped")
+    with folder.metrics_file.open("ab") as file:
+        file.write(b'{"attempt":2,"step":81,"ep')
+    async with opened(home, (120, 40), "again") as (app, pilot):
+        await seen(pilot, lambda: len(app.board.selected.history.steps) == 80, "not 80 steps")
+        assert list(app.board.selected.history.steps) == list(range(1, 81))
+        assert set(app.board.selected.history.attempts[60:]) == {2}
+
+
+async def test_samples_are_drawn_by_step_and_by_prompt(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "drawn")
+    make_record(folder, status="stopped", step=200, reason="stopped")
+    for step in (0, 100, 200):
+        (folder.samples / f"step-{step:09d}").mkdir()
+        for number, picture in enumerate(sorted(DEMO.glob("*.png"))[:3]):
+            shutil.copy(picture, folder.samples / f"step-{step:09d}" / f"{number:02d}.png")
+    (folder.samples / "step-000000200" / "02.png").write_bytes(b"not a picture")
+    async with opened(home, (120, 40), "drawn") as (app, pilot):
+        await turned_to(pilot, app, "3")
+        await seen(pilot, lambda: "step 200" in text_of(app) and "▀▀▀" in text_of(app), "no picture")
+        await seen(pilot, lambda: "cannot be shown" in text_of(app), "damage is not said")
+        await pilot.press("h", "h")
+        assert "step 0  1 of 3" in text_of(app)
+        await pilot.press("m")
+        assert "prompt 1 over 3 steps" in text_of(app)
+        await pilot.press("j", "k", "l", "m")
+        assert "step 100  2 of 3" in text_of(app)
+
+
+def test_pictures_are_as_large_as_can_be() -> None:
+    for count in range(1, 30):
+        for width, height in ((20, 10), (78, 18), (118, 30), (198, 54)):
+            columns, rows, cell_width, cell_height = grid(count, width, height)
+            assert columns * (cell_width + 2) - 2 <= max(width, cell_width)
+            assert rows * cell_height <= max(height, cell_height)
+
+
+async def test_checkpoints_are_listed_resumed_and_deleted_with_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxtui.persist import commit
+
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "kept")
+    for step in (100, 200, 300):
+        commit.commit_checkpoint(folder.checkpoints, commit.step_name(step), {"adapter.safetensors": b"x" * 5000}, {"step": step})
+    make_record(folder, status="stopped", step=300, reason="stopped", checkpoint="step-000000300")
+    started: list[str] = []
+    monkeypatch.setattr("fluxtui.control.start", lambda home, name, resume="", **_: started.append(resume) or 2)
+    async with opened(home, (120, 40), "kept") as (app, pilot):
+        await turned_to(pilot, app, "4")
+        await seen(pilot, lambda: "step-000000100" in text_of(app), "not listed")
+        await pilot.press("enter")
+        await seen(pilot, lambda: started == ["step-000000300"], "the newest is not resumed from")
+        await pilot.press("j", "enter")
+        await seen(
+            pilot,
+            lambda: "newer checkpoints are set aside" in text_of(app).replace("\n", " ") or "newer" in text_of(app),
+            "no question",
+        )
+        await pilot.press("escape")
+        assert started == ["step-000000300"]
+        await pilot.press("G", "backspace")
+        await seen(pilot, lambda: "Delete step-000000100" in text_of(app), "no question")
+        await pilot.press("y")
+        await seen(pilot, lambda: commit.committed(folder.checkpoints) == ["step-000000200", "step-000000300"], "not deleted")
+
+
+async def test_settings_show_what_differs_from_defaults_and_from_another_session(states: Fabricated) -> None:
+    async with opened(states.home, (140, 60), "too-hot") as (app, pilot):
+        await turned_to(pilot, app, "5")
+        await seen(pilot, lambda: "compared with the defaults" in text_of(app), "no settings")
+        await pilot.press("m")
+        assert "changes only" in text_of(app)
+        assert "gradient_accumulation" not in text_of(app)
+        await pilot.press("O")
+        await seen(pilot, lambda: "compared with a-new-one" in text_of(app), "no other session")
+        lines = [line for line in text_of(app).splitlines() if "learning_rate" in line]
+        assert "1.0" in lines[0]
+        assert str(load_spec(states.home.session("a-new-one").spec_file).train.learning_rate) in lines[0]
+
+
+@pytest.fixture
+def captioned(tmp_path: Path) -> tuple[Home, Path]:
+    """A session on pictures of the user's own."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, picture in enumerate(sorted(DEMO.glob("*.png"))[:3]):
+        shutil.copy(picture, pictures / f"photo{number}.png")
+        (pictures / f"photo{number}.txt").write_text(f"a picture of thing {number}")
+    (pictures / "photo2.txt").write_bytes(b"\xff\xfe not text")
+    (pictures / "photo0.txt").chmod(0o640)
+    home = Home.open(tmp_path / "home")
+    make_session(home, "mine", dataset__path=str(pictures), dataset__trigger="ohwx")
+    return home, pictures
+
+
+async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> None:
+    home, pictures = captioned
+    file = pictures / "photo0.txt"
+    async with opened(home, (120, 40), "mine") as (app, pilot):
+        await pilot.press("e")
+        await seen(pilot, lambda: "a picture of thing 0" in text_of(app) and "▀▀▀" in text_of(app), "no captions")
+        await pilot.press("enter")
+        await seen(pilot, lambda: type(app.screen).__name__ == "CaptionEditor", "no editor")
+        await pilot.press(*" by night", "enter")
+        await seen(pilot, lambda: file.read_text() == "a picture of thing 0 by night", "not saved")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640
+        await pilot.press("t")
+        await seen(pilot, lambda: file.read_text() == "ohwx, a picture of thing 0 by night", "no trigger")
+        await pilot.press("t")
+        assert "has ohwx already" in text_of(app)
+        await pilot.press("u", "u")
+        await seen(pilot, lambda: file.read_text() == "a picture of thing 0", "not undone")
+        await pilot.press("enter")
+        await seen(pilot, lambda: type(app.screen).__name__ == "CaptionEditor", "no editor")
+        await pilot.press(*"zzz", "escape")
+        await pilot.press("G", "enter")
+        assert "not UTF-8" in text_of(app)
+        assert file.read_text() == "a picture of thing 0"
+        assert [path.name for path in pictures.iterdir() if path.name.startswith(".")] == []
+
+
+async def test_the_demos_captions_are_not_edited(states: Fabricated) -> None:
+    async with opened(states.home, (120, 40), "ring-lora") as (app, pilot):
+        await turned_to(pilot, app, "7")
+        await seen(pilot, lambda: "heart-01.png" in text_of(app), "no captions")
+        await pilot.press("enter")
+        assert "part of FluxTUI" in text_of(app)
