@@ -296,6 +296,7 @@ def run(home: Home, focus: str | None = None) -> int:
         )
         return ExitCode.USAGE
     app = FluxApp(home, focus, settings=read_settings(home.config))
+    app.watch_disk.look_early()
     code = app.run()
     if code is None or code == 0:
         _say_goodbye(home)

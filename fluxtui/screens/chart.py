@@ -15,6 +15,10 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " ..::==##"
 
 
+TINY = 1e-200  # what differs by less is the same
+HUGE = 1e300  # what is larger is drawn as this: differences stay finite
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """A vertical axis from `low` to `high`; logarithmic where asked for and possible."""
@@ -42,7 +46,7 @@ def nice_scale(values: Sequence[float], wants_log: bool = False) -> Scale:
 
     Round ends keep the axis, and with it every dot, in place while new values arrive.
     """
-    finite = sorted(value for value in values if math.isfinite(value))
+    finite = sorted(min(max(value, -HUGE), HUGE) for value in values if math.isfinite(value))
     if not finite:
         return Scale(0.0, 1.0)
     low = finite[0]
@@ -50,12 +54,12 @@ def nice_scale(values: Sequence[float], wants_log: bool = False) -> Scale:
     usual = finite[min(len(finite) - 1, int(0.98 * len(finite)))]
     if high > usual + 2 * (usual - low) > low:
         high = usual + 0.5 * (usual - low)
-    if wants_log and low > 0 and high > low:
+    if wants_log and low > TINY and high > low:
         return Scale(_round_down(low), _round_up(high), True)
-    if high <= low:
-        pad = abs(low) * 0.1 or 0.1
+    if high - low < max(1e-12 * abs(high), TINY):
+        pad = abs(low) * 0.1 if abs(low) > TINY else 0.1
         low, high = low - pad, high + pad
-    unit = 10 ** math.floor(math.log10(high - low))
+    unit = 10.0 ** math.floor(math.log10(high - low))
     for step in (0.1, 0.2, 0.25, 0.5, 1.0):
         if (high - low) / (unit * step) <= 8:
             unit *= step

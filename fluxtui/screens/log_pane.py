@@ -11,6 +11,7 @@ from fluxtui.screens.log_source import LogPage, LogSource
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.walking import Walker
 
+ROOM = 20  # lines read beyond those shown while following: wrapping and growing panes need no wait
 AHEAD = 100  # lines read on either side of those shown, so that scrolling seldom waits
 
 
@@ -43,7 +44,7 @@ class LogPane(Pane, Walker):
         self.is_following, self.top, self.left = True, 0, 0
         if path is not None:
             self._source = LogSource(path, self._take_later)
-            self._source.want_end(self.rows + AHEAD)
+            self._source.want_end(self.rows + ROOM)
             self._source.start()
         self.repaint()
 
@@ -113,7 +114,7 @@ class LogPane(Pane, Walker):
     def follow(self) -> None:
         self.is_following = True
         if self._source is not None:
-            self._source.want_end(self.rows + AHEAD)
+            self._source.want_end(self.rows + ROOM)
         self.repaint()
 
     def _want(self) -> None:

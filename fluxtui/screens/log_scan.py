@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 20
+LONGEST = 64 << 20  # bytes of a line, at most
 MOST = 200_000  # matches
 PASS_OVER = (1 << 64) - 1  # everything that was there has been looked at
 TOO_MANY = (1 << 64) - 2  # more match than are kept
@@ -81,22 +82,20 @@ class Scan:
 
     def run(self, offset: int, line: int, end: int | None = None) -> tuple[int, int] | None:
         """Scan from an offset, where a line begins, to `end` or the file's; where it got to, or None after too many."""
-        rest = b""
+        size = CHUNK
         while end is None or offset < end:
-            want = CHUNK if end is None else min(CHUNK, end - offset)
-            data = os.pread(self._descriptor, want, offset + len(rest))
-            data = rest + data
+            data = os.pread(self._descriptor, size if end is None else min(size, end - offset), offset)
             cut = data.rfind(b"\n") + 1
-            if not cut and len(data) > len(rest) and len(data) < 64 * CHUNK:
-                rest = data  # a line longer than what was read: read on
-                continue
             if not cut:
-                return offset, line
-            if not self._take(data[:cut], line):
+                if len(data) < size or size >= LONGEST:
+                    return offset, line  # a line that is still being written, or is none
+                size *= 8  # a line longer than what was read
+                continue
+            if not self._take(data[:cut] if cut < len(data) else data, line):
                 return None
             line += data.count(b"\n", 0, cut)
-            offset += cut
-            rest = b""
+            offset += cut  # what was read of the next line is read again: less than it costs to keep
+            size = CHUNK
         return offset, line
 
     def _take(self, data: bytes, line: int) -> bool:

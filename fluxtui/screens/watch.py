@@ -158,17 +158,28 @@ class Watch:
         self._home, self._post = home, post
         self._is_over = threading.Event()
         self._look_now = threading.Event()
+        self._can_tell = threading.Event()
+        self._has_begun = False
         self._followed: HistoryReader | None = None
         self._followed_name = ""
         self._detail_mark: tuple[object, ...] = ()
         self._is_history_due = False
 
+    def look_early(self) -> None:
+        """Begin to read the sessions before there is anybody to tell: while the UI comes up."""
+        if not self._has_begun:
+            self._has_begun = True
+            threading.Thread(target=self._watch_sessions, daemon=True, name="sessions").start()
+
     def start(self) -> None:
-        threading.Thread(target=self._watch_sessions, daemon=True, name="sessions").start()
+        """From now on what is seen can be told."""
+        self.look_early()
+        self._can_tell.set()
         threading.Thread(target=self._watch_machine, daemon=True, name="gauges").start()
 
     def stop(self) -> None:
         self._is_over.set()
+        self._can_tell.set()
         self._look_now.set()
 
     def hurry(self) -> None:
@@ -194,6 +205,9 @@ class Watch:
         is_first, trouble_before = True, ""
         while not self._is_over.is_set():
             sessions, changed, trouble = watch.look()
+            self._can_tell.wait()
+            if self._is_over.is_set():
+                return
             if changed or is_first or trouble != trouble_before:
                 self._post(SessionsSeen(sessions, changed, trouble))
                 is_first, trouble_before = False, trouble

@@ -109,7 +109,13 @@ class PtyApp:
     """The UI, as a user's shell starts it."""
 
     def __init__(
-        self, home: Path, columns: int = 80, rows: int = 24, has_controlling_terminal: bool = True, **environment: str
+        self,
+        home: Path,
+        columns: int = 80,
+        rows: int = 24,
+        has_controlling_terminal: bool = True,
+        program: str = OPEN_UI,
+        **environment: str,
     ) -> None:
         self.glass = Glass(columns, rows)
         self.master, slave = pty.openpty()
@@ -122,7 +128,7 @@ class PtyApp:
         base |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OPEN_UI, str(home)],
+            [sys.executable, "-c", program, str(home)],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App
@@ -77,10 +77,15 @@ def test_percent_says_all_only_when_it_is_all() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+@example([5e-324, 0.0])
+@example([1e-310, 2e-310])
+@example([1e308, -1e308])
 def test_a_scale_has_room_for_what_is_usual(values: list[float]) -> None:
     scale = nice_scale(values)
     assert scale.low < scale.high
-    assert scale.low <= min(values) + 1e-6 * abs(min(values)) + 1e-9
+    assert scale.low <= max(min(values), -1e300) + 1e-6 * abs(min(values)) + 1e-9
+    by_decades = nice_scale(values, wants_log=True)
+    assert by_decades.low < by_decades.high
 
 
 @given(
