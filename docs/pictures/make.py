@@ -1,8 +1,9 @@
-"""Makes the README's picture from the running app: the demo is started, and drawn as the UI shows it in mid-training.
+"""Makes the README's pictures from the running app: the demo is started, and drawn as the UI shows it.
 
-    python docs/pictures/make.py [--home DIR --name SESSION] [--columns 120] [--rows 34]
+    python docs/pictures/make.py [--home DIR --name SESSION] [--only dashboard metrics samples form] [--columns 120] [--rows 34]
 
-With --home an existing home is drawn as it stands. Needs rsvg-convert (Debian: librsvg2-bin) for the PNG.
+The dashboard is drawn in mid-training, the rest once the demo is completed. With --home an existing home is drawn as it
+stands. Needs rsvg-convert (Debian: librsvg2-bin) for the PNG.
 """
 
 from __future__ import annotations
@@ -14,26 +15,46 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cells import svg
+from textual.pilot import Pilot
 
 from fluxtui.app import FluxApp
 from fluxtui.persist import overview
 from fluxtui.persist.home import Home
+from fluxtui.screens.terminal_kind import TerminalKind, Tier
 
 FOLDER = Path(__file__).parent
 FLUXTUI = str(Path(sys.executable).with_name("fluxtui"))
-BACKGROUND, FOREGROUND = "#121212", "#e0e0e0"
+BACKGROUND, FOREGROUND = "#121212", "#d0d0d0"
+KEYS: dict[str, Sequence[str]] = {"dashboard": (), "metrics": ("enter", "2"), "samples": ("enter", "3"), "form": ("n",)}
+PATIENCE = 60.0  # seconds for what is read in threads to be seen
 
 
-async def picture(home: Home, name: str, columns: int, rows: int) -> str:
-    """The dashboard as SVG, once it has read everything."""
-    app = FluxApp(home, name)
+async def picture(home: Home, name: str, view: str, columns: int, rows: int) -> str:
+    """One view as SVG, once everything in it has been read."""
+    app = FluxApp(home, name, TerminalKind(Tier.EMOJI, True))
     async with app.run_test(size=(columns, rows)) as pilot:
-        await pilot.pause(4.0)  # the gauges and the log have come in by then
-        strips = app.screen._compositor.render_strips()
-    return svg(strips, columns, BACKGROUND, FOREGROUND)
+        await seen(pilot, lambda: app.board.selected.history.steps and app.board.gauges.gpus and app.board.gauges.gpus.at)
+        await seen(pilot, lambda: app.board.log_pane.page.count)
+        for key in KEYS[view]:
+            await pilot.press(key)
+        await pilot.pause(1.5)
+        await seen(pilot, lambda: "drawing" not in drawn(app))
+        return svg(app.screen._compositor.render_strips(), columns, BACKGROUND, FOREGROUND)
+
+
+def drawn(app: FluxApp) -> str:
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+async def seen(pilot: Pilot[int], condition: Callable[[], object]) -> None:
+    """Wait until it is so; what never comes is drawn without it."""
+    end = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < end:
+        await pilot.pause(0.1)
 
 
 def start_demo(folder: Path) -> Home:
@@ -42,34 +63,41 @@ def start_demo(folder: Path) -> Home:
     home = Home.open(folder)
     subprocess.run([FLUXTUI, "new", "demo", "--model", "pico", "--dataset", "demo"], env=environment, check=True)
     subprocess.run([FLUXTUI, "start", "demo"], env=environment, check=True)
-    while (seen := overview.look(home, "demo")).step < 250:
-        if not seen.is_active:
-            raise SystemExit(f"the demo is {seen.state}: {seen.reason}")
+    while (now := overview.look(home, "demo")).step < 250:
+        if not now.is_active:
+            raise SystemExit(f"the demo is {now.state}: {now.reason}")
         time.sleep(0.5)
     return home
 
 
-def draw(home: Home, name: str, columns: int, rows: int) -> None:
-    """dashboard.svg is an intermediate; dashboard.png is what the README shows."""
-    drawn = FOLDER / "dashboard.svg"
-    drawn.write_text(asyncio.run(picture(home, name, columns, rows)))
-    subprocess.run(["rsvg-convert", "--zoom", "1.25", "--output", str(FOLDER / "dashboard.png"), str(drawn)], check=True)
-    drawn.unlink()
+def draw(home: Home, name: str, view: str, columns: int, rows: int) -> None:
+    """The SVG is an intermediate; the PNG is what the README shows."""
+    made = FOLDER / f"{view}.svg"
+    made.write_text(asyncio.run(picture(home, name, view, columns, rows)))
+    subprocess.run(["rsvg-convert", "--zoom", "1.2", "--output", str(made.with_suffix(".png")), str(made)], check=True)
+    made.unlink()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path)
     parser.add_argument("--name", default="demo")
+    parser.add_argument("--only", nargs="*", choices=list(KEYS), default=list(KEYS))
     parser.add_argument("--columns", type=int, default=120)
     parser.add_argument("--rows", type=int, default=34)
-    arguments = parser.parse_args()
-    if arguments.home:
-        draw(Home.open(arguments.home), arguments.name, arguments.columns, arguments.rows)
+    words = parser.parse_args()
+    if words.home:
+        for view in words.only:
+            draw(Home.open(words.home), words.name, view, words.columns, words.rows)
         return
     with tempfile.TemporaryDirectory() as folder:
-        draw(start_demo(Path(folder)), "demo", arguments.columns, arguments.rows)
-        subprocess.run([FLUXTUI, "kill", "demo"], env={**os.environ, "FLUXTUI_HOME": folder}, check=True)
+        home = start_demo(Path(folder))
+        if "dashboard" in words.only:
+            draw(home, "demo", "dashboard", words.columns, words.rows)
+        subprocess.run([FLUXTUI, "wait", "demo"], env={**os.environ, "FLUXTUI_HOME": folder}, check=True)
+        for view in words.only:
+            if view != "dashboard":
+                draw(home, "demo", view, words.columns, words.rows)
 
 
 if __name__ == "__main__":
