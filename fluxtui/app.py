@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
@@ -22,7 +22,7 @@ from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens import words
 from fluxtui.screens.board import Board
-from fluxtui.screens.deeds import Deeds, ErrandDone
+from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ending import endings, title_of
 from fluxtui.screens.glyphs import glyphs_of
@@ -35,16 +35,13 @@ from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal import Terminal
 from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
 from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
-
-if TYPE_CHECKING:
-    from fluxtui.screens.form_fields import Evaluation
-    from fluxtui.screens.form_screen import Draft
+from fluxtui.screens.ways import Ways
 
 PICO = Path(__file__).parent / "demo" / "pico"
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
-class FluxApp(Deeds):
+class FluxApp(Ways):
     """The app: owns the watching threads, the notices, the look; screens own everything seen."""
 
     TITLE = "fluxtui"
@@ -67,7 +64,7 @@ class FluxApp(Deeds):
         self.sessions: dict[str, Overview] = {}
         self._wanted_focus = focus
         self._shown_title = ""
-        self._drafts: dict[str, Draft] = {}
+        self._drafts = {}
         self._is_behind = False
         self.animation_level = "none"
         self.register_theme(DARK)
@@ -182,68 +179,8 @@ class FluxApp(Deeds):
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
         self.say(f'theme {self.theme}; config.toml keeps it: [ui] theme = "{self.theme}"')
 
-    def do_open(self) -> None:
-        from fluxtui.screens.session import SessionScreen
-
-        self.watch_disk.tell_again()
-        self.push_screen(SessionScreen(self.board_of_notices, self._chosen()))
-
-    def do_edit(self) -> None:
-        from fluxtui.screens.session import SessionScreen
-
-        self.watch_disk.tell_again()
-        self.push_screen(SessionScreen(self.board_of_notices, self._chosen(), "captions"))
-
-    def do_log(self) -> None:
-        from fluxtui.screens.log_view import LogScreen
-
-        session = self._chosen()
-        self.push_screen(LogScreen(self.board_of_notices, session.name, session.path / "training.log"))
-
-    def do_new(self) -> None:
-        self._open_form("")
-
-    def do_clone(self) -> None:
-        self._open_form(self._chosen().name)
-
-    def _open_form(self, origin: str) -> None:
-        from fluxtui.screens.form_screen import Draft, FormScreen
-
-        gauges = self.board.gauges.gpus
-        draft = self._drafts.setdefault(origin, Draft(origin, bool(gauges and gauges.devices)))
-        self.push_screen(FormScreen(self.board_of_notices, self.home, draft, self._make_session))
-
-    def _make_session(self, draft: Draft, seen: Evaluation, starts: bool) -> None:
-        self._drafts.pop(draft.origin, None)
-        self.make(draft.origin, seen, starts)
-
     def select_later(self, name: str) -> None:
         self._wanted_focus = name
-
-    def do_help(self) -> None:
-        from fluxtui.screens.help import HelpScreen
-
-        self.push_screen(HelpScreen(self.board_of_notices, self._contexts()))
-
-    def do_palette(self) -> None:
-        from fluxtui.screens.palette import Palette
-
-        self.push_screen(Palette(self._contexts()), self._do_chosen)
-
-    def _do_chosen(self, name: str | None) -> None:
-        if name and isinstance(self.screen, Sheet):
-            self.screen.action_do(name)
-
-    def _contexts(self) -> tuple[str, ...]:
-        """The contexts of the screen on top."""
-        return self.screen.FOOTER if isinstance(self.screen, Sheet) else ()
-
-    def do_copy(self) -> None:
-        from fluxtui.screens.copying import copy
-
-        session = self._chosen()
-        text, what = (session.output, "the file's path") if session.output else (session.name, "the name")
-        copy(self, text, what)
 
     # What is shown
 

@@ -74,7 +74,7 @@ def draw(home: Home, name: str, view: str, columns: int, rows: int) -> None:
     """The SVG is an intermediate; the PNG is what the README shows."""
     made = FOLDER / f"{view}.svg"
     made.write_text(asyncio.run(picture(home, name, view, columns, rows)))
-    subprocess.run(["rsvg-convert", "--zoom", "1.2", "--output", str(made.with_suffix(".png")), str(made)], check=True)
+    subprocess.run(["rsvg-convert", "--zoom", "1.15", "--output", str(made.with_suffix(".png")), str(made)], check=True)
     made.unlink()
 
 
@@ -90,7 +90,9 @@ def main() -> None:
         for view in words.only:
             draw(Home.open(words.home), words.name, view, words.columns, words.rows)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as user:
+        os.environ["HOME"] = user  # so that the picture shows the path that a user's own shows
+        folder = str(Path(user) / ".local" / "share" / "fluxtui")
         home = start_demo(Path(folder))
         if "dashboard" in words.only:
             draw(home, "demo", "dashboard", words.columns, words.rows)

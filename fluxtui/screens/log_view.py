@@ -1,24 +1,13 @@
-"""The log, full screen: search, filter, markers, wrap, copy. What the dashboard's log pane leaves out for calm."""
+"""A log pane that searches, filters and jumps to markers: what the dashboard's own leaves out for calm."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
-
-from textual.geometry import Region, Size
-from textual.widget import Widget
-
 from fluxtui.persist.logfile import LogIndex
-from fluxtui.screens.copying import copy
 from fluxtui.screens.doing import bindings_for, front_of
-from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.log_pane import LogPane
 from fluxtui.screens.log_scan import folds, is_literal
 from fluxtui.screens.log_search import BadPattern, LogSearch
-from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.sheet import Sheet
 
 MARKERS = r"^(TRAINING |ERROR: TRAINING)|attempt \d+ of |checkpoint step-\d+"
 SIDEWAYS = 16  # cells
@@ -251,89 +240,3 @@ class LogView(LogPane):
             line.add(text[at:found], role).add(text[found : found + len(pattern)], f"{role}@found")
             at = found + len(pattern)
         return line.add(text[at:], role)
-
-
-class LogScreen(Sheet):
-    """The log of one session."""
-
-    BINDINGS = bindings_for("log")
-    FOOTER: ClassVar[tuple[str, ...]] = ("log",)
-
-    def __init__(self, board: NoticeBoard, session: str, path: Path) -> None:
-        super().__init__(board)
-        self.view = LogView(session)
-        self._path = path
-        self.line = FilterLine("search")
-        self._filters = False
-
-    def panes(self) -> list[Widget]:
-        return [self.view, self.line]
-
-    def places(self, size: Size) -> Mapping[Widget, Region]:
-        places: dict[Widget, Region] = {self.view: Region(0, 0, size.width, size.height)}
-        if self.line.is_open:
-            places[self.line] = Region(0, size.height - 1, size.width, 1)
-            places[self.view] = Region(0, 0, size.width, size.height - 1)
-        return places
-
-    def on_mount(self) -> None:
-        self.view.focus()
-        self.call_after_refresh(self.view.open, self._path)
-
-    def do_back(self) -> None:
-        if self.view.search is not None:
-            self.view.look_for("", False)
-            return
-        self.view.close()
-        self.dismiss()
-
-    def do_log_search(self) -> None:
-        self._open_line(False)
-
-    def do_log_filter(self) -> None:
-        self._open_line(True)
-
-    def _open_line(self, filters: bool) -> None:
-        self._filters = filters
-        before = self.view.search.pattern if self.view.search else ""
-        self.line.open(before, "only" if filters else "search")
-        self.place()
-
-    def on_filter_line_changed(self, message: FilterLine.Changed) -> None:
-        if self._filters:
-            self.line.say(self.view.look_for(message.text, True))
-
-    def on_filter_line_closed(self, message: FilterLine.Closed) -> None:
-        trouble = self.view.look_for(message.text if message.keeps else "", self._filters)
-        if trouble:
-            front_of(self.app).say(f"{message.text} cannot be searched for: {trouble}", "warn")
-        self.view.focus()
-        self.place()
-
-    def do_log_next(self) -> None:
-        self.view.go_to_match(1)
-
-    def do_log_previous(self) -> None:
-        self.view.go_to_match(-1)
-
-    def do_log_marker(self) -> None:
-        self.view.go_to_marker(1)
-
-    def do_log_marker_back(self) -> None:
-        self.view.go_to_marker(-1)
-
-    def do_log_left(self) -> None:
-        self.view.do_log_left()
-
-    def do_log_right(self) -> None:
-        self.view.do_log_right()
-
-    def do_follow(self) -> None:
-        self.view.follow()
-
-    def do_wrap(self) -> None:
-        self.view.do_wrap()
-
-    def do_copy(self) -> None:
-        lines = [self.view.page.line(self.view.first + at) for at in range(self.view.rows)]
-        copy(self.app, "\n".join(line for line in lines if line is not None), "the lines shown")

@@ -79,13 +79,16 @@ class MetricPage(Page, Doer):
     def _title(self, width: int) -> Line:
         line = Line(Span(NAMES[self.curve], "!text"))
         if self.curve == "loss":
-            line.add("  smoothed ", "dim").add("━━", "chart").add("  raw ", "dim").add("··", "trace").add(
-                "  validation ", "dim"
-            ).add("━━", "good")
+            line.add("  smoothed ", "dim").add("━━", "chart").add("  raw ", "dim").add("··", "trace")
+            if self._has_validation():
+                line.add("  validation ", "dim").add("━━", "good")
         if self.other is not None:
             line.add(f"  {self.other[0]} ", "dim").add("━━", "other")
         first, last = self._span()
         return both_ends(line, Line(Span(f"steps {int(first)} to {int(last)}{', log' if self.is_log else ''}", "dim")), width)
+
+    def _has_validation(self) -> bool:
+        return any(not math.isnan(value) for value in self.history.window("validation", 0, math.inf, 1_000_000)[1])
 
     def _curves(self, name: str) -> list[Curve]:
         first, last = self._span()

@@ -18,6 +18,7 @@ from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
 PASTE = 48  # printable characters in one read that nobody types: a paste without brackets
+PASTE_GOES_ON = 0.3  # seconds after a piece of one in which what comes, however short, is its next piece
 QUIET = 5.0  # seconds between looks at the keyboard while nothing is typed
 RESTORE = (  # every mode that Textual or we have set, undone
     "\x1b[?2004l\x1b[?7h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2048l\x1b[<u"
@@ -154,7 +155,8 @@ class Terminal(LinuxDriver):
     def run_input_thread(self) -> None:
         parser = XTermParser(self._debug)
         decode = getincrementaldecoder("utf-8")(errors="replace").decode
-        last_key = time.monotonic()
+        is_bracketed = False  # inside a paste that the terminal announced: the parser puts its pieces together
+        last_key = last_paste = time.monotonic() - PASTE_GOES_ON
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             selector.register(self._wake_read, selectors.EVENT_READ)
@@ -170,8 +172,16 @@ class Terminal(LinuxDriver):
                     if not text and not self._is_open:
                         self.on_lost()
                         return
-                    for event in [events.Paste(text)] if is_paste(text) else parser.feed(text):
-                        self.process_message(event)
+                    goes_on = last_key - last_paste < PASTE_GOES_ON and "\x1b" not in text
+                    if not is_bracketed and (is_paste(text) or goes_on):
+                        last_paste = last_key
+                        self.process_message(events.Paste(text))
+                    else:
+                        is_bracketed = text.rfind("\x1b[200~") > text.rfind("\x1b[201~") or (
+                            is_bracketed and "\x1b[201~" not in text
+                        )
+                        for event in parser.feed(text):
+                            self.process_message(event)
                 for event in parser.tick():
                     self.process_message(event)
 

@@ -9,7 +9,7 @@ import pytest
 
 from fluxtui.persist.home import Home
 from fluxtui.screens import log_source
-from fluxtui.screens.log_view import LogScreen
+from fluxtui.screens.log_screen import LogScreen
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
 

@@ -163,7 +163,7 @@ def test_every_action_is_carried_out_by_somebody() -> None:
         checkpoint_page,
         form_screen,
         help,
-        log_view,
+        log_screen,
         metric_page,
         sample_page,
         session,
@@ -171,7 +171,7 @@ def test_every_action_is_carried_out_by_somebody() -> None:
     )
 
     doers = {
-        "board": board.Board, "session": session.SessionScreen, "log": log_view.LogScreen, "metrics": metric_page.MetricPage,
+        "board": board.Board, "session": session.SessionScreen, "log": log_screen.LogScreen, "metrics": metric_page.MetricPage,
         "samples": sample_page.SamplePage, "checkpoints": checkpoint_page.CheckpointPage, "spec": spec_page.SpecPage,
         "captions": caption_page.CaptionPage, "form": form_screen.FormScreen, "help": help.HelpScreen, "anywhere": FluxApp,
         "list": board.Sessions, "reader": board.LogPane,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
+from fluxtui.screens.terminal import PASTE_GOES_ON
 from tests.ui.fabricate import Fabricated, make_log, make_record, make_session
 from tests.ui.glass import ROOT, PtyApp
 
@@ -151,16 +152,33 @@ def test_a_resize_storm_and_a_tiny_terminal(states: Fabricated) -> None:
 
 def test_a_megabyte_pasted_presses_no_key(states: Fabricated) -> None:
     text = "K y x X d y q and other words that name keys " * 22_000
-    for pasted in (f"\x1b[200~{text}\x1b[201~", text[:200_000]):
+    for pasted in (f"\x1b[200~{text}\x1b[201~", text[:200_000], text[:4100]):  # the last one ends in a piece of four keys
         with PtyApp(states.home.root) as ui:
             ui.see("put-to-sleep")
             for start in range(0, len(pasted), 4096):
                 ui.type(pasted[start : start + 4096])
             _until(lambda ui=ui: _has_read_all(ui))
+            time.sleep(2 * PASTE_GOES_ON)  # what comes sooner is taken for the rest of the paste
             ui.type("o")
             ui.see("by name", 60)
             assert "at once?" not in ui.glass.text
             assert ui.process.poll() is None
+
+
+def test_a_long_paste_arrives_whole_and_in_order(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    words = " ".join(f"word{number:04d}" for number in range(380))  # 3419 characters: more than one read may hold
+    with PtyApp(home.root, 120, 36) as ui:
+        ui.see("new session")
+        ui.type("n")
+        ui.see("what it comes to")
+        ui.type("\t")
+        for start in range(0, len(words) + 12, 1000):
+            ui.type(f"\x1b[200~{words}\x1b[201~"[start : start + 1000])
+            time.sleep(0.05)
+        ui.see("word0379", 30)
+        ui.type("\x01")  # to the beginning
+        ui.see("word0000 word0001 word0002", 30)
 
 
 def test_idle_it_sends_almost_nothing(tmp_path: Path) -> None:

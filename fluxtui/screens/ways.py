@@ -1,0 +1,82 @@
+"""From the screen on top to another one. Screens are imported when they are first opened: the dashboard comes up sooner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluxtui.screens.board import Board
+from fluxtui.screens.deeds import Deeds
+from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.sheet import Sheet
+
+if TYPE_CHECKING:
+    from fluxtui.screens.form_fields import Evaluation
+    from fluxtui.screens.form_screen import Draft
+
+
+class Ways(Deeds):
+    """The app, as far as it opens screens."""
+
+    board: Board
+    board_of_notices: NoticeBoard
+    _drafts: dict[str, Draft]
+
+    def do_open(self) -> None:
+        from fluxtui.screens.session import SessionScreen
+
+        self.watch_disk.tell_again()
+        self.push_screen(SessionScreen(self.board_of_notices, self._chosen()))
+
+    def do_edit(self) -> None:
+        from fluxtui.screens.session import SessionScreen
+
+        self.watch_disk.tell_again()
+        self.push_screen(SessionScreen(self.board_of_notices, self._chosen(), "captions"))
+
+    def do_log(self) -> None:
+        from fluxtui.screens.log_screen import LogScreen
+
+        session = self._chosen()
+        self.push_screen(LogScreen(self.board_of_notices, session.name, session.path / "training.log"))
+
+    def do_new(self) -> None:
+        self._open_form("")
+
+    def do_clone(self) -> None:
+        self._open_form(self._chosen().name)
+
+    def _open_form(self, origin: str) -> None:
+        from fluxtui.screens.form_screen import Draft, FormScreen
+
+        gauges = self.board.gauges.gpus
+        draft = self._drafts.setdefault(origin, Draft(origin, bool(gauges and gauges.devices)))
+        self.push_screen(FormScreen(self.board_of_notices, self.home, draft, self._make_session))
+
+    def _make_session(self, draft: Draft, seen: Evaluation, starts: bool) -> None:
+        self._drafts.pop(draft.origin, None)
+        self.make(draft.origin, seen, starts)
+
+    def do_help(self) -> None:
+        from fluxtui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.board_of_notices, self._contexts()))
+
+    def do_palette(self) -> None:
+        from fluxtui.screens.palette import Palette
+
+        self.push_screen(Palette(self._contexts()), self._do_chosen)
+
+    def _do_chosen(self, name: str | None) -> None:
+        if name and isinstance(self.screen, Sheet):
+            self.screen.action_do(name)
+
+    def _contexts(self) -> tuple[str, ...]:
+        """The contexts of the screen on top."""
+        return self.screen.FOOTER if isinstance(self.screen, Sheet) else ()
+
+    def do_copy(self) -> None:
+        from fluxtui.screens.copying import copy
+
+        session = self._chosen()
+        text, what = (session.output, "the file's path") if session.output else (session.name, "the name")
+        copy(self, text, what)
