@@ -114,7 +114,7 @@ def _terminal(record: Record, facts: Facts) -> Shown:
             return Shown("changed", "completed, but the file is gone", f"fluxtui resume {facts.name}")
         if facts.output == "different":
             why = "completed, but the file is not the one that was proven"
-            return Shown("changed", why, f"fluxtui verify {facts.name}")
+            return Shown("changed", why, f"fluxtui resume {facts.name}")
         return Shown("completed", record.reason)
     state: State = "failed" if record.status == "failed" else "stopped"
     return Shown(state, record.reason or f"{state} for no reason given", record.remedy or f"fluxtui resume {facts.name}")

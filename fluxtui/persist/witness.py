@@ -65,7 +65,7 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
         keeper_state=keeper_state,
         trainer_states=trainer_states,
         storage_seconds=storage,
-        output=_output_of(folder, record) if record is not None and record.status == "completed" else "",
+        output=output_of(folder, record) if record is not None and record.status == "completed" else "",
         unreadable=unreadable,
         is_spec_readable=is_spec_readable,
     )
@@ -107,7 +107,7 @@ def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: da
     return max(longest, late if late > _BEAT_LATE else 0.0)
 
 
-def _output_of(folder: SessionFolder, record: Record) -> Output:
+def output_of(folder: SessionFolder, record: Record) -> Output:
     """Whether the product is the file that was proven: by size, and by hash where it was written to afterwards."""
     proof = record.proof
     path = folder.product

@@ -203,7 +203,7 @@ def next_step(session: Overview) -> tuple[str, str]:
         case "completed":
             return "verify", f"proves it again  {session.output}"
         case "changed":
-            return "verify", "says what differs"
+            return "resume", "makes the file again from the last checkpoint"
         case "queued":
             return "stop", "takes it out of the queue"
         case "stopping":
@@ -212,6 +212,8 @@ def next_step(session: Overview) -> tuple[str, str]:
             return "log", "shows its log; K ends it at once"
         case "running" | "starting":
             return "stop", "stops it with a checkpoint; q leaves, training goes on"
+        case "unreadable" if session.is_resumable:
+            return "resume", "goes on from the checkpoints"
         case "unreadable":
             return "log", "shows its log"
     return "", ""

@@ -242,6 +242,23 @@ def test_a_completed_file_that_is_gone_is_made_again_by_a_resume(lab: Lab) -> No
     assert lab.call("wait", "a", "--timeout", "60").code == 0
 
 
+def test_a_completed_file_that_was_changed_is_kept_and_made_again_by_a_resume(lab: Lab) -> None:
+    lab.make("a")
+    control.start(lab.home, "a")
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    product = lab.home.session("a").product
+    proven = product.read_bytes()
+    product.write_bytes(proven[:-1])
+    seen = lab.look()
+    assert (seen.state, seen.remedy, seen.is_resumable) == ("changed", "fluxtui resume a", True)
+    assert lab.call("verify", "a").code == 1
+    assert lab.call("resume", "a").code == 0
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    assert product.read_bytes() == proven
+    assert [path.read_bytes() for path in product.parent.glob(".changed-*")] == [proven[:-1]]
+    assert "is kept as .changed-a.safetensors-1" in lab.home.session("a").log_file.read_text()
+
+
 def test_the_session_outlives_the_front_that_started_it(lab: Lab) -> None:
     lab.plan(step_seconds=0.1)
     lab.make("a")

@@ -62,7 +62,7 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
         replace(FREE, output="different"),
         "changed",
         "not the one",
-        "fluxtui verify a",
+        "fluxtui resume a",
     ),
     (
         "failed",

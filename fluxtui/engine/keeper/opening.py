@@ -24,7 +24,7 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.marks import Log
-from fluxtui.persist import commit, process, recipe, toml
+from fluxtui.persist import commit, process, recipe, toml, witness
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -127,6 +127,7 @@ def open_session(arguments: Arguments) -> Opened:
     journal = Journal(folder, lock, log, loop.watch)
     record = _first_record(folder, arguments, history, spec, digest, overrides)
     journal.begin(record)
+    _keep_changed_product(folder, history, log)
     return Opened(Duties(home, folder, spec, loop, log, journal), arguments, unproven(folder, spec, history), lock)
 
 
@@ -218,13 +219,21 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
         and wall() - last.beat_at < ELSEWHERE
     ):
         raise RefusedError(f"{name} is running on {last.host}; stop it there first")
-    if last.status == "completed" and folder.product.is_file() and arguments.resume == "auto":
+    if last.status == "completed" and arguments.resume == "auto" and witness.output_of(folder, last) == "ok":
         raise RefusedError(f"{name} is completed; `fluxtui new OTHER --from {name}` goes on from it")
     if last.recipe_sha256 != digest and not arguments.accept_changes:
         raise RefusedError(
             f"the recipe in {folder.spec_file} is not the one of attempt {last.attempt}: put it back, "
             f"or `fluxtui resume {name} --accept-changes` goes on with it, no longer exact"
         )
+
+
+def _keep_changed_product(folder: SessionFolder, history: list[Record], log: Log) -> None:
+    """A file that is not the one that was proven is somebody's work or evidence: set aside, not written over."""
+    if not history or history[-1].status != "completed" or witness.output_of(folder, history[-1]) != "different":
+        return
+    aside = commit.set_aside(folder.path, folder.product.name, "changed")
+    log.line(f"{folder.product.name} was not the file that was proven; it is kept as {aside.name}, and made again")
 
 
 def _first_record(
