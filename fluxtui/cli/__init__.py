@@ -6,23 +6,24 @@ Each verb's module is imported when it is called, so that `fluxtui ls` stays a b
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Sequence
 
+from fluxtui.cli import stdout
 from fluxtui.persist.errors import ExitCode, FluxTUIError
 
-INTERRUPTED = 130   # of a shell: ended by Ctrl-C
-PIPE_CLOSED = 141   # of a shell: whoever read our output went away
+INTERRUPTED = 130  # of a shell: ended by Ctrl-C
+PIPE_CLOSED = 141  # of a shell: whoever read our output went away
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code. An error is one sentence on stderr, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    stdout.ready()
     gc.disable()  # a verb lives for a moment; those that live long switch it on again
     try:
         code = _dispatch(words)
-        sys.stdout.flush()
+        stdout.finish()
         return code
     except FluxTUIError as error:
         print(f"fluxtui: {error}", file=sys.stderr)
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more when it ends
+        stdout.drop()
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded)
         from fluxtui.cli.fault import record_fault
@@ -56,8 +57,11 @@ def _dispatch(words: list[str]) -> int:
 
 def _open_ui(focus: str | None = None) -> int:
     """The terminal UI, with a session selected where one is named."""
-    from fluxtui.app import run
     from fluxtui.persist.home import Home
+    from fluxtui.screens.sessions_watch import FirstLook
 
-    gc.enable()
-    return run(Home.open(), focus)
+    home = Home.open()
+    first = FirstLook.begin(home) if sys.__stdin__ is not None and sys.__stdin__.isatty() else None
+    from fluxtui.app import run  # half a second of imports, beside which the sessions are read
+
+    return run(home, focus, first)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
+from fluxtui.cli import stdout
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.text import clean
 
@@ -20,8 +20,8 @@ class Verb:
 
     name: str
     module: str
-    usage: str       # behind the name
-    help: str        # one line
+    usage: str  # behind the name
+    help: str  # one line
 
     def _of_module(self, suffix: str) -> object:
         module = importlib.import_module(f"fluxtui.cli.{self.module}")
@@ -126,5 +126,5 @@ def help_of(words: Sequence[str]) -> int:
         lines += ["", f"{title}:"]
         lines += [f"  {f'fluxtui {verb.name} {verb.usage}':<58} {verb.help}" for verb in group]
     lines += ["", "fluxtui VERB --help says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 timed out."]
-    sys.stdout.write("\n".join(lines) + "\n")
+    stdout.write("\n".join(lines) + "\n")
     return int(ExitCode.DONE)

@@ -81,6 +81,8 @@ def resume_lost(home: Home) -> list[tuple[str, int | FluxTUIError]]:
 def _refuse(seen: Overview, resume: str) -> None:
     """Raises `RefusedError` where the session's state does not allow it."""
     name = seen.name
+    if not resume and seen.state == "unreadable":
+        raise RefusedError(f"{seen.reason} What follows: {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):
         raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} --checkpoint newest trains on from it.")
     if seen.state == "elsewhere":

@@ -113,10 +113,14 @@ class SessionFolder:
         except FileExistsError as error:
             way_out = f"choose another name, or `fluxtui rm {self.name}`"
             raise RefusedError(f"a session {self.name} exists already; {way_out}") from error
+        self.complete()
+        fsync_folder(self.path.parent)
+
+    def complete(self) -> None:
+        """Make those folders that are missing, durably: somebody may have removed one. Raises StorageError."""
         for folder in (self.attempts, self.control, self.checkpoints, self.samples):
             make_folder(folder)
         fsync_folder(self.path)
-        fsync_folder(self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fluxtui.persist import state, witness
+from fluxtui.persist import commit, state, witness
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.recall import Head, read_head, read_record, remembered
@@ -30,13 +30,13 @@ class Overview:
     """One session, as far as its newest record, its lock and its processes tell. Foreign text in it is inert."""
 
     name: str
-    path: Path                       # the session's folder
+    path: Path  # the session's folder
     title: str
     id: str
-    kind: str                        # whose defaults filled the spec: pico, flux1; "" where it cannot be read
+    kind: str  # whose defaults filled the spec: pico, flux1; "" where it cannot be read
     shown: Shown
-    record: Record | None            # the newest attempt's; None where there is none, or none that can be read
-    attempt: int                     # its number, readable or not; 0 before the first
+    record: Record | None  # the newest attempt's; None where there is none, or none that can be read
+    attempt: int  # its number, readable or not; 0 before the first
 
     @property
     def state(self) -> str:
@@ -190,13 +190,22 @@ def _newest(folder: SessionFolder, attempts: str) -> tuple[int, Record | None, s
     except FluxTUIError as error:
         return 0, None, str(error)
     if not numbers:
-        return 0, None, ""
+        return 0, None, _orphaned(folder)
     name = f"{numbers[-1]:04d}.toml"
     try:
         return numbers[-1], remembered(f"{attempts}/{name}", read_record), ""
     except FluxTUIError as error:
         why = _without_path(error, f"{attempts}/{name}")
         return numbers[-1], None, f"The record attempts/{name} is unreadable: {why}"
+
+
+def _orphaned(folder: SessionFolder) -> str:
+    """What a session without any record has all the same; empty for one that never ran."""
+    try:
+        names = commit.committed(folder.checkpoints)
+    except FluxTUIError as error:
+        return str(error)
+    return f"The records of its attempts are gone, but the checkpoint {names[-1]} is there." if names else ""
 
 
 def records(home: Home, name: str) -> list[tuple[int, Record | None, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,3 +293,31 @@ def test_logs_follow_growth_and_rotation(lab: Lab) -> None:
     following.send_signal(signal.SIGINT)
     assert following.wait(10) == 130
     following.stdout.close()
+
+
+def test_without_its_records_a_session_goes_on_from_its_checkpoint_and_never_from_nothing(lab: Lab) -> None:
+    lab.make("a")
+    assert lab.call("start", "a").code == 0
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    folder = lab.home.session("a")
+    shutil.rmtree(folder.attempts)
+    shown = json.loads(lab.call("show", "a", "--json").out)
+    assert (shown["state"], shown["remedy"]) == ("unreadable", "fluxtui resume a")
+    assert "step-000000030 is there" in shown["reason"]
+    refused = lab.call("start", "a")
+    assert refused.code == 4
+    assert "fluxtui resume a" in refused.sentence
+    assert lab.call("resume", "a").code == 0
+    assert lab.call("wait", "a", "--timeout", "60").code == 0
+    assert "step 1/30" not in lab.call("logs", "a", "-n", "100000").out.partition("COMPLETED")[2]
+
+
+@pytest.mark.parametrize("verb", [["ls"], ["help"], ["keys"], ["show", "a", "--json"]])
+def test_output_that_cannot_be_written_is_a_failure_of_one_sentence(lab: Lab, verb: list[str]) -> None:
+    lab.make("a")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fluxtui", *verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "fluxtui: standard output cannot be written: No space left on device\n"

@@ -32,7 +32,7 @@ from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, Phase, Record, Result
 from fluxtui.persist.spec import Spec
 
-SPARE_DESCRIPTORS = 32      # the keeper's own few, the pipes and pidfds of some ranks
+SPARE_DESCRIPTORS = 32  # the keeper's own few, the pipes and pidfds of some ranks
 LEAST_FREE = 8 * 2**20  # bytes, beside two more checkpoints of the size of the last one
 ELSEWHERE = timedelta(seconds=60)  # a beat younger than this, of another host: it runs there
 
@@ -113,6 +113,7 @@ def open_session(arguments: Arguments) -> Opened:
     if lock is None:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
     overrides = recipe.parse_sets(arguments.sets)
+    folder.complete()
     history = read_history(folder)
     written = recipe.load_spec(folder.spec_file)
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
@@ -209,6 +210,8 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
         commit.step_of(arguments.resume)
         if arguments.resume not in commit.committed(folder.checkpoints):
             raise NotFoundError(f"{name} has no checkpoint {arguments.resume}; `fluxtui checkpoints {name}` lists them")
+    if not arguments.resume and (names := commit.committed(folder.checkpoints)):
+        raise RefusedError(f"{name} has the checkpoint {names[-1]}; `fluxtui resume {name}` goes on from it")
     if not history:
         return
     last = history[-1]
