@@ -268,6 +268,7 @@ def _first_record(
         steps=0 if last is None else last.steps,
         epoch=0 if last is None else last.epoch,
         epochs=0 if last is None else last.epochs,
+        loss=None if last is None else last.loss,
         model_commit="" if last is None else last.model_commit,
         inexact_since=None if last is None else last.inexact_since,
     )
