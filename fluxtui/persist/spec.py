@@ -16,9 +16,10 @@ from msgspec import Meta, Struct, field
 
 RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32", "int8", "fp8", "nf4"]
 TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
+AdapterKind = Literal["lora", "dora", "lokr"]
 Loss = Literal["mse", "l1", "huber", "pseudo_huber"]
 Scheduler = Literal[
     "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
@@ -37,7 +38,9 @@ class ModelSpec(Table, frozen=True):
 
     source: Annotated[str, Meta(min_length=1, description="'pico', a hub id, or a folder in diffusers layout")]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
-    precision: Annotated[Precision, Meta(description="dtype of the frozen base; auto: bf16 on a GPU, fp32 on the CPU")] = "auto"
+    precision: Annotated[
+        Precision, Meta(description="of the frozen base; auto: fp32 on the CPU, bf16 on a GPU from 40 GB, int8 on a smaller one")
+    ] = "auto"
     start_from: Annotated[
         str,
         Meta(
@@ -53,6 +56,9 @@ class DatasetSpec(Table, frozen=True):
 
     path: Annotated[str, Meta(min_length=1, description="folder of images, each with a caption of the same stem; or 'demo'")]
     trigger: Annotated[str, Meta(max_length=100, description="word put before captions that lack it; [trigger] in captions")] = ""
+    class_word: Annotated[
+        str, Meta(max_length=100, examples=["dog"], description="what the trigger is one of: the base's idea of it is kept")
+    ] = ""
     resolution: Annotated[
         list[Annotated[int, Meta(ge=16, le=2048, multiple_of=16)]],
         Meta(min_length=1, max_length=8, description="pixels; the area of a bucket is at most this squared"),
@@ -86,8 +92,15 @@ class DatasetSpec(Table, frozen=True):
 class LoraSpec(Table, frozen=True):
     """The adapter."""
 
+    kind: Annotated[
+        AdapterKind, Meta(description="'dora': rows' lengths too; 'lokr': Kronecker products; recipes.md: what reads them")
+    ] = "lora"
     rank: Annotated[int, Meta(ge=1, le=1024, description="rank of every adapted layer")] = 16
     alpha: Annotated[float, Meta(gt=0.0, le=4096.0, description="scale of the update is alpha / rank")] = 16.0
+    layers: Annotated[
+        list[Annotated[str, Meta(max_length=400)]],
+        Meta(max_length=32, description="other ranks: 'PATTERN=RANK' or 'PATTERN=RANK/ALPHA'; the first that matches counts"),
+    ] = field(default_factory=list)
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="dropout on the input of the adapter")] = 0.0
     targets: Annotated[
         str,
@@ -96,6 +109,9 @@ class LoraSpec(Table, frozen=True):
             description="'attention+mlp', 'attention', 'all', 'single', or a regular expression over module names",
         ),
     ] = "attention+mlp"
+    lokr_factor: Annotated[
+        int, Meta(ge=-1, le=4096, description="side of 'lokr's smaller factor at the most; -1: near the root of the layer's")
+    ] = -1
     rslora: Annotated[bool, Meta(description="scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA)")] = False
     weights: Annotated[
         str, Meta(max_length=4096, description="a LoRA file to begin with, in diffusers', kohya's or ComfyUI's names")
@@ -111,6 +127,12 @@ class TrainSpec(Table, frozen=True):
     gradient_accumulation: Annotated[int, Meta(ge=1, le=1024, description="micro-steps an optimizer step")] = 1
     learning_rate: Annotated[float, Meta(gt=0.0, le=1e9, description="peak learning rate")] = 1e-4
     weight_decay: Annotated[float, Meta(ge=0.0, le=1.0, description="AdamW's decoupled weight decay")] = 0.01
+    clip_learning_rate: Annotated[
+        float, Meta(ge=0.0, le=1e9, description="peak rate of a LoRA on CLIP, the small text encoder; 0: CLIP stays as it is")
+    ] = 0.0
+    preservation_weight: Annotated[
+        float, Meta(ge=0.0, le=100.0, description="weight of the loss that keeps dataset.class_word as the base draws it")
+    ] = 1.0
     optimizer: Annotated[
         Optimizer, Meta(description="prodigy wants learning_rate = 1, schedule_free scheduler = 'constant'")
     ] = "adamw"

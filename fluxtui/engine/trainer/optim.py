@@ -9,20 +9,29 @@ from typing import Any
 
 import torch
 
+from fluxtui.engine import quiet
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.spec import TrainSpec
 
 LIBRARY_OF = {"adamw8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 
 
-def new_optimizer(parameters: Iterable[torch.nn.Parameter], train: TrainSpec) -> torch.optim.Optimizer:
-    """The optimizer of the recipe. Raises `Refusal` naming what to install where its library is not there.
+def shares(train: TrainSpec) -> tuple[float, ...]:
+    """What part of the learning rate each group of the optimizer has: the transformer's, then CLIP's where it is trained."""
+    return (1.0, train.clip_learning_rate / train.learning_rate) if train.clip_learning_rate else (1.0,)
 
+
+def new_optimizer(
+    parameters: Iterable[torch.nn.Parameter], train: TrainSpec, of_clip: Sequence[torch.nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer of the recipe, CLIP's parameters in a group of their own.
+
+    Raises `Refusal` naming what to install where its library is not there.
     adamw: decoupled weight decay (arXiv:1711.05101), state in float32. adafactor: torch's (arXiv:1804.04235). The others are
     their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free (arXiv:2405.15682),
     adamw8bit of bitsandbytes.
     """
-    own = list(parameters)
+    own: list[Any] = [{"params": list(parameters)}, {"params": list(of_clip)}] if of_clip else list(parameters)
     common: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
     match train.optimizer:
         case "adamw":
@@ -42,6 +51,7 @@ def new_optimizer(parameters: Iterable[torch.nn.Parameter], train: TrainSpec) ->
 
 
 def _of_library(module: str, name: str, extra: str, train: TrainSpec) -> Any:  # noqa: ANN401  (a class without types)
+    quiet.let(module.partition(".")[0])
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError:

@@ -8,8 +8,10 @@ from pathlib import Path
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
+from fluxtui.engine.memory.base import check_float32, load_base
 from fluxtui.engine.trainer import checkpoints, optim, runtime
 from fluxtui.engine.trainer.checkpoints import Committer
+from fluxtui.engine.trainer.clip import load_clip
 from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encode import fill_caches
@@ -40,21 +42,22 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     texts = sample_texts(spec)
     encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
 
-    transformer = components.load_transformer(here.dtype, here.device, partial(_loaded, reporter))
-    if spec.train.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+    transformer = load_base(components, spec, here.dtype, here.device, partial(_loaded, reporter), reporter.say)
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
     transformer.train()
-    parameters = adapter.parameters()
-    optimizer = optim.new_optimizer(parameters, spec.train)
+    clip = load_clip(spec, components, here, adapter.place)
+    if clip:
+        reporter.note("CLIP is trained along: its pooled output is computed in every step, not taken from the caches")
+    own, clips = adapter.parameters(), clip.adapter.parameters() if clip else []
+    optimizer = optim.new_optimizer(own, spec.train, clips)
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
 
-    named = dict(adapter.named_parameters())
+    named = dict(adapter.named_parameters()) | (dict(clip.adapter.named_parameters()) if clip else {})
     ema = Ema(spec.train.ema_decay, named)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
-    state = resume(committer, adapter)
+    state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     if state.step > steps:
         raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
     if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
@@ -72,17 +75,19 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         dataset=dataset,
         encoded=encoded,
         adapter=adapter,
-        parameters=parameters,
+        clip=clip,
+        parameters=[*own, *clips],
         predict=partial(velocity, transformer, guidance=guidance, dtype=here.dtype),
         penalty=penalty_of(spec.train),
         optimizer=optimizer,
         ema=ema,
         rate=optim.schedule(spec.train, steps),
+        shares=optim.shares(spec.train),
         steps=steps,
         steps_per_epoch=per_epoch,
         state=state,
         committer=committer,
-        painter=Painter(components, transformer, prompts, spec.sample, folder.samples, reporter),
+        painter=Painter(components, transformer, prompts, spec.sample, folder.samples, reporter, clip),
         metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
     )
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
+    from fluxtui.engine.memory.precision import Codec
+
 LONGEST_TEXT = {True: 512, False: 256}  # T5 tokens, by guidance_embeds: dev and schnell as their authors run them
 _JSON_LIMIT = 16 * 1024 * 1024
 _HASH_WHOLE = 256 * 2**20  # bytes; a larger weight file is known by its header and samples of it
@@ -102,17 +104,34 @@ class Components:
 
         return TextEncoders(
             tokenizer=CLIPTokenizer.from_pretrained(self.folder / "tokenizer"),
-            clip=_frozen(CLIPTextModel.from_pretrained(self.folder / "text_encoder", dtype=dtype, use_safetensors=True), device),
+            clip=_frozen(_loaded(CLIPTextModel, self.folder / "text_encoder", dtype), device),
             tokenizer_2=T5Tokenizer.from_pretrained(self.folder / "tokenizer_2"),
-            t5=_frozen(T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", dtype=dtype, use_safetensors=True), device),
+            t5=_frozen(_loaded(T5EncoderModel, self.folder / "text_encoder_2", dtype), device),
             text_tokens=self.text_tokens,
         )
+
+    def load_clip(self, dtype: torch.dtype, device: torch.device | str) -> tuple[CLIPTokenizer, CLIPTextModel]:
+        """CLIP alone, for who trains it along."""
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+        from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+        clip = _loaded(CLIPTextModel, self.folder / "text_encoder", dtype)
+        return CLIPTokenizer.from_pretrained(self.folder / "tokenizer"), _frozen(clip, device)
+
+    def empty_clip(self) -> CLIPTextModel:
+        """CLIP's modules on the meta device."""
+        import torch
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+
+        with torch.device("meta"):
+            return CLIPTextModel(CLIPTextConfig.from_pretrained(self.folder / "text_encoder"))
 
     def load_vae(self, dtype: torch.dtype, device: torch.device | str) -> AutoencoderKL:
         """The autoencoder, both halves."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        return _frozen(AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=dtype, use_safetensors=True), device)
+        return _frozen(_loaded(AutoencoderKL, self.folder / "vae", dtype), device)
 
     def load_scheduler(self) -> FlowMatchEulerDiscreteScheduler:
         """The flow-matching Euler scheduler of the pipeline's own settings."""
@@ -129,12 +148,23 @@ class Components:
             return FluxTransformer2DModel.from_config(self.transformer_config)
 
     def load_transformer(
-        self, dtype: torch.dtype, device: torch.device | str, on_bytes: BytesRead = lambda done, total: None
+        self,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        on_bytes: BytesRead = lambda done, total: None,
+        codec: Codec | None = None,
     ) -> FluxTransformer2DModel:
-        """The transformer, frozen. Weights are streamed: read one, cast, place, drop; at no time are two copies held."""
+        """The transformer, frozen; the linear layers of its blocks held as the codec has them.
+
+        Weights are streamed: read one, cast or encode on the device, place, drop; at no time are two copies held.
+        """
         from fluxtui.engine.family.flux1.stream import stream_weights
+        from fluxtui.engine.memory.precision import quantize_layers
 
         transformer = self.empty_transformer()
+        if codec is not None:
+            for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
+                quantize_layers(blocks, codec)
         stream_weights(transformer, self.folder / "transformer", dtype, device, on_bytes)
         return _frozen(transformer, device)
 
@@ -153,6 +183,24 @@ def pipeline_at(folder: Path, commit: str = "") -> Components:
         if not (folder / part).is_dir():
             raise NotAPipelineError(f"{folder} lacks its {part}/ folder: fetch the whole pipeline.")
     return Components(folder, commit)
+
+
+def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401  (a model class of the libraries, and one of it)
+    """The part in this folder, on the CPU: by its library, or from the single file that the folder stands for."""
+    from fluxtui.engine.family.flux1 import original
+
+    single = original.weight_file(folder)
+    if single is None:
+        is_vae = folder.name == "vae"
+        return kind.from_pretrained(folder, **{"torch_dtype" if is_vae else "dtype": dtype}, use_safetensors=True)
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):     # buffers are computed, and in no file
+        module = kind.from_config(_config(folder)) if folder.name == "vae" else kind(kind.config_class.from_pretrained(folder))
+    if folder.name == "text_encoder_2":
+        module.tie_weights()    # T5's embedding has two names; making it without bytes has parted them
+    original.fill(module, single, dtype, "cpu")
+    return module
 
 
 def _frozen(module: Any, device: torch.device | str) -> Any:  # noqa: ANN401  (any module of the libraries)

@@ -1,9 +1,9 @@
-"""Weights from safetensors shards into a module on the meta device, one tensor at a time."""
+"""Weights from safetensors shards, or a user's single file, into a module on the meta device, one tensor at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,43 +33,63 @@ def shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def stream_weights(
-    module: torch.nn.Module, folder: Path, dtype: torch.dtype, device: torch.device | str, on_bytes: Callable[[int, int], None]
-) -> None:
-    """Fills a module of the meta device. Raises `DamagedError` where a tensor is missing, unknown or of another shape."""
-    import torch
+def weights_of(folder: Path) -> tuple[int, Iterator[tuple[str, torch.Tensor, int]]]:
+    """(bytes in all, iterator of (name, tensor, bytes read so far)): from the shards of diffusers' layout, or from a user's
+    single file under diffusers' names. Where weights come from ends here; how they are placed begins. Raises `DamagedError`.
+    """
+    from fluxtui.engine.family.flux1 import original
+
+    if (single := original.weight_file(folder)) is not None:
+        return single.origin.weight_bytes, original.tensors(single)
+    files = shards(folder)
+    return sum(path.stat().st_size for path in files), _read(files)
+
+
+def _read(files: list[Path]) -> Iterator[tuple[str, torch.Tensor, int]]:
     from safetensors import SafetensorError, safe_open
 
-    files = shards(folder)
-    total = sum(path.stat().st_size for path in files)
     done = 0
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for path in files:
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 for name in file.keys():  # noqa: SIM118  (not a mapping)
                     read = file.get_tensor(name)
-                    if wanted.pop(name, None) != tuple(read.shape):
-                        raise DamagedError(
-                            f"{path} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json."
-                        )
-                    _place(module, name, read.to(device=device, dtype=dtype, copy=True))
                     done += read.numel() * read.element_size()
-                    on_bytes(done, total)
+                    yield name, read, done
         except SafetensorError as error:
             raise DamagedError(f"{path} is damaged ({error}): fetch the model again.") from None
+
+
+def stream_weights(
+    module: torch.nn.Module, folder: Path, dtype: torch.dtype, device: torch.device | str, on_bytes: Callable[[int, int], None]
+) -> None:
+    """Fills a module of the meta device. Raises `DamagedError` where a tensor is missing, unknown or of another shape."""
+    import torch
+
+    total, weights = weights_of(folder)
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name, read, done in weights:
+        if wanted.pop(name, None) != tuple(read.shape):
+            raise DamagedError(f"{folder} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json.")
+        _place(module, name, read, dtype, device)
+        on_bytes(done, total)
     if wanted:
         raise DamagedError(f"{folder} lacks {len(wanted)} tensors, {next(iter(wanted))} among them: fetch the model again.")
     assert not any(tensor.is_meta for tensor in module.state_dict().values())
     assert torch.device(device).type != "meta"
 
 
-def _place(module: torch.nn.Module, name: str, value: torch.Tensor) -> None:
+def _place(module: torch.nn.Module, name: str, read: torch.Tensor, dtype: torch.dtype, device: torch.device | str) -> None:
+    """A weight that is held as codes is encoded on the device, from the dtype that it was stored in."""
     import torch
+
+    from fluxtui.engine.memory.precision import QuantizedLinear
 
     owner, _, last = name.rpartition(".")
     target = module.get_submodule(owner)
-    if last in target._parameters:
-        target._parameters[last] = torch.nn.Parameter(value, requires_grad=False)
+    if isinstance(target, QuantizedLinear) and last == "weight":
+        target.take(read.to(device=device, copy=True))
+    elif last in target._parameters:
+        target._parameters[last] = torch.nn.Parameter(read.to(device=device, dtype=dtype, copy=True), requires_grad=False)
     else:
-        target._buffers[last] = value
+        target._buffers[last] = read.to(device=device, dtype=dtype, copy=True)

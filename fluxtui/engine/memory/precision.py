@@ -1,0 +1,212 @@
+"""The frozen base in 8 or 4 bits: what a weight is held as, and a linear layer whose input gets its gradient.
+
+A layer keeps codes and scales alone, and autograd keeps the same: torchao's and quanto's weight-only layers save the weight
+decoded for the backward pass (2 bytes a weight; docs/memory.md has the measurement), which is what the codes were to spare.
+NF4 is bitsandbytes' own (arXiv:2305.14314); int8 and fp8 take one scale a row.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fluxtui.engine import quiet
+from fluxtui.engine.trainer.refusal import Refusal
+
+NF4_BLOCK = 64  # weights that share a scale
+_AT_ONCE = 2**24  # weights that are encoded at once: their float32 copy is 64 MiB
+
+Parts = tuple[torch.Tensor, torch.Tensor]  # what a weight is held as: codes, scales
+Shape = tuple[int, int]  # (out, in)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A way to hold a weight `(out, in)`. The parts of int8 and fp8: codes `(out, in)`, scales `(out,)` float32."""
+
+    name: str
+    encode: Callable[[torch.Tensor], Parts]
+    product: Callable[[torch.Tensor, Parts, Shape], torch.Tensor]  # inputs (…, in) -> (…, out), in the inputs' dtype
+    gradient: Callable[[torch.Tensor, Parts, Shape], torch.Tensor]  # gradient of the outputs (…, out) -> of the inputs
+    decode: Callable[[Parts, Shape], torch.Tensor]  # to float32
+    nbytes: Callable[[Shape], int]  # bytes of all parts
+
+
+def _encode_rows(weight: torch.Tensor, largest: float, to_codes: Callable[[torch.Tensor], torch.Tensor]) -> Parts:
+    """Codes and scales, row by row. A scale is rounded up to bf16 before it is used: applying it in bf16 then adds no error."""
+    rows = max(1, _AT_ONCE // weight.shape[1])
+    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    scales = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
+    for start in range(0, len(weight), rows):
+        some = weight[start : start + rows].to(torch.float32)
+        scale = _rounded_up(some.abs().amax(dim=1) / largest)
+        codes[start : start + rows] = to_codes((some / scale[:, None]).clamp_(-largest, largest)).view(torch.uint8)
+        scales[start : start + rows] = scale
+    return codes, scales
+
+
+def _rounded_up(scale: torch.Tensor) -> torch.Tensor:
+    """The next bf16 number, in float32; 1 for a row of zeros."""
+    scale = torch.where(scale > 0, scale, 1.0)
+    near = scale.to(torch.bfloat16)
+    above = torch.where(near.to(torch.float32) < scale, near * (1 + 2**-7), near)
+    return above.to(torch.float32)
+
+
+def _by_rows(name: str, largest: float, code_dtype: torch.dtype, to_codes: Callable[[torch.Tensor], torch.Tensor]) -> Codec:
+    """int8 and fp8: both have every code exactly in bf16, so that the product is taken of the codes and scaled after."""
+
+    def product(inputs: torch.Tensor, parts: Parts, shape: Shape) -> torch.Tensor:
+        codes, scales = parts
+        return functional.linear(inputs, codes.view(code_dtype).to(inputs.dtype)) * scales.to(inputs.dtype)
+
+    def gradient(of_outputs: torch.Tensor, parts: Parts, shape: Shape) -> torch.Tensor:
+        codes, scales = parts
+        return (of_outputs * scales.to(of_outputs.dtype)) @ codes.view(code_dtype).to(of_outputs.dtype)
+
+    def decode(parts: Parts, shape: Shape) -> torch.Tensor:
+        codes, scales = parts
+        return codes.view(code_dtype).to(torch.float32) * scales[:, None]
+
+    return Codec(
+        name=name,
+        encode=lambda weight: _encode_rows(weight, largest, to_codes),
+        product=product,
+        gradient=gradient,
+        decode=decode,
+        nbytes=lambda shape: shape[0] * shape[1] + 4 * shape[0],
+    )
+
+
+def _nf4() -> Codec:
+    """bitsandbytes' NF4, two weights a byte, a float32 scale for 64: `(out, in / 2)`, `(out, in / 64)` where that divides."""
+
+    def encode(weight: torch.Tensor) -> Parts:
+        blocks = _bitsandbytes()
+        codes, state = blocks.quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4")
+        is_whole = weight.shape[1] % NF4_BLOCK == 0
+        return (codes.view(len(weight), -1), state.absmax.view(len(weight), -1)) if is_whole else (codes, state.absmax)
+
+    def weight_of(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        blocks = _bitsandbytes()
+        codes, scales = parts
+        state = blocks.QuantState(
+            absmax=scales.view(-1), shape=torch.Size(shape), code=_levels(codes.device), blocksize=NF4_BLOCK,
+            quant_type="nf4", dtype=dtype,
+        )  # fmt: skip
+        return blocks.dequantize_4bit(codes.view(-1, 1), state)
+
+    return Codec(
+        name="nf4",
+        encode=encode,
+        product=lambda inputs, parts, shape: functional.linear(inputs, weight_of(parts, shape, inputs.dtype)),
+        gradient=lambda of_outputs, parts, shape: of_outputs @ weight_of(parts, shape, of_outputs.dtype),
+        decode=lambda parts, shape: weight_of(parts, shape, torch.float32),
+        nbytes=lambda shape: -(-shape[0] * shape[1] // 2) + 4 * -(-shape[0] * shape[1] // NF4_BLOCK),
+    )
+
+
+_nf4_levels: dict[torch.device, torch.Tensor] = {}
+
+
+def _levels(device: torch.device) -> torch.Tensor:
+    """NF4's 16 levels, made once a device."""
+    if device not in _nf4_levels:
+        _nf4_levels[device] = _bitsandbytes().get_4bit_type("nf4", device=device)
+    return _nf4_levels[device]
+
+
+def _bitsandbytes() -> Any:  # noqa: ANN401  (a library without types)
+    quiet.let("bitsandbytes")
+    try:
+        return importlib.import_module("bitsandbytes.functional")
+    except ImportError:
+        why = "model.precision = 'nf4' needs bitsandbytes, which is not installed"
+        raise Refusal(why, "pip install 'fluxtui[bitsandbytes]', or set model.precision = 'int8' with blocks streamed") from None
+
+
+CODECS: dict[str, Codec] = {
+    "int8": _by_rows("int8", 127.0, torch.int8, lambda scaled: scaled.round_().to(torch.int8)),
+    "fp8": _by_rows("fp8", 448.0, torch.float8_e4m3fn, lambda scaled: scaled.to(torch.float8_e4m3fn)),
+    "nf4": _nf4(),
+}
+
+
+class _Product(torch.autograd.Function):
+    """inputs x weight, of which only the codes are kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        inputs: torch.Tensor,
+        codec: Codec,
+        shape: Shape,
+        codes: torch.Tensor,
+        scales: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(codes, scales)
+        ctx.codec, ctx.shape = codec, shape
+        return codec.product(inputs, (codes, scales), shape)
+
+    @staticmethod
+    def backward(ctx: Any, *of_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        return ctx.codec.gradient(of_outputs[0], ctx.saved_tensors, ctx.shape), None, None, None, None
+
+
+class QuantizedLinear(nn.Linear):
+    """A frozen linear layer: `weight` is its codes (peft asks it for the device), `scales` are beside it.
+
+    Made on the meta device with a weight as it is stored, `(out, in)`; `take` is given the value.
+    """
+
+    scales: torch.Tensor
+
+    def __init__(self, like: nn.Linear, codec: Codec) -> None:
+        super().__init__(like.in_features, like.out_features, bias=False, device="meta")
+        self.bias = like.bias
+        self.codec = codec
+        self.requires_grad_(False)
+
+    @property
+    def shape(self) -> Shape:
+        """(out, in)."""
+        return self.out_features, self.in_features
+
+    def take(self, weight: torch.Tensor) -> None:
+        """Encodes `(out, in)`, on the device that it lies on."""
+        codes, scales = self.codec.encode(weight)
+        self.weight = nn.Parameter(codes, requires_grad=False)
+        self.register_buffer("scales", scales)
+
+    def parts(self) -> Parts:
+        """Codes and scales; raises AttributeError before `take`."""
+        return self.weight, self.scales
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`(…, in)` to `(…, out)`, in the dtype of the inputs."""
+        outputs: torch.Tensor = _Product.apply(inputs, self.codec, self.shape, *self.parts())
+        return outputs if self.bias is None else outputs + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.codec.name}"
+
+
+def quantize_layers(blocks: nn.Module, codec: Codec) -> int:
+    """Puts a `QuantizedLinear` in place of every linear layer of a module on the meta device; their number."""
+    found = list(_linear_layers(blocks))
+    for owner, name, layer in found:
+        setattr(owner, name, QuantizedLinear(layer, codec))
+    return len(found)
+
+
+def _linear_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    for owner in module.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.Linear):
+                yield owner, name, child
