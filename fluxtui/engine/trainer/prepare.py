@@ -58,6 +58,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
+    check_float32([*own, *clips], optimizer)
     if state.step > steps:
         raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
     if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
