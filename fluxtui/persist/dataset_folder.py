@@ -30,6 +30,7 @@ class Pairs:
 
     items: tuple[Pair, ...]
     orphans: tuple[Path, ...]      # caption files whose image is not there
+    rivals: tuple[Path, ...]       # caption files of a stem that has one already: a.TXT beside a.txt
     irregular: tuple[Path, ...]    # named like an image or caption, but no regular file: a pipe, a folder, a dead link
     folders: tuple[Path, ...]      # subfolders: not looked into
 
@@ -37,6 +38,13 @@ class Pairs:
     def without_caption(self) -> tuple[Path, ...]:
         """Images that have no caption file."""
         return tuple(pair.image for pair in self.items if pair.caption is None)
+
+    @property
+    def sharing(self) -> tuple[tuple[Pair, Pair], ...]:
+        """Images of one stem, which therefore have the same caption: each with the first of them."""
+        first: dict[str, Pair] = {}
+        twins = [(first.setdefault(os.path.splitext(pair.image.name)[0], pair), pair) for pair in self.items]
+        return tuple((one, other) for one, other in twins if one is not other)
 
 
 def resolve(path: str) -> Path:
@@ -60,6 +68,7 @@ def pair(path: Path, caption_extension: str = ".txt") -> Pairs:
     """
     images: list[Path] = []
     captions: dict[str, Path] = {}
+    rivals: list[Path] = []
     irregular: list[Path] = []
     folders: list[Path] = []
     extension = caption_extension.lower()
@@ -73,12 +82,13 @@ def pair(path: Path, caption_extension: str = ".txt") -> Pairs:
             irregular.append(path / entry.name)
         elif suffix in IMAGE_EXTENSIONS:
             images.append(path / entry.name)
-        else:
-            captions.setdefault(os.path.splitext(entry.name)[0], path / entry.name)
-    stems = {os.path.splitext(image.name)[0] for image in images}
+        elif captions.setdefault(os.path.splitext(entry.name)[0], path / entry.name).name != entry.name:
+            rivals.append(path / entry.name)
+    stems = {os.path.splitext(image.name)[0] for image in (*images, *irregular)}
     return Pairs(
         items=tuple(Pair(image, captions.get(os.path.splitext(image.name)[0])) for image in images),
         orphans=tuple(caption for stem, caption in captions.items() if stem not in stems),
+        rivals=tuple(rivals),
         irregular=tuple(irregular),
         folders=tuple(folders),
     )
@@ -121,6 +131,8 @@ def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:
     if pairs.orphans:
         more = _more(len(pairs.orphans))
         return f"The caption {_show(pairs.orphans[0])} has no image of its name{more}; add the image or move the caption away."
+    if pairs.rivals:
+        return f"{_show(pairs.rivals[0])} is a second caption of its image{_more(len(pairs.rivals))}; keep one of the two."
     bare = pairs.without_caption
     if bare and not trigger:
         name = clean(bare[0].with_suffix(extension).name, 100)

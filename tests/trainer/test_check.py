@@ -121,6 +121,14 @@ def test_an_orphaned_caption_is_an_error(folder: Path) -> None:
     assert not starts(folder)
 
 
+def test_captions_that_could_be_of_either_picture_are_told(folder: Path) -> None:
+    photo(7).save(folder / "1.jpg")
+    assert kinds(report_on(folder), "warning") == {("caption-shared", "1.png")}
+    (folder / "2.TXT").write_text("a photo of something else")
+    assert kinds(report_on(folder), "error") == {("caption-rival", "2.txt")}
+    assert not starts(folder)
+
+
 def test_copies_are_found_exact_and_nearly(folder: Path) -> None:
     (folder / "9-copy.png").write_bytes((folder / "2.png").read_bytes())
     photo(1).resize((640, 480), Image.Resampling.BICUBIC).save(folder / "8-larger.jpg", quality=60)

@@ -142,6 +142,13 @@ def _of_folder(folder: Path, pairs: Pairs, spec: DatasetSpec) -> Iterator[Findin
     for path in pairs.orphans:
         name = _name(folder, path)
         yield Finding("error", "caption-orphan", name, f"{name} has no image of its name; add the image or move the caption away")
+    for path in pairs.rivals:
+        name = _name(folder, path)
+        yield Finding("error", "caption-rival", name, f"{name} is a second caption of its image; keep one of the two")
+    for first, other in pairs.sharing:
+        name, caption = _name(folder, other.image), _name(folder, other.caption) if other.caption else "none"
+        told = f"{name} and {_name(folder, first.image)} share the caption {caption}; rename one, if it is another picture"
+        yield Finding("warning", "caption-shared", name, told)
     if not pairs.items:
         yield Finding("error", "no-images", "", f"{clean(str(folder), 300)} holds no images")
     inside = [path for path in pairs.folders if path != folder / spec.masks]
