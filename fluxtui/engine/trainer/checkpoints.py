@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -14,13 +15,16 @@ import msgspec
 import torch
 from torch import nn
 
+from fluxtui.engine.trainer import room
 from fluxtui.engine.trainer import state as states
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.fingerprint import Fingerprint
 from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated
+from fluxtui.engine.trainer.refusal import NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.state import LoopState
+from fluxtui.engine.trainer.write_behind import WriteBehind
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import commit
 from fluxtui.persist.durable import Buffer
@@ -29,7 +33,7 @@ from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pillow")
-_PIECE = 4 << 20  # bytes between two progress lines
+_PIECE = 4 << 20  # bytes written at once
 
 
 @cache
@@ -91,7 +95,7 @@ def _recipe(spec: Spec) -> dict[str, object]:
 
 @dataclass(slots=True)
 class Committer:
-    """Rank 0's: commits the state of the run, and knows when it is time to."""
+    """Rank 0's: has the state of the run committed, and knows when it is time to."""
 
     job: TrainJob
     folder: SessionFolder
@@ -101,8 +105,9 @@ class Committer:
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: Ema
-    last_step: int = -1  # of the newest commit
+    last_step: int = -1  # of the newest commit, begun or done
     last_at: float = field(default_factory=time.monotonic)
+    _writing: WriteBehind = field(default_factory=WriteBehind)
 
     def is_due(self, state: LoopState, epoch_ended: bool) -> bool:
         """By epochs, steps or minutes, whichever comes first."""
@@ -113,22 +118,54 @@ class Committer:
         return by_epochs or by_steps or by_minutes
 
     def commit(self, state: LoopState) -> None:
-        """Durable after return. Raises `NonFiniteError` (nothing written) or `StorageError`."""
+        """Copy the state to memory and have it written while training goes on; waits first for the write before it.
+
+        Durable once `settle` has returned. Raises `NonFiniteError`, `NoRoomError` (nothing written), `StorageError`.
+        """
+        self.settle()
         if self.last_step == state.step:
             return
         self.reporter.progress(Phase.CHECKPOINT, step=state.step)
         files = states.capture(state, self.parameters, self.optimizer, self._beside())
         total = sum(memoryview(piece).nbytes for pieces in files.values() for piece in pieces)
         name = commit.step_name(state.step)
-        done = [0]
-        commit.commit_checkpoint(
-            self.folder.checkpoints, name, {file: self._counted(pieces, done, total) for file, pieces in files.items()},
-            facts(self.job, self.runtime, self.dataset, state), self.damaged,
-        )  # fmt: skip
+        self._must_have_room(name, total)
+        described = facts(self.job, self.runtime, self.dataset, state)
+        self._writing.begin(name, total, lambda count: self._write(name, files, described, count))
         self.last_step, self.last_at = state.step, time.monotonic()
+        self.reporter.progress(Phase.TRAIN, step=state.step)
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being written is durable. Raises what its write raised."""
+        self._announce(self._writing.settle(self._tell))
+
+    def look(self) -> None:
+        """At each step: tell of a checkpoint that has become durable meanwhile. Raises what its write raised."""
+        self._announce(self._writing.poll())
+
+    def _write(
+        self, name: str, files: Mapping[str, list[Buffer]], described: Mapping[str, str | int], count: Callable[[int], None]
+    ) -> None:
+        """In the writer's thread: the protocol, then what it lets go."""
+        commit.commit_checkpoint(
+            self.folder.checkpoints, name, {file: _counted(pieces, count) for file, pieces in files.items()}, described,
+            self.damaged,
+        )  # fmt: skip
         self.reporter.say(f"checkpoint {name} committed")
-        self.reporter.progress(Phase.CHECKPOINT, checkpoint=name)
         commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged)
+
+    def _must_have_room(self, name: str, total: int) -> None:
+        """Looked at again before each: what preflight found free may have been used by others."""
+        free = shutil.disk_usage(self.folder.checkpoints).free
+        if free < total and not (self.folder.checkpoints / name).exists():
+            raise NoRoomError(f"the disk has {room.words(free)} free, and checkpoint {name} takes {room.words(total)}")
+
+    def _tell(self, done: int, total: int) -> None:
+        self.reporter.progress(Phase.CHECKPOINT, item=done, items=total, unit="bytes")
+
+    def _announce(self, name: str) -> None:
+        if name:
+            self.reporter.progress(checkpoint=name)
 
     def _beside(self) -> dict[str, dict[str, torch.Tensor]]:
         """Weights that are not trained but looked at: averaged ones, and those of a schedule-free optimizer."""
@@ -142,10 +179,11 @@ class Committer:
         """A checkpoint that does not verify was set aside."""
         self.reporter.note(f"checkpoint {name} is damaged and was set aside: {why}")
 
-    def _counted(self, pieces: list[Buffer], done: list[int], total: int) -> Iterator[Buffer]:
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
-            for start in range(0, len(view), _PIECE):
-                yield view[start : start + _PIECE]
-                done[0] += min(_PIECE, len(view) - start)
-                self.reporter.progress(Phase.CHECKPOINT, item=done[0], items=total, unit="bytes")
+
+def _counted(pieces: list[Buffer], count: Callable[[int], None]) -> Iterator[Buffer]:
+    """The same bytes in pieces of at most 4 MiB, each counted once it was taken."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        for start in range(0, len(view), _PIECE):
+            yield view[start : start + _PIECE]
+            count(min(_PIECE, len(view) - start))

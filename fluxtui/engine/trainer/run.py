@@ -140,13 +140,18 @@ class Run:
             )
 
     def commit(self) -> None:
-        """A checkpoint of this step, unless there is one."""
+        """A checkpoint of this step, unless there is one; durable after return."""
         if self.runtime.is_first:
             self.committer.commit(self.state)
+            self.committer.settle()
 
     def commit_if_due(self, epoch_ended: bool) -> None:
-        if self.runtime.is_first and self.committer.is_due(self.state, epoch_ended):
-            self.commit()
+        """A checkpoint where one is due, written while training goes on; and a word of the one that was being written."""
+        if not self.runtime.is_first:
+            return
+        self.committer.look()
+        if self.committer.is_due(self.state, epoch_ended):
+            self.committer.commit(self.state)
 
     def draw(self) -> None:
         """The sample pictures of this step."""
@@ -183,8 +188,11 @@ class Run:
         self.reporter.progress(Phase.EXPORT, step=self.state.step)
 
     def close(self) -> None:
-        """Lets go of the data workers and the caches."""
-        self.encoded.close()
+        """Lets go of the data workers and the caches; a checkpoint that is being written is finished first."""
+        try:
+            self.committer.settle()
+        finally:
+            self.encoded.close()
 
     def _base(self) -> str:
         """The base's name: no path of this machine goes into a file that is passed on."""

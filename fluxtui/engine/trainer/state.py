@@ -52,9 +52,8 @@ def capture(
 
     `beside`: further files of tensors, by name.
     """
-    for name, parameter in parameters.items():
-        if not torch.isfinite(parameter).all():
-            raise NonFiniteError(f"the weights of {name} are not finite at step {state.step}; nothing of it is kept")
+    if (name := not_finite(parameters)) is not None:
+        raise NonFiniteError(f"the weights of {name} are not finite at step {state.step}; nothing of it is kept")
     tensors, scalars = _split_optimizer(optimizer, list(parameters))
     counters = {
         "step": state.step, "epoch": state.epoch, "position": state.position, "inexact_since": state.inexact_since,
@@ -66,6 +65,19 @@ def capture(
         COUNTERS_FILE: [json.dumps(counters, sort_keys=True, indent=1, allow_nan=True).encode()],
         **{file: to_safetensors(tensors) for file, tensors in beside.items()},
     }
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of one that holds a NaN or an infinity; None where all are finite.
+
+    A finite sum has finite terms only, and is ten times faster to ask for, with one wait for the device. Sums of finite
+    numbers can overflow: then that tensor is looked through.
+    """
+    if not tensors:
+        return None
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors.values()])
+    doubtful = [name for name, is_sound in zip(tensors, sums.isfinite().tolist(), strict=True) if not is_sound]
+    return next((name for name in doubtful if not torch.isfinite(tensors[name]).all()), None)
 
 
 def restore(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> LoopState:

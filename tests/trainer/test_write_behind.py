@@ -1,0 +1,128 @@
+"""Checkpoints are written while training goes on: in order, one at a time, and no failure is lost."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import namedtuple
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fluxtui.engine.trainer import checkpoints, state
+from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.refusal import NoRoomError
+from fluxtui.engine.trainer.write_behind import WriteBehind
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist import commit
+from fluxtui.persist.errors import StorageError
+from tests.trainer.job import Bench
+
+NewBench = Callable[..., Bench]
+
+
+def told(done: int, total: int) -> None: ...
+
+
+def test_a_write_is_told_once_when_it_has_ended() -> None:
+    go, behind = threading.Event(), WriteBehind()
+    behind.begin("first", 3, lambda count: (count(1), go.wait(30), count(2)))  # type: ignore[arg-type, return-value]
+    assert behind.poll() == ""
+    go.set()
+    seen: list[tuple[int, int]] = []
+    assert behind.settle(lambda done, total: seen.append((done, total))) == "first"
+    assert all(total == 3 for _, total in seen)
+    assert (behind.poll(), behind.settle(told)) == ("", "")
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_in_the_loop_and_once() -> None:
+    behind = WriteBehind()
+
+    def fails(count: Callable[[int], None]) -> None:
+        raise StorageError("the disk is full")
+
+    behind.begin("first", 1, fails)
+    with pytest.raises(StorageError, match="full"):
+        behind.settle(told)
+    assert behind.poll() == ""
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = new_bench("slow", train__steps=4, checkpoint__every_steps=2)
+    run = bench.prepare_here()
+    go, reached, order = threading.Event(), threading.Event(), []
+    real = commit.commit_checkpoint
+
+    def held(parent, name, *rest):
+        order.append(f"begin {name}")
+        reached.set()
+        assert go.wait(60)
+        path = real(parent, name, *rest)
+        order.append(f"end {name}")
+        return path
+
+    monkeypatch.setattr(commit, "commit_checkpoint", held)
+    run.state.step = 2
+    weights = {name: value.detach().clone() for name, value in run.committer.parameters.items()}
+    run.commit_if_due(False)
+    assert reached.wait(30)
+    with torch.no_grad():
+        for parameter in run.parameters:
+            parameter.add_(1.0)  # the loop goes on
+    run.state.step = 4
+    waits = threading.Thread(target=run.commit_if_due, args=(False,))
+    waits.start()
+    waits.join(0.3)
+    assert waits.is_alive()
+    assert bench.checkpoints() == []
+    go.set()
+    waits.join(30)
+    run.close()
+    assert order == ["begin step-000000002", "end step-000000002", "begin step-000000004", "end step-000000004"]
+    kept = state.from_safetensors(bench.folder.checkpoints / "step-000000002" / state.ADAPTER_FILE)
+    assert all(torch.equal(kept[name], value) for name, value in weights.items()), "a later step changed what was written"
+
+
+def test_a_failed_write_ends_the_run_with_the_code_for_storage(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = new_bench("broken", train__steps=6, checkpoint__every_steps=2)
+    real = commit.commit_checkpoint
+
+    def breaks(parent, name, *rest):
+        if name == "step-000000004":
+            raise StorageError("cannot write the checkpoint: the disk failed", 5)
+        return real(parent, name, *rest)
+
+    monkeypatch.setattr(commit, "commit_checkpoint", breaks)
+    with pytest.raises(StorageError) as failure:
+        bench.run_here()
+    assert ending_of(failure.value).code == TrainerExit.STORAGE
+    assert bench.checkpoints() == ["step-000000002"]
+    assert not bench.folder.product.exists(), "the end did not wait for the last checkpoint"
+
+
+def test_room_is_looked_at_again_before_each_checkpoint(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = new_bench("full", train__steps=4, checkpoint__every_steps=2)
+    run = bench.prepare_here()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    assert shutil.disk_usage("/").free == 1000  # the fault happened
+    run.state.step = 2
+    with pytest.raises(NoRoomError, match=r"the disk has 1000 bytes free, and checkpoint step-000000002 takes .* KiB") as refusal:
+        run.commit()
+    assert ending_of(refusal.value).code == TrainerExit.STORAGE
+    assert bench.checkpoints() == []
+    run.close()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_that_is_not_finite_is_found_and_an_overflowing_sum_is_none(bad: float) -> None:
+    huge = torch.full((100,), 3e38)
+    assert state.not_finite({"huge": huge, "small": torch.ones(5)}) is None
+    broken = huge.clone()
+    broken[57] = bad
+    assert state.not_finite({"huge": huge, "broken": broken}) == "broken"
+    assert state.not_finite({"half": torch.tensor([1.0, bad], dtype=torch.bfloat16)}) == "half"
+    assert state.not_finite({}) is None
