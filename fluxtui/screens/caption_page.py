@@ -19,8 +19,8 @@ from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
+from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings
-from fluxtui.screens.session import Page
 from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 

@@ -15,7 +15,7 @@ from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span
-from fluxtui.screens.session import Page
+from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 

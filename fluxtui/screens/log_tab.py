@@ -9,7 +9,7 @@ from textual.binding import BindingType
 from fluxtui.persist.overview import Overview
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.log_pane import LogPane
-from fluxtui.screens.session import Page
+from fluxtui.screens.page import Page
 
 
 class LogTab(LogPane, Page):

@@ -16,7 +16,7 @@ from fluxtui.screens.curve import AXIS, Curve, drawn
 from fluxtui.screens.doing import Doer, bindings_for, front_of
 from fluxtui.screens.history import History, HistoryReader
 from fluxtui.screens.ink import Line, Span, both_ends
-from fluxtui.screens.session import Page
+from fluxtui.screens.page import Page
 
 if TYPE_CHECKING:
     from textual.events import Click

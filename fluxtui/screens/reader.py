@@ -8,7 +8,7 @@ from textual.binding import BindingType
 
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ink import Line
-from fluxtui.screens.session import Page
+from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker
 
 

@@ -11,8 +11,8 @@ from textual.binding import BindingType
 from fluxtui.persist.overview import Overview
 from fluxtui.screens.doing import Doer, bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten
+from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings, Drawn
-from fluxtui.screens.session import Page
 from fluxtui.screens.watch import Detail
 
 GAP = 2  # cells between pictures

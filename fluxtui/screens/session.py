@@ -10,13 +10,22 @@ from textual.widget import Widget
 
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
+from fluxtui.screens.caption_page import CaptionPage
+from fluxtui.screens.checkpoint_page import CheckpointPage
+from fluxtui.screens.copying import copy
 from fluxtui.screens.doing import bindings_for, first_key
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, shorten
+from fluxtui.screens.log_tab import LogTab
+from fluxtui.screens.metric_page import MetricPage
 from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.overview_page import OverviewPage
+from fluxtui.screens.page import Page
 from fluxtui.screens.pane import Pane
+from fluxtui.screens.sample_page import SamplePage
 from fluxtui.screens.sheet import Sheet
+from fluxtui.screens.spec_page import SpecPage
 from fluxtui.screens.terminal_kind import Tier
 from fluxtui.screens.watch import Detail
 
@@ -24,25 +33,6 @@ if TYPE_CHECKING:
     from textual.events import Click
 
 PAGES = ("overview", "metrics", "samples", "checkpoints", "spec", "log", "captions")
-
-
-class Page(Pane):
-    """One page of a session. Takes what was seen on disk; `context` names its own actions."""
-
-    FRAME = "bare"
-    can_focus = True
-    context: ClassVar[str] = ""
-
-    def take_session(self, session: Overview | None) -> None: ...
-    def take_history(self, history: History) -> None: ...
-    def take_detail(self, detail: Detail) -> None: ...
-
-    def shown(self) -> None:
-        """The page has come to the front."""
-
-    def copied(self) -> tuple[str, str]:
-        """What `y` copies, and what to call it."""
-        return "", ""
 
 
 class Tabs(Pane):
@@ -118,14 +108,6 @@ class SessionScreen(Sheet):
         self._make_pages(session)
 
     def _make_pages(self, session: Overview) -> None:
-        from fluxtui.screens.caption_page import CaptionPage
-        from fluxtui.screens.checkpoint_page import CheckpointPage
-        from fluxtui.screens.log_tab import LogTab
-        from fluxtui.screens.metric_page import MetricPage
-        from fluxtui.screens.overview_page import OverviewPage
-        from fluxtui.screens.sample_page import SamplePage
-        from fluxtui.screens.spec_page import SpecPage
-
         made = (
             OverviewPage(session),
             MetricPage(session),
@@ -218,6 +200,4 @@ class SessionScreen(Sheet):
         self.turn_to("captions")
 
     def do_copy(self) -> None:
-        from fluxtui.screens.copying import copy
-
         copy(self.app, *self.page.copied())
