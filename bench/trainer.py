@@ -115,7 +115,7 @@ class Bare:
     def __init__(self, run: Run) -> None:
         from fluxtui.engine.family.flux1 import transformer as flux
 
-        self.model, self.parameters = run.adapter.transformer, run.parameters
+        self.model, self.parameters = run.adapter.model, run.parameters
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, fused=True)
         self.batches = []
         for batch in run.plan(0):
@@ -170,7 +170,7 @@ def compare(size: Size, rounds: int, threads: int) -> bool:
             for who, turn in turns.items():
                 began = time.perf_counter()
                 turn()
-                if number:      # the first round warms up
+                if number:  # the first round warms up
                     taken[who].append((time.perf_counter() - began) / size.steps)
         run.close()
     ratios = [ours / theirs for ours, theirs in zip(taken["trainer"], taken["bare"], strict=True)]

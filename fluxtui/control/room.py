@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from fluxtui.persist import toml
+from fluxtui.persist import layers, toml
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import ModelSource
@@ -44,7 +44,7 @@ def reckon(spec: Spec, source: ModelSource) -> Need:
     double, single, width = _shape(source)
     has_mlp = spec.lora.targets != "attention"
     units = double * (DOUBLE_ATTENTION + DOUBLE_MLP * has_mlp) + single * (SINGLE_ATTENTION + SINGLE_MLP * has_mlp)
-    parameters = units * width * spec.lora.rank
+    parameters = units * width * layers.largest_rank(spec.lora)
     return Need(parameters * CHECKPOINT_BYTES * (spec.checkpoint.keep + 1), parameters * PRODUCT_BYTES)
 
 

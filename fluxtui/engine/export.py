@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxtui import __version__
 from fluxtui.engine import quiet
@@ -19,7 +19,11 @@ from fluxtui.persist import commit, recipe, tensorfile
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.layers import sizes_of
 from fluxtui.persist.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS = ("diffusers", "kohya", "comfyui")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -56,12 +60,18 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     import torch
 
     from fluxtui.engine.family.flux1 import lora_file
+    from fluxtui.engine.trainer.product import tensors_of
+    from fluxtui.engine.trainer.state import to_safetensors
 
     folder = Home(home).session(session)
     spec = recipe.load_spec(folder.spec_file)
     _must_be_writable(output)
-    exact, step = source_factors(folder, spec, checkpoint, ema)
+    must_carry(form, spec)
     kind: torch.dtype = getattr(torch, DTYPES[dtype])
+    parts, step = source_parts(folder, spec, checkpoint, ema)
+    if spec.lora.kind != "lora":
+        return _export_as_it_is(spec, parts, step, form, kind, output, is_schnell=not guidance_embeds(home, spec, folder))
+    exact = {module: (of["lora_A"], of["lora_B"]) for module, of in parts.items()}
     factors = {module: (a.to(kind), b.to(kind)) for module, (a, b) in exact.items()}
     shapes = linear_shapes(home, spec, folder)
     match form:
@@ -70,9 +80,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
         case "comfyui":
             tensors = lora_file.to_comfyui(factors, shapes)
         case _:
-            tensors = lora_file.to_diffusers(factors)
-    from fluxtui.engine.trainer.state import to_safetensors
-
+            tensors = tensors_of({module: {"lora_A": a, "lora_B": b} for module, (a, b) in factors.items()}, kind)
     described = metadata(spec, tensors, form, step, is_schnell=not guidance_embeds(home, spec, folder))
     write_file(output, to_safetensors(tensors, described))
     try:
@@ -85,11 +93,42 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     return f"{output} written: {what}; read back, {lost:.2%} lost to rounding"
 
 
-def source_factors(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) -> tuple[Any, int]:
-    """float32 factors with the scale in B, and their step: of a checkpoint, of the last one, or of the finished file."""
-    from fluxtui.engine.family.flux1.keys import diffusers_keys, module_of
+READ_BY = {"lora": FORMATS, "dora": ("diffusers",), "lokr": ("comfyui",)}
+
+
+def must_carry(form: str, spec: Spec) -> None:
+    """Raises `RefusedError` where a format has no way to say what was trained."""
+    if form not in READ_BY[spec.lora.kind]:
+        why = {
+            "dora": "each program reads the rows' lengths of a DoRA in its own way there, and none as it was trained",
+            "lokr": "it has factors of a LoRA only, and a Kronecker product is none",
+        }[spec.lora.kind]
+        raise RefusedError(f"{form} cannot carry a {spec.lora.kind}: {why}. Give --format {READ_BY[spec.lora.kind][0]}.")
+
+
+def _export_as_it_is(
+    spec: Spec, parts: dict[str, dict[str, Any]], step: int, form: str, dtype: torch.dtype, output: Path, is_schnell: bool
+) -> str:  # fmt: skip
+    """A DoRA or LoKr under the only names it has; read back bit for bit."""
+    import torch
+
+    from fluxtui.engine.trainer.product import tensors_of
+    from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
+
+    tensors = tensors_of(parts, dtype)
+    write_file(output, to_safetensors(tensors, metadata(spec, tensors, form, step, is_schnell)))
+    found = from_safetensors(output)
+    if found.keys() != tensors.keys() or not all(torch.equal(found[key], tensors[key]) for key in tensors):
+        output.unlink()
+        raise FluxTUIError(f"{output.name} does not hold what was to be written: nothing was exported.")
+    size = output.stat().st_size
+    return f"{output} written: {form}, {spec.lora.kind}, {len(tensors)} tensors of step {step}, {size:,} bytes; read back"
+
+
+def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) -> tuple[dict[str, dict[str, Any]], int]:
+    """Module -> parameter -> float32 with the scale folded in, and the step: of a checkpoint, or the finished file."""
+    from fluxtui.engine.family.flux1.keys import taken_apart
     from fluxtui.engine.trainer import state
-    from fluxtui.engine.trainer.lora import scale_of
 
     names = commit.committed(folder.checkpoints)
     if not checkpoint and names and folder.product.exists():
@@ -102,29 +141,45 @@ def source_factors(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool
             raise UsageError(f"{folder.name} keeps no averaged weights; train with train.ema_decay set to have them.")
         trained = state.EVALUATED_FILE if state.EVALUATED_FILE in files else state.ADAPTER_FILE
         saved = state.from_safetensors(folder.checkpoints / checkpoint / (state.EMA_FILE if ema else trained))
-        modules = dict.fromkeys(name.rpartition(".lora_")[0] for name in saved)
-        scale = scale_of(spec.lora)
-        return {m: (saved[f"{m}.lora_A"], saved[f"{m}.lora_B"] * scale) for m in modules}, commit.step_of(checkpoint)
+        return _scaled(saved, spec), commit.step_of(checkpoint)
     if ema:
         raise RefusedError(f"{folder.name} has no checkpoint left, and averaged weights are only there.")
     if not folder.product.exists():
         raise RefusedError(f"{folder.name} has no finished file yet; give --checkpoint, one of: {', '.join(names) or 'none'}.")
-    tensors = state.from_safetensors(folder.product)
-    modules = dict.fromkeys(module for key in tensors if (module := module_of(key)) is not None)
+    parts: dict[str, dict[str, Any]] = {}
+    for key, tensor in state.from_safetensors(folder.product).items():
+        if (found := taken_apart(key)) is not None:
+            parts.setdefault(found[0], {})[found[1]] = tensor.float()
     said = json.loads(tensorfile.read_header(folder.product).metadata.get("fluxtui", "{}"))
-    return {m: tuple(tensors[key].float() for key in diffusers_keys(m)) for m in modules}, int(said.get("step", 0))
+    return parts, int(said.get("step", 0))
+
+
+def _scaled(saved: dict[str, Any], spec: Spec) -> dict[str, dict[str, Any]]:
+    """The parameters of a checkpoint by module, each module's scale where the product has it."""
+    from fluxtui.engine.trainer.product import SCALED
+
+    parts: dict[str, dict[str, Any]] = {}
+    for full, tensor in saved.items():
+        module, _, part = full.rpartition(".")
+        parts.setdefault(module, {})[part] = tensor
+    for module, size in sizes_of(spec.lora, parts).items():
+        scale = size.scale(spec.lora.rslora)
+        parts[module] = {part: tensor * scale if part in SCALED else tensor for part, tensor in parts[module].items()}
+    return parts
 
 
 def linear_shapes(home: Path, spec: Spec, folder: SessionFolder) -> dict[str, tuple[int, int]]:
-    """(out, in) of every linear layer of the base's transformer."""
+    """(out, in) of every linear layer of the base's transformer, and of CLIP where it was trained along."""
     import torch
 
-    transformer = _base(home, spec, folder).empty_transformer()
-    return {
-        name: (module.out_features, module.in_features)
-        for name, module in transformer.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
+    from fluxtui.engine.family.flux1.targets import clip_names
+
+    base = _base(home, spec, folder)
+    linear = {name: module for name, module in base.empty_transformer().named_modules() if isinstance(module, torch.nn.Linear)}
+    if spec.train.clip_learning_rate:
+        clip = base.empty_clip()
+        linear |= {known: clip.get_submodule(name) for name, known in clip_names(clip).items()}
+    return {name: (module.out_features, module.in_features) for name, module in linear.items()}
 
 
 def guidance_embeds(home: Path, spec: Spec, folder: SessionFolder) -> bool:
@@ -205,6 +260,7 @@ def metadata(spec: Spec, tensors: Any, form: str, step: int, is_schnell: bool) -
         "ss_lr_scheduler": spec.train.scheduler, "ss_batch_size_per_device": str(spec.train.batch_size),
         "ss_gradient_accumulation_steps": str(spec.train.gradient_accumulation),
         "ss_training_comment": "the scale alpha / rank is folded into the up factors",
+        "ss_network_args": json.dumps({"kind": spec.lora.kind, "layers": spec.lora.layers}),
     }  # fmt: skip
     if spec.dataset.trigger:
         described["ss_tag_frequency"] = json.dumps({spec.name: {spec.dataset.trigger: 1}}, ensure_ascii=False)

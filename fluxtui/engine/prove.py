@@ -22,6 +22,16 @@ from typing import Any
 import msgspec
 
 from fluxtui.engine import life, quiet, wire
+from fluxtui.engine.contents import (
+    Networks,
+    NotProvenError,
+    demand,
+    empty_networks,
+    expected_shapes,
+    loads_in_diffusers,
+    loads_in_peft,
+    update_norm,
+)  # fmt: skip
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist import recipe, tensorfile, toml
@@ -32,10 +42,6 @@ from fluxtui.persist.record import Phase, Proof, Record, Result
 from fluxtui.persist.regular import blocks, open_regular
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.tensorfile import Header
-
-
-class NotProvenError(FluxTUIError):
-    """What is missing, in one sentence."""
 
 
 @dataclass(slots=True)
@@ -101,12 +107,13 @@ def _prove(case: Case) -> Proof:
     size, sha256 = check_bytes(case)
     header = tensorfile.read_header(case.folder.product)
     check_metadata(case, header)
-    transformer = empty_transformer(case)
-    check_keys(case, header, expected_shapes(case.spec, transformer))
+    base = empty_networks(case.spec, case.home, case.record.model_commit)
+    case.breathe()
+    check_keys(case, header, expected_shapes(case.spec, base))
     check_values(case, header)
-    check_loads(case, header, transformer)
+    check_loads(case, header, base)
     tensors_sha256 = tensorfile.tensors_sha256(case.folder.product)
-    _demand(tensors_sha256 == case.result.tensors_sha256, "the tensors are not those of the result file")
+    demand(tensors_sha256 == case.result.tensors_sha256, "the tensors are not those of the result file")
     sync(case)
     return Proof(
         ok=True,
@@ -124,19 +131,19 @@ def check_claim(case: Case) -> None:
     from fluxtui.engine.trainer.plan_steps import planned_steps
 
     result, record = case.result, case.record
-    _demand(result.nonce == record.nonce and result.attempt == record.attempt, "the result file is of another attempt")
-    _demand(result.session_id == case.spec.id, "the result file is of another session")
+    demand(result.nonce == record.nonce and result.attempt == record.attempt, "the result file is of another attempt")
+    demand(result.session_id == case.spec.id, "the result file is of another session")
     wanted = recipe.recipe_sha256(case.spec)
-    _demand(result.recipe_sha256 == wanted == record.recipe_sha256, "the recipe is not the one that was trained")
+    demand(result.recipe_sha256 == wanted == record.recipe_sha256, "the recipe is not the one that was trained")
     steps = planned_steps(case.spec, case.folder, max(1, len(record.ranks)))
-    _demand(result.step == steps, f"its last step is {result.step}, and {steps} were planned")
+    demand(result.step == steps, f"its last step is {result.step}, and {steps} were planned")
     case.checks.append(f"result of attempt {record.attempt}, its recipe and step {result.step} of {steps}")
 
 
 def check_bytes(case: Case) -> tuple[int, str]:
     """A regular file of the size and SHA-256 that were claimed."""
     path = case.folder.product
-    _demand(case.result.file == path.name, f"the result names another file, {case.result.file!a}")
+    demand(case.result.file == path.name, f"the result names another file, {case.result.file!a}")
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:
@@ -148,8 +155,8 @@ def check_bytes(case: Case) -> tuple[int, str]:
             case.breathe(unit="bytes")
     finally:
         os.close(descriptor)
-    _demand(size == case.result.size, f"{path.name} has {size} bytes instead of {case.result.size}")
-    _demand(digest.hexdigest() == case.result.sha256, f"{path.name} was changed: its SHA-256 is not the one of the result")
+    demand(size == case.result.size, f"{path.name} has {size} bytes instead of {case.result.size}")
+    demand(digest.hexdigest() == case.result.sha256, f"{path.name} was changed: its SHA-256 is not the one of the result")
     case.checks.append(f"{size} bytes, SHA-256 {digest.hexdigest()[:16]}…")
     return size, digest.hexdigest()
 
@@ -160,34 +167,10 @@ def check_metadata(case: Case, header: Header) -> None:
         said = msgspec.json.decode(header.metadata.get("fluxtui", "null"))
     except msgspec.DecodeError:
         said = None
-    _demand(isinstance(said, dict), "the file's metadata do not say who made it")
+    demand(isinstance(said, dict), "the file's metadata do not say who made it")
     for key, wanted in (("session_id", case.spec.id), ("recipe_sha256", case.result.recipe_sha256), ("step", case.result.step)):
-        _demand(said.get(key) == wanted, f"the file's metadata name another {key}")
+        demand(said.get(key) == wanted, f"the file's metadata name another {key}")
     case.checks.append("metadata name this session, recipe and step")
-
-
-def empty_transformer(case: Case) -> Any:  # noqa: ANN401  (FluxTransformer2DModel; imported late)
-    """The base's transformer on the meta device: its modules, names and shapes, without their bytes."""
-    from fluxtui.engine.trainer.source import open_model
-
-    components = open_model(case.spec.model, case.home, case.record.model_commit, Reporter(None), is_offline=True)
-    transformer = components.empty_transformer()
-    case.breathe()
-    return transformer
-
-
-def expected_shapes(spec: Spec, transformer: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401
-    """Key -> shape of every tensor that this transformer and the recipe's targets make."""
-    from fluxtui.engine.family.flux1.keys import diffusers_keys
-    from fluxtui.engine.family.flux1.targets import target_names
-
-    rank = spec.lora.rank
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in target_names(transformer, spec.lora.targets):
-        out_features, in_features = transformer.get_submodule(name).weight.shape
-        key_a, key_b = diffusers_keys(name)
-        shapes[key_a], shapes[key_b] = (rank, in_features), (out_features, rank)
-    return shapes
 
 
 def check_keys(case: Case, header: Header, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -196,48 +179,35 @@ def check_keys(case: Case, header: Header, shapes: dict[str, tuple[int, ...]]) -
     for name in sorted(shapes.keys() ^ found.keys()):
         raise NotProvenError(f"{name} is {'missing' if name in shapes else 'not part of this LoRA'}")
     for name, shape in shapes.items():
-        _demand(found[name] == shape, f"{name} has shape {found[name]} instead of {shape}")
+        demand(found[name] == shape, f"{name} has shape {found[name]} instead of {shape}")
     case.checks.append(f"{len(shapes)} tensors under the expected keys, with the expected shapes")
 
 
 def check_values(case: Case, header: Header) -> None:
-    """Every number finite, and no module whose update B·A is zero."""
-    from fluxtui.engine.family.flux1.keys import diffusers_keys, module_of
+    """Every number finite, and no module whose update is zero."""
+    from fluxtui.engine.family.flux1.keys import taken_apart
     from fluxtui.engine.trainer.state import from_safetensors
 
-    tensors = from_safetensors(case.folder.product)
-    for name, tensor in tensors.items():
-        _demand(bool(tensor.isfinite().all()), f"{name} holds numbers that are not finite")
-    modules = dict.fromkeys(module for key in header.tensors if (module := module_of(key)) is not None)
-    for number, module in enumerate(modules, start=1):
-        key_a, key_b = diffusers_keys(module)
-        _demand(
-            update_norm(tensors[key_a], tensors[key_b]) > 0.0, f"the update of {module} is zero: training changed nothing there"
-        )
-        case.breathe(item=number, items=len(modules), unit="modules")
-    case.checks.append(f"every number finite, the update of each of {len(modules)} modules non-zero")
+    parts: dict[str, dict[str, Any]] = {}
+    for name, tensor in from_safetensors(case.folder.product).items():
+        demand(bool(tensor.isfinite().all()), f"{name} holds numbers that are not finite")
+        module, part = taken_apart(name) or (name, "")
+        parts.setdefault(module, {})[part] = tensor
+    for number, (module, of) in enumerate(parts.items(), start=1):
+        demand(update_norm(of) > 0.0, f"the update of {module} is zero: training changed nothing there")
+        case.breathe(item=number, items=len(parts), unit="modules")
+    case.checks.append(f"every number finite, the update of each of {len(parts)} modules non-zero")
 
 
-def update_norm(a: Any, b: Any) -> float:  # noqa: ANN401  (torch.Tensor; torch is imported late)
-    """The Frobenius norm of B·A from two rank x rank products: `|B A|^2 = tr(B'B A A')`."""
-    a, b = a.double(), b.double()
-    return float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0.0).sqrt())
-
-
-def check_loads(case: Case, header: Header, transformer: Any) -> None:  # noqa: ANN401
-    """`FluxPipeline.load_lora_weights` takes the file, and leaves out nothing of it."""
-    from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
-
-    pipeline = FluxPipeline(None, None, None, None, None, None, transformer)
-    try:
-        pipeline.load_lora_weights(str(case.folder.product), adapter_name="proof")
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise NotProvenError(f"diffusers does not load it: {first_line(error)}") from error
+def check_loads(case: Case, header: Header, base: Networks) -> None:
+    """The library that is to use the file takes it, and leaves out nothing of it."""
+    if case.spec.lora.kind == "lokr":
+        loads_in_peft(case.folder.product, case.spec, base)
+        case.checks.append("peft loads it")
+    else:
+        loads_in_diffusers(case.folder.product, set(header.tensors), base)
+        case.checks.append("diffusers loads it")
     case.breathe()
-    loaded = {name.replace(".proof.", ".") for name, _ in transformer.named_parameters() if ".lora_" in name}
-    wanted = {name.removeprefix("transformer.") for name in header.tensors}
-    _demand(loaded == wanted, f"diffusers loads {len(loaded)} tensors of it instead of {len(wanted)}")
-    case.checks.append("diffusers loads it")
 
 
 def sync(case: Case) -> None:
@@ -250,8 +220,3 @@ def sync(case: Case) -> None:
             os.close(descriptor)
     fsync_folder(case.folder.path)
     case.checks.append("synced to disk")
-
-
-def _demand(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise NotProvenError(otherwise)

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
+from fluxtui.persist import layers
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 from fluxtui.persist.text import clean
@@ -155,11 +156,15 @@ def _misfit(key: Key, value: object) -> str:
 
 def _beyond_the_type(dotted: str, value: object) -> str:
     """What no `Meta` can say: an empty text where all is well."""
-    if dotted == "lora.targets" and value not in ("attention", "attention+mlp"):
+    if dotted == "lora.targets":
         try:
             re.compile(str(value))
         except re.error as error:
-            return f"give attention, attention+mlp, or a regular expression that is one ({error})"
+            return f"give attention, attention+mlp, all, single, or a regular expression that is one ({error})"
+    if dotted == "lora.layers" and isinstance(value, list):
+        return next((problem for problem in map(layers.problem_of, value) if problem), "")
+    if dotted == "lora.lokr_factor" and value in (0, 1):
+        return "give -1, or a side from 2 up"
     if dotted in ("dataset.trigger", "title") and not str(value).isprintable():
         return "give text of one line without control characters"
     if isinstance(value, list) and dotted in ("hardware.gpus", "dataset.resolution") and len(set(map(str, value))) != len(value):

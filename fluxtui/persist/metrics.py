@@ -35,6 +35,7 @@ class StepMetric(Struct, frozen=True, omit_defaults=True, kw_only=True):
     gradient_norm: float | None = None     # before clipping
     seconds: float                         # wall time of the step, data included
     at: datetime
+    preservation_loss: float | None = None # of what dataset.class_word draws; not part of `loss`
     validation_loss: float | None = None   # where the step was followed by a validation
 
 

@@ -36,7 +36,9 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class ModelSpec(Table, frozen=True):
     """Which FLUX.1 pipeline is adapted."""
 
-    source: Annotated[str, Meta(min_length=1, description="'pico', a hub id, or a folder in diffusers layout")]
+    source: Annotated[
+        str, Meta(min_length=1, description="'pico', a hub id, a folder in diffusers layout, or FLUX.1 in single files (docs/models.md)")
+    ]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
     precision: Annotated[
         Precision, Meta(description="of the frozen base; auto: fp32 on the CPU, bf16 on a GPU from 40 GB, int8 on a smaller one")

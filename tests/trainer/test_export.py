@@ -162,9 +162,9 @@ def test_a_session_begins_with_a_file_of_any_naming(new_bench: NewBench, tmp_pat
     own = dict(run.adapter.named_parameters())
     for module in run.adapter.modules:
         meant = (saved[f"{module}.lora_A"], saved[f"{module}.lora_B"] * 0.5)
-        found = (own[f"{module}.lora_A"].detach(), own[f"{module}.lora_B"].detach() * run.adapter.scale)
+        found = (own[f"{module}.lora_A"].detach(), own[f"{module}.lora_B"].detach() * run.adapter.scales[module])
         assert update_distance(found, meant) < 1e-6
-    assert run.adapter.scale == pytest.approx(3.0 / 6**0.5)
+    assert run.adapter.scales[module] == pytest.approx(3.0 / 6**0.5)
 
 
 def test_a_file_that_does_not_fit_is_refused_with_what_to_set(new_bench: NewBench, tmp_path: Path, trained: Bench) -> None:
@@ -186,5 +186,5 @@ def test_rslora_folds_its_own_scale_into_the_product(new_bench: NewBench) -> Non
     module = run.adapter.modules[0]
     expected = (own[f"{module}.lora_B"].detach() * 2.0).to(torch.bfloat16)  # 4 / sqrt(4)
     assert torch.equal(tensors[f"transformer.{module}.lora_B.weight"], expected)
-    layer = run.adapter.transformer.get_submodule(module)
+    layer = run.adapter.model.get_submodule(module)
     assert layer.scaling["default"] == 2.0

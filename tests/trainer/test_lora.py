@@ -39,7 +39,7 @@ def gradients(adapter: Adapter, slots: list[int], step: int = 5) -> dict[str, to
     picked = type(samples)(samples.latents[slots], samples.prompt_embeds[slots], samples.pooled[slots])
     adapter.place.step, adapter.place.slots = step, slots
     losses = sample_losses(
-        lambda *inputs: velocity(adapter.transformer, *inputs, 1.0, adapter.transformer.dtype), picked, noise[slots], sigma[slots]
+        lambda *inputs: velocity(adapter.model, *inputs, 1.0, adapter.model.dtype), picked, noise[slots], sigma[slots]
     )
     losses.sum().backward()
     found = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
@@ -76,7 +76,7 @@ def test_adapter_and_its_gradients_are_float32_whatever_the_base_is(tiny_dev: Pa
     adapter = adapted(tiny_dev, dtype)
     assert {parameter.dtype for parameter in adapter.parameters()} == {torch.float32}
     assert {gradient.dtype for gradient in gradients(adapter, [0, 1]).values()} == {torch.float32}
-    base = [p for n, p in adapter.transformer.named_parameters() if "lora_" not in n]
+    base = [p for n, p in adapter.model.named_parameters() if "lora_" not in n]
     assert {parameter.dtype for parameter in base} == {dtype}
     assert not any(parameter.requires_grad for parameter in base)
 
@@ -123,9 +123,9 @@ def test_dropout_is_off_in_evaluation(tiny_dev: Path) -> None:
     losses = []
     for dropout in (0.0, 0.4):
         adapter = adapted(tiny_dev, dropout=dropout)
-        adapter.transformer.eval()
+        adapter.model.eval()
         with torch.no_grad():
-            losses.append(sample_losses(lambda *i, a=adapter: velocity(a.transformer, *i, 1.0), samples, noise, sigma).item())
+            losses.append(sample_losses(lambda *i, a=adapter: velocity(a.model, *i, 1.0), samples, noise, sigma).item())
     assert losses[0] == losses[1]
 
 

@@ -75,7 +75,7 @@ def test_schnell_is_never_given_a_guidance_and_dev_always_is(new_bench: Callable
     for name, model, expected in (("dev", None, {1.0}), ("schnell", tiny_schnell, {None})):
         run = new_bench(name, model=model).prepare_here()
         seen = []
-        hook = run.adapter.transformer.register_forward_pre_hook(
+        hook = run.adapter.model.register_forward_pre_hook(
             lambda _module, _args, kwargs, seen=seen: seen.append(kwargs["guidance"]), with_kwargs=True
         )
         take_step(run, run.plan(0)[0])

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 import torch
 
-from fluxtui.engine.prove import prove, update_norm
+from fluxtui.engine.contents import update_norm
+from fluxtui.engine.prove import prove
 from fluxtui.engine.trainer.product import write_product
 from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import tensorfile, toml
@@ -105,6 +106,6 @@ def test_the_attempt_that_only_proved_vouches_for_the_one_that_trained(proven: B
 
 def test_the_norm_of_an_update_is_that_of_the_product() -> None:
     a, b = torch.randn(4, 30), torch.randn(50, 4)
-    assert update_norm(a, b) == pytest.approx(float((b @ a).norm()), rel=1e-5)
+    assert update_norm({"lora_A": a, "lora_B": b}) == pytest.approx(float((b @ a).norm()), rel=1e-5)
     b[:, 0], a[1:] = 0, 0
-    assert update_norm(a, b) == 0.0
+    assert update_norm({"lora_A": a, "lora_B": b}) == 0.0

@@ -58,6 +58,11 @@ def shuffles(text: str, trigger: str, orders: int, keep: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def with_word(text: str, trigger: str, word: str) -> str:
+    """The text with another word wherever the trigger stands as a word of its own."""
+    return re.sub(rf"(?<!\w){re.escape(trigger)}(?!\w)", lambda _: word, text, flags=re.IGNORECASE)
+
+
 def has_trigger(text: str, trigger: str) -> bool:
     """True where the trigger stands in the text as a word of its own, whatever its case."""
     return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE) is not None

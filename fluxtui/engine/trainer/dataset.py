@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
-from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles, with_trigger
+from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles, with_trigger, with_word
 from fluxtui.engine.trainer.fingerprint import FileFact, Fingerprint, relative_name
 from fluxtui.engine.trainer.image import Header, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
@@ -61,6 +61,7 @@ class Slot:
     place: Place
     caption: str                    # as chosen for this sample; "" where it was dropped
     is_mirrored: bool = False       # left and right exchanged
+    class_caption: str | None = None    # with the class word for the trigger: what it draws is preserved; None: nothing is
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ def read_dataset(
 
     `hold_out` images are kept from training. Raises DataError, naming the file, or the errors of `dataset_folder`.
     """
+    if spec.class_word and not spec.trigger:
+        raise DataError("dataset.class_word is what stands in for the trigger, and there is none", "set dataset.trigger")
     folder = dataset_folder.resolve(spec.path)
     pairs = dataset_folder.check_cheaply(folder, spec.caption_extension, spec.trigger)
     masks = find_masks(folder, spec, pairs)
@@ -152,13 +155,20 @@ def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: 
     slots = []
     for index, (item, place) in enumerate(uses):
         is_mirrored = spec.flip and draws.happens(seed, "flip", step, index, 0.5)
-        slots.append(Slot(index, item, place, _caption(item, seed, step, index, spec), is_mirrored))
+        chosen = _caption(item, seed, step, index)
+        is_dropped = spec.caption_dropout and draws.happens(seed, "caption_dropout", step, index, spec.caption_dropout)
+        slots.append(Slot(index, item, place, "" if is_dropped else chosen, is_mirrored, class_caption(item, chosen, spec)))
     return Batch(step, bucket, tuple(slots))
 
 
-def _caption(item: Item, seed: int, step: int, slot: int, spec: DatasetSpec) -> str:
-    if spec.caption_dropout and draws.happens(seed, "caption_dropout", step, slot, spec.caption_dropout):
-        return ""
+def class_caption(item: Item, caption: str, spec: DatasetSpec) -> str | None:
+    """The caption with the class word in place of the trigger; None where no class word is given, or no trigger taught."""
+    if not spec.class_word or item.is_regularisation:
+        return None
+    return with_word(caption, spec.trigger, spec.class_word)
+
+
+def _caption(item: Item, seed: int, step: int, slot: int) -> str:
     if len(item.captions) == 1:
         return item.captions[0]
     return item.captions[draws.choice(seed, "caption", step, slot, len(item.captions))]

@@ -18,7 +18,7 @@ import torch
 
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
 from fluxtui.engine.trainer.cache import Cache, EntryKey
-from fluxtui.engine.trainer.dataset import Dataset
+from fluxtui.engine.trainer.dataset import Dataset, class_caption
 from fluxtui.engine.trainer.encoded import Encoded, Fetch, Tensors, fetch_by, identity_of, to_entry, to_tensors
 from fluxtui.engine.trainer.image import crop, decode
 from fluxtui.engine.trainer.masks import make_masks
@@ -171,6 +171,8 @@ def _cutting(views: Mapping[EntryKey, View]) -> tuple[str, Callable[[], list[tup
 def _texts(dataset: Dataset, prompts: Sequence[str]) -> Iterator[str]:
     for item in (*dataset.items, *dataset.held_out):
         yield from item.captions
+    for item in dataset.items:
+        yield from (found for text in item.captions if (found := class_caption(item, text, dataset.spec)) is not None)
     if dataset.spec.caption_dropout > 0:
         yield ""
     yield from prompts

@@ -37,6 +37,8 @@ class LatentBatch:
     prompt_embeds: torch.Tensor     # (batch, tokens, channels), dtype of the text encoders
     pooled: torch.Tensor            # (batch, channels)
     weights: torch.Tensor | None    # (batch, 1, height / 8, width / 8) float32, of the loss; None without masks
+    class_embeds: torch.Tensor | None = None    # as prompt_embeds, of each sample's class caption; None without a class word
+    class_pooled: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,15 @@ class Encoded:
 
     def _missing(self, slots: Sequence[Slot]) -> list[EntryKey]:
         """Entries of a micro-batch that are not in memory, each once."""
-        wanted = (entry for slot in slots for entry in (*self._entries(slot), *self._masks(slot)))
+        wanted = (entry for slot in slots for entry in (*self._entries(slot), self._class_entry(slot), *self._masks(slot)))
         return list(dict.fromkeys(entry for entry in wanted if entry not in self._held))
 
     def _entries(self, slot: Slot) -> tuple[EntryKey, EntryKey]:
         return self._identity.latents(slot.item, slot.place, slot.is_mirrored), self._identity.caption(slot.caption)
+
+    def _class_entry(self, slot: Slot) -> EntryKey:
+        """Of a sample that preserves nothing: its own caption, so that a batch stays whole; its weight is 0."""
+        return self._identity.caption(slot.caption if slot.class_caption is None else slot.class_caption)
 
     def _masks(self, slot: Slot) -> tuple[EntryKey, ...]:
         return () if self._outside is None else (self._identity.mask(slot.item, slot.place, slot.is_mirrored),)
@@ -133,12 +139,16 @@ class Encoded:
 
     def _assemble(self, slots: tuple[Slot, ...], found: dict[EntryKey, Tensors]) -> LatentBatch:
         parts = [self._entries(slot) for slot in slots]
+        has_class = any(slot.class_caption is not None for slot in slots)
+        classes = [found[self._class_entry(slot)] for slot in slots] if has_class else []
         return LatentBatch(
             slots=slots,
             latents=torch.stack([found[latents]["latents"] for latents, _ in parts]),
             prompt_embeds=torch.stack([found[text]["prompt_embeds"] for _, text in parts]),
             pooled=torch.stack([found[text]["pooled"] for _, text in parts]),
             weights=self._weights(slots, found),
+            class_embeds=torch.stack([text["prompt_embeds"] for text in classes]) if classes else None,
+            class_pooled=torch.stack([text["pooled"] for text in classes]) if classes else None,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.endings import NonFiniteError
-from fluxtui.engine.trainer.objective import sample_losses
+from fluxtui.engine.trainer.objective import preservation_losses, sample_losses
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
 
@@ -27,6 +27,7 @@ class Took:
     """What an optimizer step came to."""
 
     loss: float  # mean over the samples of the global batch
+    preservation: float | None  # of what dataset.class_word draws, weighted; None without one
     gradient_norm: float  # before clipping
     learning_rate: float
     seconds: float
@@ -80,7 +81,7 @@ def take_step(run: Run, batch: Batch) -> Took:
     """
     started = time.monotonic()
     step, spec, runtime = run.state.step, run.job.spec.train, run.runtime
-    loss = torch.zeros((), device=runtime.device)
+    losses = torch.zeros(2, device=runtime.device)  # of the pictures, of what is preserved
     for slots in batch.micro_batches(spec.batch_size, runtime.ranks, runtime.rank):
         if not slots:  # a partial batch, too small for all ranks
             continue
@@ -92,29 +93,37 @@ def take_step(run: Run, batch: Batch) -> Took:
         weights = torch.tensor([slot.item.weight for slot in slots], device=runtime.device)
         part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
         part.backward()
-        loss += part.detach()
-    loss = sum_over_ranks(runtime, run.parameters, loss)
+        losses[0] += part.detach()
+        if samples.class_text is not None:
+            weights = torch.tensor([float(slot.class_caption is not None) for slot in slots], device=runtime.device)
+            moved = preservation_losses(run.predict, run.predict_base, samples, noise, sigma)
+            part = spec.preservation_weight * (weights * moved).sum() / len(batch.slots)
+            part.backward()
+            losses[1] += part.detach()
+    losses = sum_over_ranks(runtime, run.parameters, losses)
     norm = clip(run.parameters, spec.max_grad_norm)
-    took = Took(loss.item(), norm.item(), run.rate(step), 0.0)
-    if not (math.isfinite(took.loss) and math.isfinite(took.gradient_norm)):
-        raise NonFiniteError(f"the {'gradient' if math.isfinite(took.loss) else 'loss'} of step {step + 1} is not finite")
-    for group in run.optimizer.param_groups:
-        group["lr"] = took.learning_rate
+    loss, preserved = losses.tolist()
+    has_class = bool(run.job.spec.dataset.class_word)
+    took = Took(loss, preserved if has_class else None, norm.item(), run.rate(step), 0.0)
+    if not (math.isfinite(loss + preserved) and math.isfinite(took.gradient_norm)):
+        raise NonFiniteError(f"the {'gradient' if math.isfinite(loss + preserved) else 'loss'} of step {step + 1} is not finite")
+    for group, share in zip(run.optimizer.param_groups, run.shares, strict=True):
+        group["lr"] = took.learning_rate * share
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.ema.update()
-    return Took(took.loss, took.gradient_norm, took.learning_rate, time.monotonic() - started)
+    return replace(took, seconds=time.monotonic() - started)
 
 
-def sum_over_ranks(runtime: Runtime, parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
-    """Gradients (left in the parameters) and loss, summed over the ranks in one float32 all-reduce."""
+def sum_over_ranks(runtime: Runtime, parameters: Sequence[nn.Parameter], losses: torch.Tensor) -> torch.Tensor:
+    """Gradients (left in the parameters) and losses `(n,)`, summed over the ranks in one float32 all-reduce."""
     if runtime.ranks == 1:
-        return loss
+        return losses
     shares = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = runtime.sum(torch.cat([*(share.reshape(-1) for share in shares), loss.reshape(1)]))
-    for parameter, total in zip(parameters, flat[:-1].split([p.numel() for p in parameters]), strict=True):
+    flat = runtime.sum(torch.cat([*(share.reshape(-1) for share in shares), losses]))
+    for parameter, total in zip(parameters, flat[: -len(losses)].split([p.numel() for p in parameters]), strict=True):
         parameter.grad = total.view_as(parameter)
-    return flat[-1]
+    return flat[-len(losses) :]
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> torch.Tensor:

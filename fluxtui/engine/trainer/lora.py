@@ -2,13 +2,13 @@
 
 Three things differ from peft's own: the factors start from generators keyed by module (so that the order of modules
 does not matter), dropout is keyed by (seed, step, slot), and the factors stay float32 while the products are computed
-in the base's dtype (a bf16 LoRA weight cannot be moved by most Adam steps).
+in the base's dtype (a bf16 LoRA weight cannot be moved by most Adam steps). DoRA and LoKr: `decomposed.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch.nn import functional
 
 from fluxtui.engine.family.flux1.lora_file import Factors
 from fluxtui.engine.trainer import draws
+from fluxtui.engine.trainer.decomposed import add_lokr, add_magnitudes, drawn, needs_plain_weights, pattern_of
 from fluxtui.engine.trainer.refusal import Refusal
+from fluxtui.persist.layers import LayerSize, sizes_of
 from fluxtui.persist.spec import LoraSpec
 
 ADAPTER = "default"
@@ -66,55 +68,112 @@ class FactorLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """The trained part of a transformer."""
+    """The trained part of a network: of the transformer, or of CLIP."""
 
-    transformer: nn.Module
-    modules: tuple[str, ...]  # full names of the adapted layers, in the model's order
-    scale: float  # of the update: alpha / rank, or what rsLoRA makes of it
+    model: nn.Module
+    layers: Mapping[str, Any]  # name in files and checkpoints -> peft's layer, in the model's order
+    scales: Mapping[str, float]  # of each layer's update: alpha / rank, or what rsLoRA makes of it
     place: Place
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names of the adapted layers, in the model's order."""
+        return tuple(self.layers)
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """`("transformer_blocks.0.attn.to_q.lora_A", A (rank, in))`, then B `(out, rank)`, in the model's order."""
-        for name in self.modules:
-            layer: Any = self.transformer.get_submodule(name)
-            yield f"{name}.lora_A", layer.lora_A[ADAPTER].weight
-            yield f"{name}.lora_B", layer.lora_B[ADAPTER].weight
+        """`("transformer_blocks.0.attn.to_q.lora_A", A (rank, in))`, then B `(out, rank)`, in the model's order.
+
+        DoRA adds `.magnitude` `(out,)`; LoKr has `.lokr_w1` and `.lokr_w2`, or `.lokr_w2_a` and `.lokr_w2_b`.
+        """
+        for name, layer in self.layers.items():
+            for part, parameter in parts_of(layer):
+                yield f"{name}.{part}", parameter
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The base alone, while inside. (peft's own switch takes away `requires_grad` too, which the optimizer relies on.)"""
+        for layer in self.layers.values():
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer._disable_adapters = False
 
-def scale_of(spec: LoraSpec) -> float:
-    """alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732), under which a higher rank is not a weaker update."""
-    return spec.alpha / (math.sqrt(spec.rank) if spec.rslora else spec.rank)
+
+def parts_of(layer: Any) -> Iterator[tuple[str, nn.Parameter]]:  # noqa: ANN401  (one of peft's layers)
+    """The trained parameters of a layer with their names, in a fixed order."""
+    if hasattr(layer, "lora_A"):
+        yield "lora_A", layer.lora_A[ADAPTER].weight
+        yield "lora_B", layer.lora_B[ADAPTER].weight
+        if ADAPTER in layer.lora_magnitude_vector:
+            yield "magnitude", layer.lora_magnitude_vector[ADAPTER].weight
+        return
+    for part in ("lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b"):
+        if ADAPTER in (factors := getattr(layer, part)):
+            yield part, factors[ADAPTER]
 
 
-def add_lora(transformer: nn.Module, names: Sequence[str], spec: LoraSpec, seed: int) -> Adapter:
-    """Puts a LoRA on each named linear layer of a frozen transformer. Nothing else of it can be trained."""
-    from peft import LoraConfig, inject_adapter_in_model
+def add_lora(
+    model: nn.Module, names: Sequence[str], spec: LoraSpec, seed: int,
+    named: Mapping[str, str] | None = None, place: Place | None = None,
+) -> Adapter:  # fmt: skip
+    """Puts an adapter on each named linear layer of a frozen network. Nothing else of it can be trained.
 
-    config = LoraConfig(
+    `named`: module -> its name in files, where that is another. `place`: another adapter's, where both see the same samples.
+    Raises `Refusal` where the kind does not fit the base.
+    """
+    called = {name: named[name] if named else name for name in names}
+    sizes = {name: size for name, size in zip(names, sizes_of(spec, called.values()).values(), strict=True)}
+    if spec.kind != "lora":
+        needs_plain_weights(spec.kind, [model.get_submodule(name) for name in names])
+    place = place or Place()
+    if spec.kind == "lokr":
+        add_lokr(model, called, sizes, spec, seed, ADAPTER)
+    else:
+        _add_factors(model, called, sizes, spec, seed, place)
+    if spec.kind == "dora":
+        add_magnitudes([model.get_submodule(name) for name in names], ADAPTER)
+    model._hf_peft_config_loaded = True  # type: ignore[assignment]  # what diffusers' add_adapter would note
+    scales = {called[name]: sizes[name].scale(spec.rslora) for name in names}
+    adapter = Adapter(model, {called[name]: model.get_submodule(name) for name in names}, scales, place)
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in adapter.parameters()}
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
+    return adapter
+
+
+def _add_factors(
+    model: nn.Module, called: Mapping[str, str], sizes: Mapping[str, LayerSize], spec: LoraSpec, seed: int, place: Place
+) -> None:
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_config(spec, sizes), model, ADAPTER)
+    for name, known in called.items():
+        layer: Any = model.get_submodule(name)
+        layer.cast_input_dtype_enabled = False
+        for letter, factors in (("A", layer.lora_A), ("B", layer.lora_B)):
+            factors[ADAPTER] = _factor(factors[ADAPTER], f"{known}.{letter}", seed, is_zero=letter == "B")
+        if spec.dropout > 0:
+            layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, known, place)
+
+
+def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN401  (peft ships no types)
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
-        target_modules=list(names),
+        target_modules=list(sizes),
         init_lora_weights=False,
         bias="none",
         use_rslora=spec.rslora,
+        use_dora=spec.kind == "dora",
+        rank_pattern=pattern_of(sizes, lambda size: size.rank),
+        alpha_pattern=pattern_of(sizes, lambda size: size.alpha),
     )
-    inject_adapter_in_model(config, transformer, ADAPTER)
-    transformer._hf_peft_config_loaded = True  # type: ignore[assignment]  # what diffusers' add_adapter would note
-    place = Place()
-    for name in names:
-        layer: Any = transformer.get_submodule(name)
-        layer.cast_input_dtype_enabled = False
-        for letter, factors in (("A", layer.lora_A), ("B", layer.lora_B)):
-            factors[ADAPTER] = _factor(factors[ADAPTER], f"{name}.{letter}", seed, is_zero=letter == "B")
-        if spec.dropout > 0:
-            layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, name, place)
-    adapter = Adapter(transformer, tuple(names), scale_of(spec), place)
-    assert {id(p) for p in transformer.parameters() if p.requires_grad} == {id(p) for p in adapter.parameters()}
-    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
-    return adapter
 
 
 def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool) -> FactorLinear:
@@ -122,29 +181,26 @@ def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool) -> FactorLinea
     out_features, in_features = made.weight.shape
     device = made.weight.device
     factor = FactorLinear(in_features, out_features, bias=False, device="meta")
-    weight = torch.zeros(out_features, in_features, dtype=torch.float32)
-    if not is_zero:
-        bound = 1.0 / math.sqrt(in_features)
-        weight.uniform_(-bound, bound, generator=draws.generator(seed, "lora_init", 0, extra=name))
-    factor.weight = nn.Parameter(weight.to(device))
+    factor.weight = nn.Parameter(drawn((out_features, in_features), name, seed, is_zero).to(device))
     return factor
 
 
-def begin_with(adapter: Adapter, factors: Factors, name: str) -> None:
+def begin_with(adapters: Sequence[Adapter], factors: Factors, name: str) -> None:
     """Starts from a LoRA's factors (scale in B). One of a smaller rank leaves the further rows of A as they were drawn.
 
     Raises `Refusal` where the file has a larger rank, or modules that are not targets; `name` is the file's.
     """
-    beyond = sorted(module for module in factors.keys() - set(adapter.modules) if factors[module][1].any())
+    scales = {module: scale for adapter in adapters for module, scale in adapter.scales.items()}
+    beyond = sorted(module for module in factors.keys() - scales.keys() if factors[module][1].any())
     if beyond:
         raise Refusal(
             f"{name} adapts {beyond[0]} and {len(beyond) - 1} more that are no targets", "set lora.targets to cover them"
         )
-    parameters = dict(adapter.named_parameters())
+    parameters = {name: parameter for adapter in adapters for name, parameter in adapter.named_parameters()}
+    if any(not full.endswith((".lora_A", ".lora_B")) for full in parameters):
+        raise Refusal(f"{name} holds a plain LoRA, and lora.kind is another", "set lora.kind=lora, or lora.weights to nothing")
     with torch.no_grad():
-        for module in adapter.modules:
-            if module not in factors:
-                continue
+        for module in scales.keys() & factors.keys():
             a, b = factors[module]
             own_a, own_b = parameters[f"{module}.lora_A"], parameters[f"{module}.lora_B"]
             rank = a.shape[0]
@@ -153,4 +209,4 @@ def begin_with(adapter: Adapter, factors: Factors, name: str) -> None:
             if (a.shape[1], b.shape[0]) != (own_a.shape[1], own_b.shape[0]):
                 raise Refusal(f"{name} is of another model: {module} has other sizes", "give a LoRA of this base")
             own_a[:rank].copy_(a)
-            own_b[:, :rank].copy_(b / adapter.scale)
+            own_b[:, :rank].copy_(b / scales[module])

@@ -22,6 +22,15 @@ Penalty = Callable[[torch.Tensor], torch.Tensor]  # an error -> what it costs, e
 
 
 @dataclass(frozen=True, slots=True)
+class ClassText:
+    """The captions of a micro-step with the class word in place of the trigger."""
+
+    prompt_embeds: torch.Tensor  # (batch, tokens, width)
+    pooled: torch.Tensor  # (batch, width)
+    base_pooled: torch.Tensor  # the same of CLIP without its adapter; `pooled` itself where it has none
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """What a micro-step trains on; all on one device."""
 
@@ -29,6 +38,7 @@ class Samples:
     prompt_embeds: torch.Tensor  # (batch, tokens, width)
     pooled: torch.Tensor  # (batch, width)
     weights: torch.Tensor | None = None  # (batch, 1, height, width): how much each latent counts; None: all the same
+    class_text: ClassText | None = None  # None: nothing is preserved
 
 
 def penalty_of(train: TrainSpec) -> Penalty:
@@ -65,3 +75,20 @@ def sample_losses(
         return costs.mean(dim=(1, 2, 3))
     # the weighted mean: a small mask teaches as much as a large one
     return (costs.mean(dim=1, keepdim=True) * samples.weights).sum(dim=(1, 2, 3)) / samples.weights.sum(dim=(1, 2, 3))
+
+
+def preservation_losses(
+    predict: Predict, predict_base: Predict, samples: Samples, noise: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """`(batch,)` float32: how far the adapter moved what the base makes of each sample's class caption.
+
+    Differential output preservation: at the very noisy latents that the trigger is taught at, the class word must go on
+    meaning what it meant. `predict_base` is the model with its adapter off.
+    """
+    text = samples.class_text
+    assert text is not None
+    level = sigma.view(-1, 1, 1, 1)
+    noisy = (1.0 - level) * samples.latents + level * noise
+    with torch.no_grad():
+        meant = predict_base(noisy, sigma, text.prompt_embeds, text.base_pooled)
+    return (predict(noisy, sigma, text.prompt_embeds, text.pooled) - meant).square().mean(dim=(1, 2, 3))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from fluxtui import __version__
-from fluxtui.engine.family.flux1.keys import diffusers_keys
+from fluxtui.engine.family.flux1.keys import key_of
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.state import to_safetensors
@@ -28,16 +29,37 @@ from fluxtui.persist.record import Result
 METADATA_KEY = "fluxtui"
 
 
-def folded(adapter: Adapter, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
-    """The tensors of the file: A, and B times alpha / rank, under diffusers' names. Raises `NonFiniteError`."""
-    tensors: dict[str, torch.Tensor] = {}
-    factors = {name: parameter.detach().float() for name, parameter in adapter.named_parameters()}
-    for module in adapter.modules:
-        key_a, key_b = diffusers_keys(module)
-        tensors[key_a] = factors[f"{module}.lora_A"].to(dtype)
-        tensors[key_b] = (factors[f"{module}.lora_B"] * adapter.scale).to(dtype)
-        if not (torch.isfinite(tensors[key_a]).all() and torch.isfinite(tensors[key_b]).all()):
-            raise NonFiniteError(f"the LoRA of {module} is not finite; no file is written")
+def folded(adapters: Iterable[Adapter], dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+    """The tensors of the file, under diffusers' names, each layer's scale in B (of a LoKr, in w1). Raises `NonFiniteError`."""
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for adapter in adapters:
+        for full, parameter in adapter.named_parameters():
+            module, _, part = full.rpartition(".")
+            scale = adapter.scales[module] if part in SCALED else 1.0
+            parts.setdefault(module, {})[part] = parameter.detach().float() * scale
+    tensors = tensors_of(parts, dtype)
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise NonFiniteError(f"{key} of the LoRA is not finite; no file is written")
+    return tensors
+
+
+SCALED = ("lora_B", "lokr_w1")  # the factors that a scale is folded into
+
+
+def tensors_of(parts: Mapping[str, Mapping[str, torch.Tensor]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Module -> parameter -> tensor, as the file has them.
+
+    All ranks are padded with zeros to the largest: older diffusers give a file of several ranks the scale of one. The lengths of
+    DoRA's rows stay float32: rounded to bf16 they would move by more than training moves them.
+    """
+    ranks = [of["lora_A"].shape[0] for of in parts.values() if "lora_A" in of]
+    tensors = {}
+    for module, of in parts.items():
+        for part, tensor in of.items():
+            missing = max(ranks) - of["lora_A"].shape[0] if part in ("lora_A", "lora_B") else 0
+            padded = functional.pad(tensor, (0, 0, 0, missing) if part == "lora_A" else (0, missing)) if missing else tensor
+            tensors[key_of(module, part)] = padded.to(torch.float32 if part == "magnitude" else dtype)
     return tensors
 
 
@@ -47,6 +69,7 @@ def metadata(job: TrainJob, step: int, base: str) -> dict[str, str]:
     facts = {
         "session_id": spec.id, "session": spec.name, "recipe_sha256": job.recipe_sha256, "step": step, "base_model": base,
         "trigger": spec.dataset.trigger, "rank": spec.lora.rank, "alpha": spec.lora.alpha, "targets": spec.lora.targets,
+        "kind": spec.lora.kind,
         "fluxtui": __version__,
     }  # fmt: skip
     return {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fluxtui.engine.trainer.reporter import Reporter
 
 
-def resume(committer: Committer, adapter: Adapter) -> LoopState:
+def resume(committer: Committer, adapters: Sequence[Adapter]) -> LoopState:
     """The state to go on from, put into adapter, optimizer and averages.
 
     Raises `RefusedError` with the difference where recipe, data, libraries or ranks changed and that was not accepted.
@@ -34,7 +34,7 @@ def resume(committer: Committer, adapter: Adapter) -> LoopState:
     if job.start_from:
         return _follow(committer, Path(job.start_from))
     if job.spec.lora.weights:
-        _begin_with_file(adapter, Path(job.spec.lora.weights).expanduser(), committer.reporter)
+        _begin_with_file(adapters, Path(job.spec.lora.weights).expanduser(), committer.reporter)
         committer.ema.restart()
     return LoopState()
 
@@ -83,14 +83,15 @@ def _changed(committer: Committer, before: Mapping[str, str | int]) -> list[str]
     return changed
 
 
-def _begin_with_file(adapter: Adapter, path: Path, reporter: Reporter) -> None:
+def _begin_with_file(adapters: Sequence[Adapter], path: Path, reporter: Reporter) -> None:
     if not path.is_file():
         raise NotFoundError(f"There is no LoRA file {path}; lora.weights names it.")
-    transformer = adapter.transformer
     shapes = {
         name.removesuffix(".base_layer"): (module.out_features, module.in_features)
-        for name, module in transformer.named_modules()
+        for name, module in adapters[0].model.named_modules()
         if isinstance(module, torch.nn.Linear) and ".lora_" not in name
     }
-    begin_with(adapter, read_factors(states.from_safetensors(path), shapes), path.name)
+    for adapter in adapters[1:]:
+        shapes |= {name: (layer.out_features, layer.in_features) for name, layer in adapter.layers.items()}
+    begin_with(adapters, read_factors(states.from_safetensors(path), shapes), path.name)
     reporter.note(f"begins with the LoRA in {path.name}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.trainer.dataset import Dataset
+from fluxtui.persist import layers
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import ModelSource
 from fluxtui.persist.spec import Spec
@@ -54,7 +55,7 @@ def of_session(spec: Spec, shape: Shape, held: int = 0) -> int:
 
     `held` bytes of checkpoints are there already and are replaced in time; one always has to fit beside them.
     """
-    weights = lora_weights(shape, spec.lora.rank)
+    weights = lora_weights(shape, layers.largest_rank(spec.lora))
     one = weights * _STATE
     return max(one, one * (spec.checkpoint.keep + 1) - held) + weights * 2 + min(_SLACK, one)
 

@@ -17,12 +17,13 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.transformer import scale_latents
 from fluxtui.engine.trainer import product
 from fluxtui.engine.trainer.checkpoints import Committer
+from fluxtui.engine.trainer.clip import Clip
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
 from fluxtui.engine.trainer.loop import Took
 from fluxtui.engine.trainer.lora import Adapter
-from fluxtui.engine.trainer.objective import Penalty, Predict, Samples
+from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import evaluated
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
@@ -52,12 +53,14 @@ class Run:
     dataset: Dataset
     encoded: Encoded
     adapter: Adapter
+    clip: Clip | None  # trained along, or None
     parameters: list[nn.Parameter]
     predict: Predict
     penalty: Penalty
     optimizer: torch.optim.Optimizer
     ema: Ema
     rate: Callable[[int], float]  # learning rate of a step
+    shares: tuple[float, ...]  # of it, for each group of the optimizer
     steps: int  # optimizer steps planned, over all attempts
     steps_per_epoch: int
     state: LoopState
@@ -111,7 +114,28 @@ class Run:
         device = self.runtime.device
         latents = scale_latents(batch.latents.to(device), self.components.vae_config)
         weights = None if batch.weights is None else batch.weights.to(device)
-        return Samples(latents, batch.prompt_embeds.to(device), batch.pooled.to(device), weights)
+        pooled = self.clip.pooled([slot.caption for slot in batch.slots]) if self.clip else batch.pooled.to(device)
+        return Samples(latents, batch.prompt_embeds.to(device), pooled, weights, self._class_text(batch))
+
+    def _class_text(self, batch: LatentBatch) -> ClassText | None:
+        if batch.class_embeds is None or batch.class_pooled is None:
+            return None
+        embeds = batch.class_embeds.to(self.runtime.device)
+        if self.clip is None:
+            pooled = batch.class_pooled.to(self.runtime.device)
+            return ClassText(embeds, pooled, pooled)
+        texts = [slot.class_caption or slot.caption for slot in batch.slots]
+        return ClassText(embeds, self.clip.pooled(texts), self.clip.pooled(texts, is_base=True))
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The transformer's, and CLIP's where it is trained along."""
+        return (self.adapter, self.clip.adapter) if self.clip else (self.adapter,)
+
+    def predict_base(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """`predict` by the model as it was before training."""
+        with self.adapter.off():
+            return self.predict(*inputs)
 
     def acknowledge(self, wish: Wish) -> None:
         """The requests were carried out, or will be at the end of the epoch."""
@@ -129,6 +153,7 @@ class Run:
         metrics.append(self.metrics_fd, metrics.StepMetric(
             attempt=self.job.attempt, step=self.state.step, epoch=epoch, loss=took.loss, learning_rate=took.learning_rate,
             gradient_norm=took.gradient_norm, seconds=took.seconds, at=datetime.now(UTC), validation_loss=validation_loss,
+            preservation_loss=took.preservation,
         ))  # fmt: skip
         speed = median(self._seconds) if len(self._seconds) > 1 else None
         self.reporter.progress(Phase.TRAIN, step=self.state.step, epoch=epoch, loss=fmean(self._losses), step_seconds=speed)
@@ -180,7 +205,7 @@ class Run:
             return
         self.reporter.progress(Phase.EXPORT, step=self.state.step)
         with evaluated(self.optimizer, self.parameters):
-            tensors = product.folded(self.adapter)
+            tensors = product.folded(self.adapters)
         described = product.metadata(self.job, self.state.step, self._base())
         made = product.write_product(self.folder.product, tensors, described)
         product.claim(self.job, self.folder, self.state.step, made)

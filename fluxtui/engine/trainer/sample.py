@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from diffusers import FluxPipeline, FluxTransformer2DModel
     from PIL.Image import Image
 
+    from fluxtui.engine.trainer.clip import Clip
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -48,23 +50,26 @@ class Painter:
     spec: SampleSpec
     folder: Path  # samples/
     reporter: Reporter
+    clip: Clip | None = None  # trained along: its pooled output is made anew for each drawing
 
     def draw(self, step: int) -> None:
         """One PNG a prompt into samples/step-…/. A failure is said, and that is all."""
         if not self.prompts:
             return
         self.reporter.progress(Phase.SAMPLE, step=step, item=0, items=len(self.prompts) * self.spec.steps, unit="denoising steps")
-        was_training = self.transformer.training
+        models = [self.transformer, *([self.clip.adapter.model] if self.clip else [])]
         devices = [self.transformer.device] if self.transformer.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices):
-                self.transformer.eval()
+                for model in models:
+                    model.eval()
                 self._draw_all(step)
         except Exception as error:  # noqa: BLE001  (whatever a drawing meets, the training goes on; it is in the log)
             traceback.print_exc()
             self.reporter.note(f"the samples of step {step} failed: {type(error).__name__}: {first_line(error)}")
         finally:
-            self.transformer.train(was_training)
+            for model in models:
+                model.train()
             if devices:
                 torch.cuda.empty_cache()  # the VAE's decoder takes gigabytes that the next step wants
 
@@ -86,9 +91,11 @@ class Painter:
             return kept
 
         device, dtype = self.transformer.device, self.transformer.dtype
+        with torch.no_grad():
+            pooled = self.clip.pooled([prompt.text]) if self.clip else prompt.pooled
         return pipeline(
             prompt_embeds=prompt.prompt_embeds.to(device, dtype),
-            pooled_prompt_embeds=prompt.pooled.to(device, dtype),
+            pooled_prompt_embeds=pooled.to(device, dtype),
             width=self.spec.width,
             height=self.spec.height,
             num_inference_steps=self.spec.steps,

@@ -26,8 +26,8 @@ def validation_loss(run: Run) -> float:
     """Mean loss over the held-out images and `SIGMAS`. Identical when called twice."""
     slots = run.dataset.validation_slots()
     seed, device = run.job.spec.train.seed, run.runtime.device
-    was_training = run.adapter.transformer.training
-    run.adapter.transformer.eval()
+    for adapter in run.adapters:
+        adapter.model.eval()
     losses = []
     for number, slot in enumerate(slots):
         samples = run.to_device(run.encoded.load([slot]))
@@ -36,5 +36,6 @@ def validation_loss(run: Run) -> float:
             losses.append(sample_losses(run.predict, samples, noise, torch.tensor([sigma], device=device)).item())
             done = number * len(SIGMAS) + index + 1
             run.reporter.progress(Phase.VALIDATE, item=done, items=len(slots) * len(SIGMAS), unit="forward passes")
-    run.adapter.transformer.train(was_training)
+    for adapter in run.adapters:
+        adapter.model.train()
     return fmean(losses)

@@ -9,6 +9,7 @@ import torch
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from PIL.Image import Image
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     from fluxtui.engine.family.flux1.components import TextEncoders
 
@@ -19,15 +20,20 @@ def encode_prompts(encoders: TextEncoders, prompts: list[str]) -> tuple[torch.Te
 
     Both are padded to their full length, without a mask, as FLUX.1 was trained: `FluxPipeline.encode_prompt`.
     """
-    clip_ids = encoders.tokenizer(
-        prompts, padding="max_length", max_length=encoders.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
-    pooled = encoders.clip(clip_ids.to(encoders.clip.device), output_hidden_states=False).pooler_output
+    pooled = pool_prompts(encoders.tokenizer, encoders.clip, prompts)
     t5_ids = encoders.tokenizer_2(
         prompts, padding="max_length", max_length=encoders.text_tokens, truncation=True, return_tensors="pt"
     ).input_ids
     states = encoders.t5(t5_ids.to(encoders.t5.device), output_hidden_states=False)[0]
     return states.to(encoders.t5.dtype), pooled.to(encoders.clip.dtype)
+
+
+def pool_prompts(tokenizer: CLIPTokenizer, clip: CLIPTextModel, prompts: list[str]) -> torch.Tensor:
+    """CLIP's pooled output `(prompts, channels)`, with its gradient where the caller wants one."""
+    ids = tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return clip(ids.to(clip.device), output_hidden_states=False).pooler_output
 
 
 def pixels_of(picture: Image) -> torch.Tensor:

@@ -12,40 +12,14 @@ from collections.abc import Mapping
 
 import torch
 
-from fluxtui.engine.family.flux1.keys import diffusers_keys
+from fluxtui.engine.family.flux1.keys import CLIP, PREFIX, diffusers_keys
+from fluxtui.engine.family.flux1.original_names import DOUBLE, SINGLE, TOP
 from fluxtui.persist.errors import DamagedError, UsageError
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 Shapes = Mapping[str, tuple[int, int]]  # module -> (out, in)
 
-_DOUBLE = {
-    "img_mod.lin": ("norm1.linear",),
-    "txt_mod.lin": ("norm1_context.linear",),
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "img_attn.proj": ("attn.to_out.0",),
-    "txt_attn.proj": ("attn.to_add_out",),
-    "img_mlp.0": ("ff.net.0.proj",),
-    "img_mlp.2": ("ff.net.2",),
-    "txt_mlp.0": ("ff_context.net.0.proj",),
-    "txt_mlp.2": ("ff_context.net.2",),
-}
-_SINGLE = {
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-    "linear2": ("proj_out",),
-    "modulation.lin": ("norm.linear",),
-}
-_TOP = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-}
+_KOHYA_CLIP = "lora_te1_"
 _BLOCK = re.compile(r"(single_)?transformer_blocks\.(\d+)\.(.+)")
 
 
@@ -61,12 +35,12 @@ def original_layers(modules: Mapping[str, object]) -> dict[str, tuple[str, ...]]
 def _original_of(module: str) -> tuple[str, tuple[str, ...]]:
     match = _BLOCK.fullmatch(module)
     if match is None:
-        for name, theirs in _TOP.items():
+        for name, theirs in TOP.items():
             if theirs == module:
                 return name, (module,)
         raise UsageError(f"{module} has no name in this format; export it as diffusers.")
     single, number, rest = match.groups()
-    table, kind = (_SINGLE, "single") if single else (_DOUBLE, "double")
+    table, kind = (SINGLE, "single") if single else (DOUBLE, "double")
     for name, parts in table.items():
         if rest in parts:
             prefix = module.removesuffix(rest)
@@ -86,19 +60,26 @@ def to_diffusers(factors: Factors) -> dict[str, torch.Tensor]:
 def to_kohya(factors: Factors, shapes: Shapes) -> dict[str, torch.Tensor]:
     """Keys of kohya's sd-scripts. `.alpha` is the rank: the scale is in the up factor already."""
     tensors = {}
-    for layer, (a, b) in fuse(factors, shapes).items():
-        key = "lora_unet_" + layer.replace(".", "_")
+    fused = {"lora_unet_" + layer: pair for layer, pair in fuse(_of(factors, clip=False), shapes).items()}
+    fused |= {_KOHYA_CLIP + module.removeprefix(CLIP): pair for module, pair in _of(factors, clip=True).items()}
+    for layer, (a, b) in fused.items():
+        key = layer.replace(".", "_")
         tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = a, b
         tensors[f"{key}.alpha"] = torch.tensor(float(a.shape[0]), dtype=a.dtype)
     return tensors
 
 
 def to_comfyui(factors: Factors, shapes: Shapes) -> dict[str, torch.Tensor]:
-    """ComfyUI's own keys: its model's names."""
-    tensors = {}
-    for layer, (a, b) in fuse(factors, shapes).items():
+    """ComfyUI's own keys: its model's names; CLIP's as diffusers has them."""
+    tensors = to_diffusers(_of(factors, clip=True))
+    for layer, (a, b) in fuse(_of(factors, clip=False), shapes).items():
         tensors[f"diffusion_model.{layer}.lora_A.weight"], tensors[f"diffusion_model.{layer}.lora_B.weight"] = a, b
     return tensors
+
+
+def _of(factors: Factors, clip: bool) -> Factors:
+    """The factors of CLIP's layers, or those of the transformer's."""
+    return {module: pair for module, pair in factors.items() if module.startswith(CLIP) == clip}
 
 
 def fuse(factors: Factors, shapes: Shapes) -> Factors:
@@ -122,7 +103,7 @@ def _nothing(rank: int, shape: tuple[int, int], a_like: torch.Tensor, b_like: to
 def read_factors(tensors: Mapping[str, torch.Tensor], shapes: Shapes) -> Factors:
     """Factors of a file in any of the three namings, float32. Raises `DamagedError` for a key that is not of this model.
 
-    `shapes` gives (out, in) of every linear layer of the transformer.
+    `shapes` gives (out, in) of every linear layer of the transformer, and of CLIP where it may be in the file.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
@@ -154,8 +135,12 @@ def _taken_apart(key: str) -> tuple[str, str]:
 
 def _names_of(shapes: Shapes) -> dict[str, tuple[str, ...]]:
     """Every name that a file may give a layer of this model -> the diffusers modules it means."""
-    names: dict[str, tuple[str, ...]] = {f"transformer.{module}": (module,) for module in shapes}
+    names: dict[str, tuple[str, ...]] = {}
     for module in shapes:
+        names[module if module.startswith(CLIP) else PREFIX + module] = (module,)
+        if module.startswith(CLIP):
+            names[(_KOHYA_CLIP + module.removeprefix(CLIP)).replace(".", "_")] = (module,)
+            continue
         try:
             layer, parts = _original_of(module)
         except UsageError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from fluxtui.engine.family.flux1.keys import CLIP
 from fluxtui.persist.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,3 +50,12 @@ def target_names(transformer: torch.nn.Module, targets: str) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"lora.targets {targets!r} matches no linear layer; names look like {linear[len(linear) // 2]!r}.")
     return found
+
+
+_CLIP_LAYER = re.compile(r"(text_model\.)?(encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12]))")
+
+
+def clip_names(clip: torch.nn.Module) -> dict[str, str]:
+    """Each linear layer of CLIP's text encoder -> its name in files, which keep the `text_model` that transformers 5 dropped."""
+    matches = (_CLIP_LAYER.fullmatch(name) for name, _ in clip.named_modules())
+    return {match[0]: f"{CLIP}text_model.{match[2]}" for match in matches if match}
