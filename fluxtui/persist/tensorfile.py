@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -53,16 +54,8 @@ def read_header(path: Path, *, follow_links: bool = False) -> Header:
 
     Raises DamagedError with one sentence for anything that the format forbids, FileNotFoundError, StorageError.
     """
-    try:
-        descriptor = open_regular(path, follow_links=follow_links)
-        try:
-            return _header_of(path, descriptor)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError.of(error, "read", path) from error
+    with _opened(path, follow_links) as descriptor:
+        return _header_of(path, descriptor)
 
 
 def read_whole(path: Path, limit: int) -> tuple[Header, memoryview]:
@@ -70,23 +63,15 @@ def read_whole(path: Path, limit: int) -> tuple[Header, memoryview]:
 
     At most `limit` bytes. Raises as `read_header` does.
     """
-    try:
-        descriptor = open_regular(path)
-        try:
-            header = _header_of(path, descriptor)
-            if os.fstat(descriptor).st_size > limit:
-                _refuse(path, f"it is larger than {limit} bytes")
-            data = bytearray(os.fstat(descriptor).st_size - header.data_offset)
-            done = 0
-            for block in blocks(descriptor, header.data_offset, header.data_offset + len(data)):
-                data[done : done + len(block)] = block
-                done += len(block)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError.of(error, "read", path) from error
+    with _opened(path) as descriptor:
+        header = _header_of(path, descriptor)
+        if os.fstat(descriptor).st_size > limit:
+            _refuse(path, f"it is larger than {limit} bytes")
+        data = bytearray(os.fstat(descriptor).st_size - header.data_offset)
+        done = 0
+        for block in blocks(descriptor, header.data_offset, header.data_offset + len(data)):
+            data[done : done + len(block)] = block
+            done += len(block)
     if done < len(data):
         _refuse(path, "it was cut short while it was read")
     return header, memoryview(data)
@@ -94,22 +79,29 @@ def read_whole(path: Path, limit: int) -> tuple[Header, memoryview]:
 
 def tensors_sha256(path: Path) -> str:
     """SHA-256 over the bytes of all tensors in the order of their sorted names. Raises as `read_header` does."""
+    digest = hashlib.sha256()
+    with _opened(path) as descriptor:
+        header = _header_of(path, descriptor)
+        for name in sorted(header.tensors):
+            info = header.tensors[name]
+            for block in blocks(descriptor, header.data_offset + info.start, header.data_offset + info.end):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, follow_links: bool = False) -> Iterator[int]:
+    """A descriptor of a regular file; what fails to be read inside is a `StorageError`, a missing file FileNotFoundError."""
     try:
-        descriptor = open_regular(path)
+        descriptor = open_regular(path, follow_links=follow_links)
         try:
-            header = _header_of(path, descriptor)
-            digest = hashlib.sha256()
-            for name in sorted(header.tensors):
-                info = header.tensors[name]
-                for block in blocks(descriptor, header.data_offset + info.start, header.data_offset + info.end):
-                    digest.update(block)
+            yield descriptor
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StorageError.of(error, "read", path) from error
-    return digest.hexdigest()
 
 
 def serialize(
