@@ -44,7 +44,7 @@ def demo_verb(arguments: Namespace) -> int:
 def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a-z, 0-9, '.', '_' and '-'")
     parser.add_argument("--dataset", default="", metavar="DIR", help="folder of images with captions, or demo")
-    parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, or a folder; else FLUX.1-dev")
+    parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder, or a file; else FLUX.1-dev")
     parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
     parser.add_argument("--title", default="", help="free text")
     parser.add_argument("--preset", default="", metavar="P", help="a named recipe: face, fast, fluxgym")

@@ -85,7 +85,7 @@ def _fresh(home: Home, name: str, dataset: str, model: str, preset: str, chosen:
     if not path:
         raise UsageError("No data set is named; give its folder with --dataset, or demo for the bundled one.")
     chosen = {key: value for key, value in chosen.items() if key not in ("model.source", "dataset.path")}
-    seen = model_folder.recognise(source, home)
+    seen = model_folder.settle(source, home)
     wanted = {**(defaults.preset(preset) if preset else {}), **chosen}
     written = dataset_folder.written(path)
     images = len(dataset_folder.pair(dataset_folder.resolve(written)).items)
@@ -105,8 +105,8 @@ def _cloned(
     wanted: dict[str, object] = dict(defaults.preset(preset)) if preset else {}
     if dataset:
         wanted["dataset.path"] = dataset_folder.written(dataset)
-    if model:
-        wanted["model.source"] = model_folder.recognise(model, home).written
+    if model or "model.source" in chosen:
+        wanted["model.source"] = model_folder.settle(str(chosen.pop("model.source", "")) or model, home).written
     if "train.epochs" in chosen and "train.steps" not in chosen:
         wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
     wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""

@@ -168,11 +168,13 @@ def _prompts(value: Any) -> list[str]:  # noqa: ANN401
 def _model(value: Any) -> str:  # noqa: ANN401
     text = str(value)
     low = text.lower()
+    if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
+        return text
     if text.endswith((".safetensors", ".sft")) or "/" not in text:
         for kind in ("dev", "schnell"):
             if f"flux1-{kind}" in low or f"flux-{kind}" in low or low == f"flux.1-{kind}":
                 return f"black-forest-labs/FLUX.1-{kind}"
-        raise _Cannot("it is a file of its own; give --model a folder in diffusers layout, or a hub id")
+        raise _Cannot("there is no such file here; give --model the file, a folder in diffusers layout, or a hub id")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What kind of model a name, folder or hub id is, by its names and JSON alone: no torch, nothing fetched, no pickle opened."""
+"""What kind of model a name, folder, file or hub id is, by names, JSON and headers: no torch, nothing fetched, no pickle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fluxtui.persist import toml
+from fluxtui.persist import model_assembly, toml
 from fluxtui.persist.errors import DamagedError, NotFoundError, UsageError
+from fluxtui.persist.model_assembly import Collection
+from fluxtui.persist.model_file import PartFile, identify
+from fluxtui.persist.model_search import SUFFIXES, PartFolder, named_file
 from fluxtui.persist.text import clean
 
 if TYPE_CHECKING:
     from fluxtui.persist.home import Home
 
 PICO = "pico"
-PICO_WIDTH = 512         # a transformer at most this wide is trained by the recipe of the pico model
+PICO_WIDTH = 512  # a transformer at most this wide is trained by the recipe of the pico model
 _JSON_LIMIT = 1024 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -37,16 +40,27 @@ _COMPONENTS: dict[str, tuple[frozenset[str], bool]] = {
 class ModelSource:
     """A FLUX.1 pipeline, as far as names and JSON tell."""
 
-    kind: Literal["pico", "flux1"]             # whose defaults fit
-    written: str                               # as a spec writes it down: "pico", a hub id, or an absolute path
-    path: Path | None                          # the folder, where it is on this machine
-    hub_id: str                                # "owner/name" where it is not; else ""
-    is_guidance_distilled: bool | None         # the dev kind takes a guidance vector, schnell none; None: not yet known
-    weight_bytes: int                          # of all components on this disk; 0: not yet known
+    kind: Literal["pico", "flux1"]  # whose defaults fit
+    written: str  # as a spec writes it down: "pico", a hub id, or an absolute path
+    path: Path | None  # the folder, where it is on this machine
+    hub_id: str  # "owner/name" where it is not; else ""
+    is_guidance_distilled: bool | None  # the dev kind takes a guidance vector, schnell none; None: not yet known
+    weight_bytes: int  # of all components on this disk; 0: not yet known
+    collection: Collection | None = None  # single files that are still to be put together
+
+
+def settle(source: str, home: Home) -> ModelSource:
+    """As `recognise`; and single files are put together as a pipeline in the home's `models/`, which is what is given back."""
+    seen = recognise(source, home)
+    if seen.collection is None:
+        return seen
+    folder = model_assembly.assemble(seen.collection, home)
+    return _from_folder(folder, str(folder))
 
 
 def recognise(source: str, home: Home | None = None) -> ModelSource:
-    """The pipeline that `model.source` means: `pico`, a folder, the name of a folder in the home's `models/`, or a hub id.
+    """The pipeline that `model.source` means: `pico`, a folder, the name of a folder in the home's `models/`, a hub id, or
+    FLUX.1 in single files: the transformer's, or several with commas between, each told by what it holds.
 
     Raises `NotFoundError` or `UsageError`, one sentence with the part that does not fit.
     """
@@ -59,18 +73,56 @@ def recognise(source: str, home: Home | None = None) -> ModelSource:
         path = home.models / source
     if path.is_dir():
         return _from_folder(path.absolute(), str(path.absolute()))
-    if path.exists():
-        raise UsageError(_single_file(path))
+    if (files := _files(source, home)) is not None:
+        return _from_files(files, home)
     if _HUB_ID.fullmatch(source) and ".." not in source:
         distilled = False if "schnell" in source.lower() else None
         return ModelSource("flux1", source, None, source, distilled, 0)
-    raise NotFoundError(f"There is no model {_show(source)}; give pico, a hub id (owner/name), or a folder in diffusers layout.")
+    raise NotFoundError(
+        f"There is no model {_show(source)}; give pico, a hub id (owner/name), a folder in diffusers layout, or a FLUX.1 file."
+    )
 
 
-def _single_file(path: Path) -> str:
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        return f"{_show(path)} may be a pickle, which is never opened; give a folder in diffusers layout with safetensors files."
-    return f"{_show(path)} is a single file, which cannot be trained from yet; give a folder in diffusers layout, or a hub id."
+def _files(source: str, home: Home | None) -> list[Path] | None:
+    """The files that were named, by path or by a bare name in a folder of models; None where no files are meant."""
+    found: list[Path] = []
+    for written in source.split(","):
+        path = Path(written.strip()).expanduser()
+        if not path.is_file() and home is not None and "/" not in written and path.suffix in SUFFIXES:
+            path = named_file(written.strip(), home) or path
+        if not path.is_file():
+            if found or path.suffix in SUFFIXES:
+                raise NotFoundError(f"There is no file {_show(written.strip())}, neither here nor in a folder of models.")
+            return None
+        found.append(path.absolute())
+    return found
+
+
+def _from_files(files: list[Path], home: Home | None) -> ModelSource:
+    if home is None:
+        for file in files:
+            identify(file)
+        raise UsageError(f"{_show(files[0])} is one file of a pipeline; give the folder that it was put together in.")
+    collection = model_assembly.collect(files, home)
+    config = collection.transformer.config
+    return ModelSource(
+        kind=_kind(config),
+        written=",".join(str(file) for file in files),
+        path=None,
+        hub_id="",
+        is_guidance_distilled=bool(config["guidance_embeds"]),
+        weight_bytes=sum(_bytes(found) for found in collection.parts.values()),
+        collection=collection,
+    )
+
+
+def _bytes(found: PartFile | PartFolder) -> int:
+    return found.size if isinstance(found, PartFile) else _weight_bytes(found.path)
+
+
+def _kind(transformer: dict[str, Any]) -> Literal["pico", "flux1"]:
+    width = _whole(transformer, "num_attention_heads", 24) * _whole(transformer, "attention_head_dim", 128)
+    return "pico" if width <= PICO_WIDTH else "flux1"
 
 
 def _from_folder(path: Path, written: str) -> ModelSource:
@@ -81,14 +133,18 @@ def _from_folder(path: Path, written: str) -> ModelSource:
     for component, (classes, has_weights) in _COMPONENTS.items():
         _check_component(path, component, index.get(component), classes, has_weights)
     transformer = _json(path, "transformer/config.json")
-    width = _whole(transformer, "num_attention_heads", 24) * _whole(transformer, "attention_head_dim", 128)
+    origins = model_assembly.origins_of(path)
     return ModelSource(
-        kind="pico" if width <= PICO_WIDTH else "flux1",
+        kind=_kind(transformer),
         written=written,
         path=path,
         hub_id="",
         is_guidance_distilled=bool(transformer.get("guidance_embeds", False)),
-        weight_bytes=sum(_weight_bytes(path / component) for component, (_, has_weights) in _COMPONENTS.items() if has_weights),
+        weight_bytes=sum(
+            (origins[component].weight_bytes if component in origins else 0) or _weight_bytes(path / component)
+            for component, (_, has_weights) in _COMPONENTS.items()
+            if has_weights
+        ),
     )
 
 

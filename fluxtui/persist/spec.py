@@ -37,7 +37,7 @@ class ModelSpec(Table, frozen=True):
     """Which FLUX.1 pipeline is adapted."""
 
     source: Annotated[
-        str, Meta(min_length=1, description="'pico', a hub id, a folder in diffusers layout, or FLUX.1 in single files (docs/models.md)")
+        str, Meta(min_length=1, description="'pico', a hub id, a folder in diffusers layout, or single files (docs/models.md)")
     ]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
     precision: Annotated[

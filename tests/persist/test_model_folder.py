@@ -105,9 +105,3 @@ def test_another_pipeline_is_named(pipeline: Path, name: str) -> None:
 def test_json_that_is_none_is_said(pipeline: Path, data: bytes) -> None:
     (pipeline / "model_index.json").write_bytes(data)
     broken(pipeline)
-
-
-def test_a_single_file_and_a_pickle_are_refused(tmp_path: Path) -> None:
-    for name, words in (("m.safetensors", "single file"), ("m.ckpt", "pickle")):
-        (tmp_path / name).touch()
-        assert words in broken(tmp_path / name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
+from fluxtui.persist.model_folder import settle
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import ModelSpec
 
 # no single-file weights of the whole model, no pickles, no pictures: what a pipeline folder needs, and nothing else
 _WANTED = ["model_index.json", *(f"{part}/*.{ending}" for part in ("transformer", "vae", "text_encoder", "text_encoder_2")
            for ending in ("json", "safetensors")), "tokenizer/*", "tokenizer_2/*", "scheduler/*"]  # fmt: skip
+
+CHECKED = ".checked"  # in the cache: an empty file for each hash that was found to be true
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOCK = 16 << 20  # bytes
 
 
 class DownloadError(Refusal):
@@ -28,7 +34,7 @@ def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter, is
 
     Where `is_offline`, nothing is fetched.
     """
-    found = recognise(model.source, Home(home))
+    found = settle(model.source, Home(home))
     if found.path is not None:
         return pipeline_at(found.path)
     folder, resolved = _fetch(found.hub_id, commit or model.revision or None, home / "models" / "hub", reporter, is_offline)
@@ -65,9 +71,37 @@ def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter, i
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         raise DownloadError(
             f"{hub_id} could not be fetched: {first_line(error)}",
-            "look at the network, then resume: what came is kept",
+            "look at the network, then resume: the files that came whole are kept",
         ) from error
+    if not is_offline:
+        verify_fetched(hub_id, Path(folder), cache / CHECKED, reporter)
     return Path(folder), Path(folder).name
+
+
+def verify_fetched(hub_id: str, folder: Path, checked: Path, reporter: Reporter) -> None:
+    """Each large file of a fetched model is hashed once and held against its name in the cache, which is its SHA-256.
+
+    `huggingface_hub` looks at sizes alone. What was found sound is remembered in `checked` by its hash. A file that is not
+    what the hub says is deleted, so that a resume fetches it again. Raises `DownloadError`.
+    """
+    checked.mkdir(mode=0o700, exist_ok=True)
+    for path in sorted(folder.rglob("*")):
+        blob = path.resolve()
+        if _SHA256.fullmatch(blob.name) is None or not blob.is_file() or (checked / blob.name).exists():
+            continue
+        digest, done, size = hashlib.sha256(), 0, blob.stat().st_size
+        with blob.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                done += len(block)
+                reporter.progress(Phase.DOWNLOAD, item=done, items=size, unit="bytes")
+        if digest.hexdigest() != blob.name:
+            blob.unlink()
+            raise DownloadError(
+                f"{path.relative_to(folder)} of {hub_id} came damaged: its SHA-256 is not the one that the hub names",
+                "resume fetches that file again",
+            )
+        (checked / blob.name).touch(mode=0o600)
 
 
 def _progress_bar(reporter: Reporter) -> type[Any]:
