@@ -20,7 +20,7 @@ from fluxtui.engine import quiet
 from fluxtui.engine.trainer.refusal import Refusal
 
 NF4_BLOCK = 64  # weights that share a scale
-_AT_ONCE = 2**24  # weights that are encoded at once: their float32 copy is 64 MiB
+_AT_ONCE = 2**22  # weights that are encoded at once: their float32 copy is 16 MiB
 
 Parts = tuple[torch.Tensor, torch.Tensor]  # what a weight is held as: codes, scales
 Shape = tuple[int, int]  # (out, in)
