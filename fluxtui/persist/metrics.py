@@ -69,7 +69,7 @@ def read_tail(path: Path, count: int) -> list[StepMetric]:
 
 def read_all(path: Path, limit: int = READ_LIMIT) -> list[StepMetric]:
     """Every step in the last `limit` bytes, ascending, each once. Raises `NotFoundError` or `StorageError`."""
-    return merge(_decode(line) for line in _lines(path, limit))
+    return merge(decode(line) for line in _lines(path, limit))
 
 
 def merge(metrics: Iterable[StepMetric | None]) -> list[StepMetric]:
@@ -88,7 +88,7 @@ def merge(metrics: Iterable[StepMetric | None]) -> list[StepMetric]:
 _decoder = msgspec.json.Decoder(StepMetric)
 
 
-def _decode(line: bytes) -> StepMetric | None:
+def decode(line: bytes) -> StepMetric | None:
     """One line, or None where it is torn or not ours."""
     if not line or len(line) > LINE_LIMIT:
         return None

@@ -10,13 +10,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from fluxtui.persist.metrics import LINE_LIMIT, StepMetric
+from fluxtui.persist.metrics import LINE_LIMIT, StepMetric, decode
 
 CURVES = ("loss", "validation", "rate", "norm", "seconds")
 FIRST_READ = 64 << 20  # bytes from the end of a file, at most
-_decoder = msgspec.json.Decoder(StepMetric)
 
 
 @dataclass(slots=True)
@@ -93,7 +90,7 @@ class HistoryReader:
         self._offset = facts.st_size
         *lines, rest = data.split(b"\n")
         self._rest = rest[: LINE_LIMIT + 1]
-        metrics = [metric for line in lines if (metric := _decoded(line)) is not None]
+        metrics = [metric for line in lines if (metric := decode(line)) is not None]
         with self.history.lock:
             for metric in metrics:
                 self.history.add(metric)
@@ -102,13 +99,3 @@ class HistoryReader:
     def _restart(self, inode: int) -> None:
         self.history = History()
         self._offset, self._inode, self._rest = 0, inode, b""
-
-
-def _decoded(line: bytes) -> StepMetric | None:
-    """One line, or None where it is torn or not ours."""
-    if not line or len(line) > LINE_LIMIT:
-        return None
-    try:
-        return _decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
-        return None
