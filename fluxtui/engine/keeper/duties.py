@@ -36,16 +36,17 @@ class Duties:
         Raises `SessionGoneError` where the session's folder is gone: the stage then ends what it started, at once.
         """
         ready = self.loop.turn()
-        if self.loop.missed:
-            self.log.line(f"the keeper stood still for {self.loop.missed:.1f} s; all limits are extended by that")
         self.journal.check_lock()
         self.journal.tick()
-        now = self.loop.watch.now()
-        if now - self._looked < EVERY:
-            return ready, []
-        self._looked = now
-        self.log.keep_short()
-        return ready, self._requests()
+        now, requests = self.loop.watch.now(), []
+        if now - self._looked >= EVERY:
+            self._looked = now
+            self.log.keep_short()
+            requests = self._requests()
+        self.loop.catch_up()  # before anyone is judged: a disk may have held us in a write of our own
+        if self.loop.missed:
+            self.log.line(f"the keeper stood still for {self.loop.missed:.1f} s; all limits are extended by that")
+        return ready, requests
 
     def _requests(self) -> list[Request]:
         taken, rejected = requests.take_requests(self.folder)

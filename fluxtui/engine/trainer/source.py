@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter, i
         raise DownloadError(
             f"{hub_id} has no revision {revision}", "set model.revision to a commit, tag or branch of it"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError, *_network_errors()) as error:
         raise DownloadError(
             f"{hub_id} could not be fetched: {first_line(error)}",
             "look at the network, then resume: the files that came whole are kept",
@@ -76,6 +77,12 @@ def _fetch(hub_id: str, revision: str | None, cache: Path, reporter: Reporter, i
     if not is_offline:
         verify_fetched(hub_id, Path(folder), cache / CHECKED, reporter)
     return Path(folder), Path(folder).name
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """The base of the errors of the HTTP library that the hub's client uses: another one with its versions."""
+    names = (("httpx2", "HTTPError"), ("httpx", "HTTPError"), ("requests", "RequestException"))
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 def verify_fetched(hub_id: str, folder: Path, checked: Path, reporter: Reporter) -> None:
@@ -112,7 +119,7 @@ def _progress_bar(reporter: Reporter) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             kwargs.pop("name", None)
             super().__init__(*args, **(kwargs | {"disable": True}))
-            self.total = kwargs.get("total")
+            self.total, self.unit = kwargs.get("total"), kwargs.get("unit", "it")  # a disabled bar keeps neither
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
