@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from fluxtui.screens.ink import DARK, LIGHT, Inks
 from fluxtui.screens.look import Look
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.painter import Painter
+from fluxtui.screens.sessions_watch import FirstLook
 from fluxtui.screens.settings import Settings, read_settings
 from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal import Terminal
@@ -38,6 +40,7 @@ from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsS
 from fluxtui.screens.ways import Ways
 
 PICO = Path(__file__).parent / "demo" / "pico"
+SWITCH = 0.0005  # seconds that a thread which reads may hold up the one that answers keys
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
@@ -66,6 +69,7 @@ class FluxApp(Ways):
         self._shown_title = ""
         self._drafts = {}
         self._is_behind = False
+        self._has_settled = False
         self.animation_level = "none"
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -212,7 +216,16 @@ class FluxApp(Ways):
                 self._is_behind, renderable = True, None
             else:
                 renderable = cast(Any, self.painter.frame(update, self.console))
+            if not self._has_settled:
+                self._has_settled = True
+                self.call_next(self._settle)
         super()._display(screen, renderable)
+
+    def _settle(self) -> None:
+        """The first frame is out: now comes what would have held it up."""
+        self.watch_disk.start_gauges()
+        gc.freeze()  # what the imports made stays for good
+        gc.enable()
 
     def _caught_up(self) -> None:
         """The terminal has taken everything: draw what was left out meanwhile."""
@@ -225,15 +238,16 @@ class FluxApp(Ways):
         self.screen.refresh(layout=True)
 
 
-def run(home: Home, focus: str | None = None) -> int:
+def run(home: Home, focus: str | None = None, first: FirstLook | None = None) -> int:
     """Open the UI, with a session selected where one is named; the exit code. What goes on training is said at the end."""
     if sys.__stdin__ is None or not sys.__stdin__.isatty() or not _has_screen():
         print(
             "The terminal UI needs a terminal; without one, `fluxtui ls` and `fluxtui show NAME` tell the same.", file=sys.stderr
         )
         return ExitCode.USAGE
+    sys.setswitchinterval(SWITCH)
     app = FluxApp(home, focus, settings=read_settings(home.config))
-    app.watch_disk.look_early()
+    app.watch_disk.look_early(first)
     code = app.run()
     if code is None or code == 0:
         _say_goodbye(home)

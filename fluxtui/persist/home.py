@@ -183,7 +183,8 @@ class Home:
     def session_names(self) -> list[str]:
         """Every session, sorted; a folder with nothing readable in it counts too. Raises StorageError."""
         names = [name for name in _names(self.sessions) if _SLUG.fullmatch(name) and ".." not in name]
-        return sorted(name for name in names if stat.S_ISDIR(_mode(self.sessions / name)))
+        sessions = str(self.sessions)  # a path object for each of a thousand would cost more than the look itself
+        return sorted(name for name in names if stat.S_ISDIR(_mode(f"{sessions}/{name}")))
 
 
 def runtime_folder() -> Path:
@@ -213,14 +214,14 @@ def _default_root() -> Path:
     return (Path(data) if data.startswith("/") else Path("~/.local/share")) / "fluxtui"
 
 
-def _mode(path: Path) -> int:
+def _mode(path: Path | str) -> int:
     """The mode of what lies at the path itself, links not followed; 0 where nothing does. Raises StorageError."""
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
-        raise StorageError.of(error, "look at", path) from error
+        raise StorageError.of(error, "look at", Path(path)) from error
 
 
 def _must_be_ours(path: Path) -> None:

@@ -156,17 +156,18 @@ def look(home: Home, name: str) -> Overview:
     folder = home.session(name)
     if not folder.path.is_dir():
         raise NotFoundError(f"There is no session {name}; fluxtui ls shows those there are.")
-    return _look(folder, Here.look())
+    return look_in(folder, Here.look())
 
 
 def look_all(home: Home) -> list[Overview]:
     """Every session, by name; a broken one is among them, with the reason."""
     here = Here.look()
     sessions = home.sessions
-    return [_look(SessionFolder(sessions / name), here) for name in home.session_names()]
+    return [look_in(SessionFolder(sessions / name), here) for name in home.session_names()]
 
 
-def _look(folder: SessionFolder, here: Here) -> Overview:
+def look_in(folder: SessionFolder, here: Here) -> Overview:
+    """What a folder that exists tells, as a session; never raises."""
     path = str(folder.path)
     head, spec_problem = _head(f"{path}/session.toml")
     attempt, record, record_problem = _newest(folder, f"{path}/attempts")

@@ -17,19 +17,19 @@ from textual.message import Message
 from fluxtui.persist.commit import committed
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview, look, records
+from fluxtui.persist.overview import Overview, records
 from fluxtui.persist.recipe import load_spec
-from fluxtui.persist.record import ACTIVE, Record
+from fluxtui.persist.record import Record
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
 from fluxtui.screens.history import History, HistoryReader
+from fluxtui.screens.sessions_watch import FirstLook, SessionsWatch, mark_of
 
 if TYPE_CHECKING:
     from fluxtui.gpu import Gpus, HostGauges
 
 PERIOD = 1.0  # seconds between looks
 GAUGES_EVERY = 2  # looks between two readings of the gauges
-RELOOK_EVERY = 10  # looks after which a session at rest is read anew although nothing of it seems changed
 
 Post = Callable[[Message], object]
 
@@ -101,56 +101,6 @@ class GaugesSeen(Message):
         self.host, self.gpus = host, gpus
 
 
-class SessionsWatch:
-    """Looks at every session each second, and reads those that may have changed."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._seen: dict[str, Overview] = {}
-        self._marks: dict[str, tuple[object, ...]] = {}
-        self._looks = 0
-
-    def look(self) -> tuple[Sequence[Overview], frozenset[str], str]:
-        """All sessions, the names of those that differ from the last look, and what went wrong."""
-        self._looks += 1
-        trouble = ""
-        try:
-            names = self._home.session_names()
-        except FluxTUIError as error:
-            names, trouble = list(self._seen), str(error)
-        changed = set(self._seen) - set(names)
-        for name in changed:
-            self._seen.pop(name, None)
-            self._marks.pop(name, None)
-        for at, name in enumerate(names):
-            mark = _mark(self._home.sessions / name)
-            before = self._seen.get(name)
-            is_due = (at + self._looks) % RELOOK_EVERY == 0
-            if before is not None and mark == self._marks.get(name) and before.status not in ACTIVE and not is_due:
-                continue
-            try:
-                now = look(self._home, name)
-            except FluxTUIError:
-                continue  # removed between the listing and the look
-            self._marks[name] = mark
-            if before != now:
-                self._seen[name] = now
-                changed.add(name)
-        return [self._seen[name] for name in names if name in self._seen], frozenset(changed), trouble
-
-
-def _mark(folder: Path, *more: str) -> tuple[object, ...]:
-    """What changes when a session changes: the times of its folder, its attempts, its spec, and of more of its folders."""
-    marks: list[object] = []
-    for path in (folder, folder / "attempts", folder / "session.toml", *(folder / name for name in more)):
-        try:
-            facts = os.stat(path)
-            marks.append((facts.st_mtime_ns, facts.st_ino))
-        except OSError as error:
-            marks.append(error.errno)
-    return tuple(marks)
-
-
 class Watch:
     """The threads. `post` takes messages from any of them."""
 
@@ -165,16 +115,19 @@ class Watch:
         self._detail_mark: tuple[object, ...] = ()
         self._is_history_due = False
 
-    def look_early(self) -> None:
+    def look_early(self, first: FirstLook | None = None) -> None:
         """Begin to read the sessions before there is anybody to tell: while the UI comes up."""
         if not self._has_begun:
             self._has_begun = True
-            threading.Thread(target=self._watch_sessions, daemon=True, name="sessions").start()
+            threading.Thread(target=self._watch_sessions, args=(first,), daemon=True, name="sessions").start()
 
     def start(self) -> None:
         """From now on what is seen can be told."""
         self.look_early()
         self._can_tell.set()
+
+    def start_gauges(self) -> None:
+        """Read the machine too, from now on: what it takes to begin with would hold up the first frame."""
         threading.Thread(target=self._watch_machine, daemon=True, name="gauges").start()
 
     def stop(self) -> None:
@@ -200,11 +153,12 @@ class Watch:
         self._followed = HistoryReader(self._home.session(name).metrics_file) if name else None
         self._look_now.set()
 
-    def _watch_sessions(self) -> None:
+    def _watch_sessions(self, first: FirstLook | None) -> None:
         watch = SessionsWatch(self._home)
         is_first, trouble_before = True, ""
         while not self._is_over.is_set():
-            sessions, changed, trouble = watch.look()
+            seen = first.take() if first is not None else None
+            sessions, changed, trouble = watch.adopt(seen) if seen is not None else watch.look()
             self._can_tell.wait()
             if self._is_over.is_set():
                 return
@@ -213,6 +167,9 @@ class Watch:
                 is_first, trouble_before = False, trouble
             self._read_metrics()
             self._read_detail()
+            if first is not None:
+                first.forget()
+                first = None
             self._look_now.wait(PERIOD)
             self._look_now.clear()
 
@@ -226,7 +183,7 @@ class Watch:
         name = self._followed_name
         if not name:
             return
-        mark = (name, *_mark(self._home.sessions / name, "checkpoints", "samples"))
+        mark = (name, *mark_of(str(self._home.sessions / name), "checkpoints", "samples"))
         if mark != self._detail_mark:
             self._detail_mark = mark
             self._post(DetailSeen(read_detail(self._home, name)))

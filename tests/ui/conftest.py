@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from fluxtui.app import FluxApp
 from fluxtui.gpu import Gpus, HostGauges
 from fluxtui.persist.home import Home
+from fluxtui.screens import words
 from fluxtui.screens.settings import Settings
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
 from fluxtui.screens.watch import GaugesSeen, Watch
@@ -42,6 +43,12 @@ def still_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
         self._post(GaugesSeen(GAUGES, Gpus((), "there is no NVIDIA driver here", 1.0)))
 
     monkeypatch.setattr(Watch, "_watch_machine", stand_still)
+
+
+@pytest.fixture(autouse=True)
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times without a weekday: just after midnight a snapshot would be four cells longer."""
+    monkeypatch.setattr(words, "clock", lambda moment: moment.astimezone().strftime("%H:%M") if moment else "")
 
 
 @pytest.fixture(scope="session")
