@@ -14,7 +14,6 @@ from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.loop import take_step, train
 from fluxtui.engine.trainer.optim import schedule
 from fluxtui.engine.trainer.run import Run
-from fluxtui.engine.trainer.validate import validation_loss
 from fluxtui.persist import metrics
 from fluxtui.persist.commit import remove_checkpoint
 from fluxtui.persist.spec import TrainSpec
@@ -99,12 +98,12 @@ def test_looking_changes_nothing_and_the_seed_does(new_bench: NewBench) -> None:
 
 def test_validation_called_twice_is_the_same_and_sees_only_the_adapter(new_bench: NewBench) -> None:
     run = new_bench(validate__images=2, lora__dropout=0.3).run_here()
-    first = validation_loss(run)
+    first = run.validation_loss()
     torch.manual_seed(1)
-    assert validation_loss(run) == first
+    assert run.validation_loss() == first
     with torch.no_grad():
         run.parameters[1].add_(1.0)
-    assert validation_loss(run) != first
+    assert run.validation_loss() != first
 
 
 @pytest.mark.parametrize("broken", ["loss", "weights"])

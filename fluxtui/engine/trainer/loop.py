@@ -5,32 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from fluxtui.engine.trainer import draws
+from fluxtui.engine.trainer.dataset import Batch
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.objective import preservation_losses, sample_losses
+from fluxtui.engine.trainer.run import Run, Took
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
-
-if TYPE_CHECKING:
-    from fluxtui.engine.trainer.dataset import Batch
-    from fluxtui.engine.trainer.run import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """What an optimizer step came to."""
-
-    loss: float  # mean over the samples of the global batch
-    preservation: float | None  # of what dataset.class_word draws, weighted; None without one
-    gradient_norm: float  # before clipping
-    learning_rate: float
-    seconds: float
 
 
 def train(run: Run) -> TrainerExit:

@@ -21,7 +21,6 @@ from fluxtui.engine.trainer.clip import Clip
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
-from fluxtui.engine.trainer.loop import Took
 from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import evaluated
@@ -38,6 +37,17 @@ from fluxtui.persist.record import Phase
 
 _RECENT = 50  # steps that the shown loss and speed are of
 _SAY_SECONDS = 2.0  # between two step lines in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What an optimizer step came to."""
+
+    loss: float  # mean over the samples of the global batch
+    preservation: float | None  # of what dataset.class_word draws, weighted; None without one
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -195,8 +205,15 @@ class Run:
         is_due = epoch_ended and spec.images > 0 and spec.every_epochs > 0 and self.state.epoch % spec.every_epochs == 0
         if not (is_due and self.runtime.is_first):
             return None
+        return self.validation_loss()
+
+    def validation_loss(self) -> float:
+        """The held-out loss of the weights as they are."""
+        slots = self.dataset.validation_slots()
+        held_out = ((slot.index, self.to_device(self.encoded.load([slot]))) for slot in slots)
+        models = [adapter.model for adapter in self.adapters]
         with evaluated(self.optimizer, self.parameters):
-            return validation_loss(self)
+            return validation_loss(self.predict, models, held_out, len(slots), self.job.spec.train.seed, self.reporter)
 
     def finish(self) -> None:
         """The last samples, the product, and the claim."""
