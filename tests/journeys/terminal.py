@@ -64,7 +64,11 @@ class Tmux:
         self._tmux("new-session", "-d", "-x", columns, "-y", rows, *command)
 
     def keys(self, *names: str) -> None:
-        self._tmux("send-keys", *names)
+        self._tmux("send-keys", *names, check=False)
+
+    def call(self, *words: str) -> None:
+        """Any command of tmux."""
+        self._tmux(*words)
 
     def screen(self) -> str:
         return self._tmux("capture-pane", "-p", check=False)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pace import SLOW
 from standin_prover import expected_state
 
 from fluxtui.persist import commit, process, recipe, requests, tensorfile, toml
@@ -23,19 +24,6 @@ from fluxtui.persist.record import ACTIVE, TERMINAL, Record
 from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, GuardSpec, HardwareSpec, ModelSpec, Spec, TrainSpec
 
 HERE = Path(__file__).parent
-
-
-def _slowness() -> float:
-    """How many times slower this machine starts a process now than an idle one; at least 1. All times here scale by it."""
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-S", "-c", "pass"], check=True)
-        took.append(time.monotonic() - began)
-    return min(20.0, max(1.0, sorted(took)[3] / 0.05))
-
-
-SLOW = _slowness()
 
 
 def fast(**floors: float | bool) -> GuardSpec:

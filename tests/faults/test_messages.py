@@ -1,0 +1,120 @@
+"""docs/recovery.md holds every message that a user can meet; state, keys, command line and keeper agree on what comes next."""
+
+from __future__ import annotations
+
+import re
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fluxtui import refusals
+from fluxtui.engine.keeper.classify import Evidence, RankExit, Verdict, classify
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist import errors, overview, state, toml
+from fluxtui.persist.home import Home
+from fluxtui.persist.overview import Overview
+from fluxtui.persist.record import Record
+from fluxtui.refusals import Situation
+from fluxtui.screens.selected import next_step
+from tests.persist.test_state import TABLE
+from tests.ui.conftest import opened, seen, text_of
+from tests.ui.fabricate import make_record, make_session
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "recovery.md").read_text()
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SEEN = Evidence(phase="train")
+ENDS: list[tuple[RankExit, Evidence]] = [
+    *((RankExit(0, code=code), SEEN) for code in TrainerExit if code not in (TrainerExit.DONE, TrainerExit.STOPPED)),
+    *((RankExit(0, signal=number), SEEN) for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM)),
+    (RankExit(0, code=17), SEEN),
+    (RankExit(0, code=1), Evidence(has_spoken=False, last_log_line="ModuleNotFoundError: No module named 'x'")),
+    (RankExit(0, signal=signal.SIGKILL), Evidence(out_of_memory="its memory cgroup was at its limit", peak_memory=2**31)),
+    (RankExit(0, code=82), Evidence(out_of_memory="the kernel's log names it")),
+    (RankExit(0, signal=signal.SIGBUS), Evidence(shared_memory_full=True, phase="train")),
+    (RankExit(0, signal=signal.SIGKILL, ended_by_keeper=True), Evidence(because="hung", hung="in train for 301 s")),
+]
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, a list a row."""
+    part = TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])] for line in lines]
+
+
+def verdicts() -> list[Verdict]:
+    return [classify([left], evidence) for left, evidence in ENDS]
+
+
+def fragments(cell: str) -> list[str]:
+    """The literal pieces of what a cell of the docs says a reason is."""
+    plain = re.sub(r"\([^)]*\)|`", "", cell)
+    return [piece.strip(" :.").lower() for piece in re.split(r"…|;|\bN\b|,", plain) if len(piece.strip(" :.")) > 5]
+
+
+def test_every_state_stands_in_the_docs_with_its_glyph() -> None:
+    shown = " ".join(cells[0] for cells in rows("States"))
+    for name, (glyph, word, _) in state._LOOKS.items():
+        assert f"{glyph} {word}" in shown, name
+
+
+@pytest.mark.parametrize("verdict", verdicts(), ids=lambda verdict: verdict.reason[:40])
+def test_every_reason_of_the_keeper_stands_in_the_docs_with_what_follows(verdict: Verdict) -> None:
+    found = [
+        cells for cells in rows("Reasons of a failure") if any(piece in verdict.reason.lower() for piece in fragments(cells[0]))
+    ]
+    assert found, verdict.reason
+    retried = {cells[2] for cells in found}
+    assert ("yes" if verdict.is_retried else "no") in retried, (verdict.reason, found)
+    assert verdict.remedy
+
+
+def test_every_exit_code_of_the_trainer_stands_in_the_docs() -> None:
+    codes = {cells[1] for cells in rows("Reasons of a failure")}
+    wanted = {str(int(code)) for code in TrainerExit if code not in (TrainerExit.DONE, TrainerExit.STOPPED)}
+    assert wanted <= codes, wanted - codes
+
+
+def test_every_sentence_about_the_disk_stands_in_the_docs() -> None:
+    said = [cells[0] for cells in rows("What the disk says")]
+    for number, sentence in errors._SENTENCES.items():
+        assert sentence in said, (number, sentence)
+
+
+@pytest.mark.parametrize(("what", "record", "facts", "shown", "_reason", "_remedy"), TABLE, ids=[row[0] for row in TABLE])
+def test_the_command_that_a_state_names_can_be_given_and_is_the_key_that_the_ui_names(
+    what: str, record: Record | None, facts: state.Facts, shown: str, _reason: str, _remedy: str
+) -> None:
+    derived = state.derive(record, facts)
+    session = Overview(
+        name=facts.name, path=Path("/nowhere"), title="", id="i", kind="pico", shown=derived, record=record,
+        attempt=0 if record is None else record.attempt,
+    )  # fmt: skip
+    situation = Situation(session)
+    verb = (re.match(r"fluxtui (\w+) a\b", derived.remedy) or [""])[0].removeprefix("fluxtui ").removesuffix(" a")
+    if verb in ("start", "resume", "kill"):
+        assert getattr(refusals, verb)(situation) == "", f"{what}: {derived.remedy} is named, and its key is refused"
+    if verb in ("start", "resume"):
+        assert next_step(session)[0] == verb, f"{what}: {derived.remedy} is named, and the UI says {next_step(session)}"
+    if session.is_resumable:
+        assert refusals.resume(situation) == ""
+    elif shown in ("completed", "new", "elsewhere"):
+        assert refusals.resume(situation)
+
+
+async def test_every_reason_of_the_keeper_is_shown_in_the_ui_and_by_the_command(home_path: Path) -> None:
+    home = Home.open(home_path)
+    for number, verdict in enumerate(verdicts()):
+        folder = make_session(home, f"s{number:02d}")
+        record = make_record(folder, status="failed", reason=verdict.reason, remedy=verdict.remedy.replace("{name}", folder.name))
+        toml.write(folder.attempt_file(1), msgspec.structs.replace(record, finished_at=NOW + timedelta(hours=1)))
+    async with opened(home, (220, 60)) as (app, pilot):
+        for number, verdict in enumerate(verdicts()):
+            name = f"s{number:02d}"
+            looked = overview.look(home, name)
+            assert (looked.state, looked.reason) == ("failed", verdict.reason)
+            app.board.sessions.select(name)
+            await seen(pilot, lambda reason=verdict.reason[:45]: reason in text_of(app), f"{verdict.reason} of {name}")
