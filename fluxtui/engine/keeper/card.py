@@ -7,11 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from msgspec import Struct
+
+from fluxtui.persist import toml
+from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Proof, Record
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
 
+_LARGEST_FINGERPRINT = 256 << 20  # bytes of dataset.toml; of 10,000 pictures it has 2 MB
 _PICTURES = 8  # of the newest samples
 
 
@@ -34,7 +39,8 @@ def card(folder: SessionFolder, spec: Spec, record: Record, proof: Proof) -> str
             "Prompts:\n\n" + "\n".join(f"- `{_code(text.replace('[trigger]', trigger))}`" for text in spec.sample.prompts) + "\n"
         )
     parts.append("## How to use it\n\n" + _usage(folder, spec))
-    parts.append("## How it was made\n\n" + _table(_made(spec, record)))
+    parts.append("## Licence\n\n" + _licence_sentence(spec))
+    parts.append("## How it was made\n\n" + _table(_made(folder, spec, record)))
     parts.append(
         "## Proof\n\n"
         + _table([("file SHA-256", proof.sha256), ("tensors SHA-256", proof.tensors_sha256), ("bytes", str(proof.size))])
@@ -46,18 +52,61 @@ def _front_matter(spec: Spec) -> str:
     lines = ["---", "library_name: diffusers", "tags:", "- flux", "- lora", "- text-to-image"]
     if spec.kind == "flux1" and not os.path.isabs(spec.model.source):
         lines.append(f"base_model: {_quoted(spec.model.source)}")
+    lines += [f"{key}: {value}" for key, value in _licence(spec).items()]
     if spec.dataset.trigger:
         lines.append(f"instance_prompt: {_quoted(spec.dataset.trigger)}")
     return "\n".join([*lines, "---", ""])
 
 
-def _made(spec: Spec, record: Record) -> list[tuple[str, str]]:
+def _licence(spec: Spec) -> dict[str, str]:
+    """The hub's fields for the base's licence, which what is trained on it falls under; nothing for a base that is not known."""
+    if spec.kind == "pico":
+        return {"license": "apache-2.0"}
+    name = spec.model.source.lower()
+    if "flux.1-schnell" in name:
+        return {"license": "apache-2.0"}
+    if "flux.1-dev" in name or "flux.1-krea" in name:
+        link = "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md"
+        return {"license": "other", "license_name": "flux-1-dev-non-commercial-license", "license_link": link}
+    return {}
+
+
+def _licence_sentence(spec: Spec) -> str:
+    said = _licence(spec)
+    name = said.get("license_name", said.get("license", ""))
+    if not name:
+        return f"The licence of `{_code(_base(spec))}` holds for what is trained on it too; FluxTUI does not know that base.\n"
+    return f"The base's licence, {name}, holds for this file too.\n"
+
+
+class _File(Struct):
+    """Of `dataset.toml`, what tells a picture from a caption."""
+
+    width: int = 0
+
+
+class _Files(Struct):
+    files: list[_File] = []
+
+
+def _pictures_trained_on(folder: SessionFolder, spec: Spec) -> str:
+    """How many pictures the data set has; empty where its fingerprint cannot be read."""
+    try:
+        files = toml.read(folder.dataset_file, _Files, limit=_LARGEST_FINGERPRINT).files
+    except FluxTUIError:
+        return ""
+    held_out = f", {spec.validate.images} of them held out for validation" if spec.validate.images else ""
+    return f"{sum(file.width > 0 for file in files)} pictures{held_out}"
+
+
+def _made(folder: SessionFolder, spec: Spec, record: Record) -> list[tuple[str, str]]:
     train, lora = spec.train, spec.lora
     took = None if record.started_at is None or record.finished_at is None else record.finished_at - record.started_at
     rows = [
         ("base model", _base(spec) + (f" at {record.model_commit}" if record.model_commit else "")),
+        ("data set", _pictures_trained_on(folder, spec)),
         ("steps", f"{record.step} ({record.epoch} epochs)"),
-        ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, {lora.targets}"),
+        ("adapter", f"{lora.kind}, rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, {lora.targets}"),
         ("learning rate", f"{train.learning_rate:g}, {train.optimizer}, {train.scheduler}, warm-up {train.warmup_steps}"),
         ("batch", f"{train.batch_size} × {train.gradient_accumulation} accumulated"),
         ("timesteps", train.timestep_sampling),
