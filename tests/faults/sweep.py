@@ -33,10 +33,10 @@ _CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
 class Outcome:
     """How one run ended."""
 
-    code: int                # negative: the signal
+    code: int  # negative: the signal
     report: tuple[str, ...]  # what the program said was done, line by line
-    errors: str              # standard error
-    trace: tuple[str, ...]   # strace's lines between the marks; to the end where it did not get to the second
+    errors: str  # standard error
+    trace: tuple[str, ...]  # strace's lines between the marks; to the end where it did not get to the second
 
 
 class Traced:
