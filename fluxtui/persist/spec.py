@@ -209,6 +209,7 @@ class GuardSpec(Table, frozen=True):
     batch: Seconds = 300.0
     worker_batch: Seconds = 60.0
     file_read: Seconds = 30.0
+    block_swap: Seconds = 30.0
     first_steps: Seconds = 1800.0
     step: Seconds = 300.0
     checkpoint: Seconds = 600.0
@@ -231,6 +232,11 @@ class HardwareSpec(Table, frozen=True):
     ranks: Annotated[
         int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")
     ] = 1
+    stream_blocks: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="blocks of the base, the last ones, that lie in host memory and come in when used; 0: none"),
+    ] = 0
+    compile: Annotated[bool, Meta(description="torch.compile of the repeated blocks: faster after minutes of compiling")] = False
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")
     ] = 0

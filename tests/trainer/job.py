@@ -113,7 +113,10 @@ class Bench:
 class Running:
     """A trainer that runs, each rank a process of its own, as the keeper starts them."""
 
-    def __init__(self, bench: Bench, ranks: int, environment: dict[str, str] | None = None, **job: Any) -> None:
+    def __init__(
+        self, bench: Bench, ranks: int, environment: dict[str, str] | None = None,
+        arguments: tuple[str, ...] = ("-m", "fluxtui.engine", "train"), **job: Any,
+    ) -> None:  # fmt: skip
         self.lines: list[wire.ProgressLine] = []
         self.changed = threading.Condition()
         self.log_file = bench.root / f"log-{bench.spec.name}-{bench.attempt + 1}"
@@ -130,7 +133,7 @@ class Running:
                 own = {"RANK": str(rank)} | ({"LOCAL_RANK": str(rank)} if ranks > 1 else {})
                 own |= {wire.REQUEST_FD: str(self._request_read)} if rank == 0 else {}
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "fluxtui.engine", "train"], stdin=subprocess.PIPE, stdout=log, stderr=log,
+                    [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=log, stderr=log,
                     pass_fds=(write, self._request_read), env=common | own, cwd="/", start_new_session=True,
                 )  # fmt: skip
                 assert process.stdin is not None

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fluxtui.engine.memory.lanes import lane_to
 from fluxtui.engine.memory.precision import CODECS, Codec
+from fluxtui.engine.memory.streaming import BlockStreamer, stream_blocks, streamed_names
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.spec import Spec
 
@@ -32,12 +34,38 @@ def load_base(
 ) -> FluxTransformer2DModel:
     """The transformer, frozen, ready for an adapter. What differs from plain bf16 or fp32 is said."""
     codec = codec_for(spec.model.precision, device)
-    transformer = components.load_transformer(dtype, device, on_bytes, codec)
+    transformer = components.load_transformer(dtype, device, on_bytes, codec, on_host=_streamed(components, spec))
     if codec is not None:
         say(f"the base's blocks are held in {codec.name}, products taken in {str(dtype).removeprefix('torch.')}")
+    return transformer
+
+
+def ready_blocks(
+    transformer: FluxTransformer2DModel, components: Components, spec: Spec, device: torch.device, say: Callable[[str], None]
+) -> BlockStreamer | None:
+    """Checkpointing, streaming and compiling of the blocks, once the adapter is in them. What swaps is said."""
     if spec.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    return transformer
+    if spec.hardware.compile:
+        transformer.compile_repeated_blocks()
+        say("the blocks are compiled: the first steps take minutes")
+    names = _streamed(components, spec)
+    if not names:
+        return None
+    streamer = stream_blocks(transformer, names, lane_to(device), spec.guard.block_swap)
+    hosted = sum(len(block.host) for block in streamer.blocks)
+    say(
+        f"{len(names)} blocks are streamed, {names[0]} to {names[-1]}: {hosted / 2**30:.2f} GiB in host memory, "
+        f"{sum(map(len, streamer.slots)) / 2**30:.2f} GiB of slots on {device}"
+    )
+    return streamer
+
+
+def _streamed(components: Components, spec: Spec) -> list[str]:
+    config = components.transformer_config
+    if not spec.hardware.stream_blocks:
+        return []
+    return streamed_names(config["num_layers"], config["num_single_layers"], spec.hardware.stream_blocks)
 
 
 def check_float32(parameters: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

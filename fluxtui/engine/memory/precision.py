@@ -88,10 +88,19 @@ def _nf4() -> Codec:
     """bitsandbytes' NF4, two weights a byte, a float32 scale for 64: `(out, in / 2)`, `(out, in / 64)` where that divides."""
 
     def encode(weight: torch.Tensor) -> Parts:
-        blocks = _bitsandbytes()
-        codes, state = blocks.quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4")
-        is_whole = weight.shape[1] % NF4_BLOCK == 0
-        return (codes.view(len(weight), -1), state.absmax.view(len(weight), -1)) if is_whole else (codes, state.absmax)
+        blocks, (out, width) = _bitsandbytes(), weight.shape
+        if width % NF4_BLOCK:  # blocks run on from row to row
+            codes, state = blocks.quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4")
+            return codes.view(-1), state.absmax
+        codes = torch.empty(out, width // 2, dtype=torch.uint8, device=weight.device)
+        scales = torch.empty(out, width // NF4_BLOCK, dtype=torch.float32, device=weight.device)
+        rows = max(1, _AT_ONCE // 4 // width)  # on the CPU it holds the distance of every weight to every level
+        for start in range(0, out, rows):
+            some = weight[start : start + rows].contiguous()
+            coded, state = blocks.quantize_4bit(some, blocksize=NF4_BLOCK, quant_type="nf4")
+            codes[start : start + rows] = coded.view(len(some), -1)
+            scales[start : start + rows] = state.absmax.view(len(some), -1)
+        return codes, scales
 
     def weight_of(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         blocks = _bitsandbytes()
@@ -178,9 +187,9 @@ class QuantizedLinear(nn.Linear):
         """(out, in)."""
         return self.out_features, self.in_features
 
-    def take(self, weight: torch.Tensor) -> None:
-        """Encodes `(out, in)`, on the device that it lies on."""
-        codes, scales = self.codec.encode(weight)
+    def take(self, weight: torch.Tensor, home: torch.device | None = None) -> None:
+        """Encodes `(out, in)` on the device that it lies on; what has two dimensions is kept at `home`, where that is another."""
+        codes, scales = (part.to(home) if home and part.ndim >= 2 else part for part in self.codec.encode(weight))
         self.weight = nn.Parameter(codes, requires_grad=False)
         self.register_buffer("scales", scales)
 
@@ -190,6 +199,8 @@ class QuantizedLinear(nn.Linear):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`(…, in)` to `(…, out)`, in the dtype of the inputs."""
+        if not self.weight.numel():
+            raise RuntimeError("the weight of this layer is not resident")
         outputs: torch.Tensor = _Product.apply(inputs, self.codec, self.shape, *self.parts())
         return outputs if self.bias is None else outputs + self.bias
 

@@ -150,12 +150,13 @@ def _add_factors(
 ) -> None:
     from peft import inject_adapter_in_model
 
+    device = next(model.parameters()).device  # of what never moves: a streamed block's weights lie elsewhere
     inject_adapter_in_model(_config(spec, sizes), model, ADAPTER)
     for name, known in called.items():
         layer: Any = model.get_submodule(name)
         layer.cast_input_dtype_enabled = False
         for letter, factors in (("A", layer.lora_A), ("B", layer.lora_B)):
-            factors[ADAPTER] = _factor(factors[ADAPTER], f"{known}.{letter}", seed, is_zero=letter == "B")
+            factors[ADAPTER] = _factor(factors[ADAPTER], f"{known}.{letter}", seed, letter == "B", device)
         if spec.dropout > 0:
             layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, known, place)
 
@@ -176,10 +177,9 @@ def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN
     )
 
 
-def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool) -> FactorLinear:
+def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool, device: torch.device) -> FactorLinear:
     """A starts as peft's and Kaiming's uniform, bound 1/sqrt(in), drawn on the CPU for this module; B starts at zero."""
     out_features, in_features = made.weight.shape
-    device = made.weight.device
     factor = FactorLinear(in_features, out_features, bias=False, device="meta")
     factor.weight = nn.Parameter(drawn((out_features, in_features), name, seed, is_zero).to(device))
     return factor

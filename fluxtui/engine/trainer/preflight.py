@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from fluxtui.engine.memory.settings import check_settings
 from fluxtui.engine.trainer import fingerprint, room
 from fluxtui.engine.trainer.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import DataError, NoRoomError
@@ -28,6 +29,7 @@ def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
     Rank 0 writes `dataset.toml` in the first attempt and where changes are accepted. Raises DataError, ChangedDataError,
     NoRoomError, StorageError, UsageError, NotFoundError, DamagedError.
     """
+    check_settings(job.spec)
     home = Home(Path(job.home))
     writes = reporter.rank == 0
     if writes:

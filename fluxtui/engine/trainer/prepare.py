@@ -8,7 +8,7 @@ from pathlib import Path
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
-from fluxtui.engine.memory.base import check_float32, load_base
+from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
 from fluxtui.engine.trainer import checkpoints, optim, runtime
 from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.clip import load_clip
@@ -44,6 +44,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
 
     transformer = load_base(components, spec, here.dtype, here.device, partial(_loaded, reporter), reporter.say)
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
+    ready_blocks(transformer, components, spec, here.device, reporter.say)
     transformer.train()
     clip = load_clip(spec, components, here, adapter.place)
     if clip:

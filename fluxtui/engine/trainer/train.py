@@ -5,6 +5,7 @@ Nothing here needs torch: what can be refused is refused before it is imported. 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -39,6 +40,10 @@ def main(_argv: list[str]) -> int:
             traceback.print_exc()
         reporter.say(f"{ending.error}; {ending.remedy}" if ending.remedy else ending.error)
         reporter.progress(error=ending.error, remedy=ending.remedy)
+        if ending.code == TrainerExit.HUNG:  # what does not answer would hold up the interpreter's own end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ending.code)
         return ending.code
 
 

@@ -6,7 +6,7 @@ Encode first, free the encoders, then load the transformer: T5 and the transform
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -153,8 +153,11 @@ class Components:
         device: torch.device | str,
         on_bytes: BytesRead = lambda done, total: None,
         codec: Codec | None = None,
+        on_host: Collection[str] = (),
     ) -> FluxTransformer2DModel:
         """The transformer, frozen; the linear layers of its blocks held as the codec has them.
+
+        Weights of two or more dimensions of the modules named `on_host` stay in host memory.
 
         Weights are streamed: read one, cast or encode on the device, place, drop; at no time are two copies held.
         """
@@ -165,8 +168,9 @@ class Components:
         if codec is not None:
             for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
                 quantize_layers(blocks, codec)
-        stream_weights(transformer, self.folder / "transformer", dtype, device, on_bytes)
-        return _frozen(transformer, device)
+        stream_weights(transformer, self.folder / "transformer", dtype, device, on_bytes, on_host)
+        transformer.requires_grad_(False)
+        return transformer.eval()
 
 
 def pipeline_at(folder: Path, commit: str = "") -> Components:

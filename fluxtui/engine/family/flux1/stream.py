@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,17 +61,27 @@ def _read(files: list[Path]) -> Iterator[tuple[str, torch.Tensor, int]]:
 
 
 def stream_weights(
-    module: torch.nn.Module, folder: Path, dtype: torch.dtype, device: torch.device | str, on_bytes: Callable[[int, int], None]
+    module: torch.nn.Module,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    on_bytes: Callable[[int, int], None],
+    on_host: Collection[str] = (),
 ) -> None:
-    """Fills a module of the meta device. Raises `DamagedError` where a tensor is missing, unknown or of another shape."""
+    """Fills a module of the meta device; what lies in the modules named `on_host` and has two or more dimensions on the CPU.
+
+    Raises `DamagedError` where a tensor is missing, unknown or of another shape.
+    """
     import torch
 
     total, weights = weights_of(folder)
+    hosts = tuple(f"{name}." for name in on_host)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for name, read, done in weights:
         if wanted.pop(name, None) != tuple(read.shape):
             raise DamagedError(f"{folder} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json.")
-        _place(module, name, read, dtype, device)
+        is_hosted = name.startswith(hosts) and read.ndim >= 2
+        _place(module, name, read, dtype, torch.device(device), torch.device("cpu" if is_hosted else device))
         on_bytes(done, total)
     if wanted:
         raise DamagedError(f"{folder} lacks {len(wanted)} tensors, {next(iter(wanted))} among them: fetch the model again.")
@@ -79,8 +89,10 @@ def stream_weights(
     assert torch.device(device).type != "meta"
 
 
-def _place(module: torch.nn.Module, name: str, read: torch.Tensor, dtype: torch.dtype, device: torch.device | str) -> None:
-    """A weight that is held as codes is encoded on the device, from the dtype that it was stored in."""
+def _place(
+    module: torch.nn.Module, name: str, read: torch.Tensor, dtype: torch.dtype, device: torch.device, home: torch.device
+) -> None:
+    """A weight that is held as codes is encoded on the device, from the dtype that it was stored in; then it goes home."""
     import torch
 
     from fluxtui.engine.memory.precision import QuantizedLinear
@@ -88,8 +100,8 @@ def _place(module: torch.nn.Module, name: str, read: torch.Tensor, dtype: torch.
     owner, _, last = name.rpartition(".")
     target = module.get_submodule(owner)
     if isinstance(target, QuantizedLinear) and last == "weight":
-        target.take(read.to(device=device, copy=True))
+        target.take(read.to(device=device, copy=True), home)
     elif last in target._parameters:
-        target._parameters[last] = torch.nn.Parameter(read.to(device=device, dtype=dtype, copy=True), requires_grad=False)
+        target._parameters[last] = torch.nn.Parameter(read.to(device=home, dtype=dtype, copy=True), requires_grad=False)
     else:
-        target._buffers[last] = read.to(device=device, dtype=dtype, copy=True)
+        target._buffers[last] = read.to(device=home, dtype=dtype, copy=True)
