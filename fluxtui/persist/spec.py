@@ -190,6 +190,7 @@ class SampleSpec(Table, frozen=True):
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1, description="seed of the first prompt; the next prompts count up")] = 42
     width: Annotated[int, Meta(ge=16, le=4096, multiple_of=16, description="pixels")] = 1024
     height: Annotated[int, Meta(ge=16, le=4096, multiple_of=16, description="pixels")] = 1024
+    tensorboard: Annotated[bool, Meta(description="TensorBoard events too; needs pip install 'fluxtui[tensorboard]'")] = False
 
 
 class ValidateSpec(Table, frozen=True):

@@ -15,6 +15,7 @@ from fluxtui.engine.trainer.clip import load_clip
 from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encode import fill_caches
+from fluxtui.engine.trainer.events import Events
 from fluxtui.engine.trainer.lora import add_lora
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.reporter import Reporter
@@ -91,6 +92,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         committer=committer,
         painter=Painter(components, transformer, prompts, spec.sample, folder.samples, reporter, clip),
         metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
+        events=Events(folder.path / "tensorboard", state.step, reporter) if spec.sample.tensorboard and here.is_first else None,
     )
 
 

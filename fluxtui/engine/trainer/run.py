@@ -21,6 +21,7 @@ from fluxtui.engine.trainer.clip import Clip
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
+from fluxtui.engine.trainer.events import Events
 from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import evaluated
@@ -77,6 +78,7 @@ class Run:
     committer: Committer
     painter: Painter
     metrics_fd: int
+    events: Events | None  # for TensorBoard, where they are asked for
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _said_at: float = -1e9
@@ -160,11 +162,14 @@ class Run:
         self._losses.append(took.loss)
         self._seconds.append(took.seconds)
         epoch = self.state.epoch + (self.state.position > 0)
-        metrics.append(self.metrics_fd, metrics.StepMetric(
+        metric = metrics.StepMetric(
             attempt=self.job.attempt, step=self.state.step, epoch=epoch, loss=took.loss, learning_rate=took.learning_rate,
             gradient_norm=took.gradient_norm, seconds=took.seconds, at=datetime.now(UTC), validation_loss=validation_loss,
             preservation_loss=took.preservation,
-        ))  # fmt: skip
+        )  # fmt: skip
+        metrics.append(self.metrics_fd, metric)
+        if self.events:
+            self.events.step(metric)
         speed = median(self._seconds) if len(self._seconds) > 1 else None
         self.reporter.progress(Phase.TRAIN, step=self.state.step, epoch=epoch, loss=fmean(self._losses), step_seconds=speed)
         if time.monotonic() - self._said_at >= _SAY_SECONDS or self.state.step == self.steps:
@@ -193,6 +198,8 @@ class Run:
         if self.runtime.is_first:
             with evaluated(self.optimizer, self.parameters):
                 self.painter.draw(self.state.step)
+            if self.events:
+                self.events.pictures(self.painter.folder, self.state.step)
 
     def draw_if_due(self, epoch_ended: bool) -> None:
         every = self.job.spec.sample.every_epochs
@@ -234,6 +241,8 @@ class Run:
         try:
             self.committer.settle()
         finally:
+            if self.events:
+                self.events.close()
             self.encoded.close()
 
     def _base(self) -> str:
