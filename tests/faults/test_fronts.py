@@ -123,17 +123,19 @@ def test_43_no_terminal_ends_the_ui(
     control.start(home, "one")
     with Tmux(20, 5) as tmux:
         tmux.start("env", *environment, str(FLUXTUI))
-        if environment[0] == "TERM=dumb":
+        is_dumb = environment[0] == "TERM=dumb"
+        if is_dumb:
             text = until(lambda: tmux.screen().strip() or (not _has_server(tmux) and "it ended"), 30)
             if text == "it ended":  # a terminal that cannot be drawn on is refused in a sentence, and that is all
                 return
         for size in [(20, 5), (300, 90), (1, 1), (80, 2), (7, 60)] * 6 + [(120, 36)]:
             tmux.call("resize-window", "-x", str(size[0]), "-y", str(size[1]))
-        tmux.see("one", 60)
+        mark = "guard" if is_dumb else "one"  # without an alternate screen tmux wraps anew what was drawn; some line is whole
+        tmux.see(mark, 60)
         tmux.call("load-buffer", str(paste))
         tmux.call("paste-buffer", "-p")
         tmux.call("resize-window", "-x", "100", "-y", "30")
-        tmux.see("one", 60)
+        tmux.see(mark, 60)
         assert overview.look(home, "one").is_active, "a paste pressed a key"
         until(lambda: _left(tmux), 60, lambda: tmux.screen())
     assert overview.look(home, "one").state in {"running", "starting"}
@@ -189,7 +191,9 @@ def test_38_a_thousand_sessions_are_listed_by_the_command_in_a_moment(home: Home
     for number in range(1000):
         folder = many.sessions / f"s{number:04d}"
         (folder / "attempts").mkdir(parents=True)
-        (folder / "session.toml").write_bytes(spec if number % 10 else spec[:-200] + b"[[[")
+        (folder / "session.toml").write_bytes(spec)
+        if number % 10 == 0:
+            (folder / "attempts" / "0001.toml").write_bytes(b"status = 'ru")
     ls = [str(FLUXTUI), "ls", "--json"]
     spent: dict[str, list[float]] = {"one": [], "many": []}
     for _ in range(5):

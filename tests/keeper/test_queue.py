@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from keeper_lab import Lab, Session
+from keeper_lab import Lab, Session, until
 
 from fluxtui.engine.keeper import queue
-from fluxtui.engine.keeper.gauges import Gauges
+from fluxtui.engine.keeper.gauges import Gauges, has_driver
 from fluxtui.engine.keeper.queue import Queue
 from fluxtui.gpu import Gpu, Gpus
 from fluxtui.persist import process, toml
@@ -140,3 +141,51 @@ def test_the_owner_of_a_busy_gpu_is_named(lab: Lab):
     busy = Lock.take(runtime_folder() / "gpu-GPU-bb")
     assert ask(lab, [1]).waiting_for == "trains (GPU GPU-bb)"
     busy.release()
+
+
+def test_a_queue_survives_every_front_and_is_reordered_and_withdrawn_from(lab: Lab):
+    """Real keepers whose fronts are dead; one waits in front of another, one leaves, the rest runs in the new order."""
+    lab.plan(step_seconds=0.05)
+    steps = {"first": 160, "second": 20, "third": 20, "fourth": 20}
+    sessions = {name: lab.session(name, steps=count) for name, count in steps.items()}
+    for name, session in sessions.items():
+        front = session.start(wrap=["/bin/sh", "-c", '"$@" & wait', "sh"], FLUXTUI_RUN_ID=f"keeper-of-{name}")
+        front.process.kill()
+        front.wait()
+        until(lambda session=session: session.attempts and session.record())
+        if name == "first":
+            session.await_step(1)
+    waiting = [sessions[name] for name in ("second", "third", "fourth")]
+    until(lambda: all(session.record().waiting_for for session in waiting))
+    sessions["third"].request("priority", -5)
+    sessions["fourth"].request("stop")
+    until(lambda: sessions["fourth"].record().status == "stopped")
+    assert sessions["fourth"].record().reason == "stopped by you while it waited"
+    for name in ("first", "second", "third"):
+        until(lambda name=name: sessions[name].record().status == "completed", 60)
+    begun = sorted(("first", "second", "third"), key=lambda name: sessions[name].record().started_at)
+    assert begun == ["first", "third", "second"]
+    for session in sessions.values():
+        until(lambda session=session: not session.is_kept())
+        session.check()
+
+
+def test_a_session_of_the_cpu_sees_no_gpu_and_locks_none(lab: Lab):
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000, gpus=[])
+    keeper = one.start(CUDA_VISIBLE_DEVICES="0,1")
+    rank = one.await_step(3).ranks[0]
+    environment = Path(f"/proc/{rank.pid}/environ").read_bytes().split(b"\0")
+    assert b"CUDA_VISIBLE_DEVICES=" in environment
+    assert one.record().gpus == []
+    assert list((lab.path / "runtime").glob("gpu-*")) == []
+    one.request("kill")
+    keeper.wait()
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has GPUs")
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_never_replaced_by_the_cpu(lab: Lab):
+    one = lab.session(gpus=[0])
+    record = one.run()
+    assert (record.status, record.started_at, record.ranks) == ("failed", None, [])
+    assert "no GPU 0" in record.reason
