@@ -154,7 +154,7 @@ def check_inputs(home: Home, spec: Spec) -> None:
         )
     if spec.model.start_from:
         start_folder(home, spec)
-    room.check(home, spec, source)
+    room.check(home, spec, source, len(pairs.items))
 
 
 def start_folder(home: Home, spec: Spec) -> Path:

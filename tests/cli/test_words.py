@@ -138,8 +138,8 @@ def test_no_room_is_said_with_the_sum_before_anything_is_made(lab: Lab, monkeypa
 
     monkeypatch.setattr(os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=1, f_frsize=2**20, f_blocks=1))
     sentence = lab.call("new", "a", "--dataset", "demo", "--model", "owner/flux").sentence
-    assert "1 MiB are free" in sentence
-    assert "checkpoints 3.7 GiB" in sentence
+    assert "1.0 MiB are free" in sentence
+    assert "4 + 1 checkpoints 3.7 GiB, the product 124.7 MiB, caches " in sentence
     assert lab.home.session_names() == []
 
 

@@ -1,30 +1,18 @@
-"""How much of the disk a run will need, going by the model's JSON and the data set's sizes. No torch."""
+"""How much of the disk a run will need, by the model's JSON and the data set's sizes: the sum of `persist.room`. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.trainer.dataset import Dataset
-from fluxtui.persist import layers
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import ModelSource
+from fluxtui.persist.model_search import hub_caches
+from fluxtui.persist.room import Shape, lora_weights, reckon, words
 from fluxtui.persist.spec import Spec
 
-_SLACK = 64 << 20           # bytes, at most, for logs, samples and the file system's own
+__all__ = ["Shape", "lora_weights", "of_caches", "of_download", "of_session", "reckon", "shape_of", "words"]
+
 _DOWNLOAD = 34 << 30        # bytes: transformer 23.8, T5 9.5, CLIP 0.25, VAE 0.17 GB
-_STATE = 12                 # bytes of a checkpoint for each LoRA weight: itself and Adam's two, float32
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes that decide how much is written. The defaults are FLUX.1-dev's."""
-
-    double_blocks: int = 19
-    single_blocks: int = 38
-    width: int = 3072
-    text_tokens: int = 512
-    text_width: int = 4096
 
 
 def shape_of(model: ModelSource) -> Shape:
@@ -42,22 +30,9 @@ def shape_of(model: ModelSource) -> Shape:
     )
 
 
-def lora_weights(shape: Shape, rank: int) -> int:
-    """Weights of a LoRA of every linear layer of attention and MLPs: 36 and 17 x width x rank for a double and a single block.
-
-    (A layer from n to m has (n + m) x rank. Double: 8 of n = m = width, 2 up and 2 down by 4. Single: 3, 1 up by 4, 1 from 5.)
-    """
-    return (36 * shape.double_blocks + 17 * shape.single_blocks) * shape.width * rank
-
-
 def of_session(spec: Spec, shape: Shape, held: int = 0) -> int:
-    """Bytes still to be written for the checkpoints that are kept, one more being written, and the product.
-
-    `held` bytes of checkpoints are there already and are replaced in time; one always has to fit beside them.
-    """
-    weights = lora_weights(shape, layers.largest_rank(spec.lora))
-    one = weights * _STATE
-    return max(one, one * (spec.checkpoint.keep + 1) - held) + weights * 2 + min(_SLACK, one)
+    """Bytes still to be written beside the caches and the model; `held` bytes of checkpoints are there already."""
+    return reckon(spec, shape, held).total
 
 
 def of_caches(dataset: Dataset, shape: Shape, bytes_of_base: int) -> int:
@@ -70,15 +45,8 @@ def of_caches(dataset: Dataset, shape: Shape, bytes_of_base: int) -> int:
 
 
 def of_download(model: ModelSource, home: Home) -> int:
-    """Bytes of a model that is still to be fetched; 0 where it is here, or was begun."""
-    if not model.hub_id or (home.models / "hub" / f"models--{model.hub_id.replace('/', '--')}").exists():
+    """About how many bytes of a model are still to be fetched; 0 where it is here or was begun: then the hub's sizes decide."""
+    folder = f"models--{model.hub_id.replace('/', '--')}"
+    if not model.hub_id or any((cache / folder).exists() for cache in hub_caches(home)):
         return 0
     return _DOWNLOAD
-
-
-def words(size: int) -> str:
-    """A number of bytes for people: "3.2 GiB"."""
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
