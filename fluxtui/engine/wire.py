@@ -37,6 +37,7 @@ class TrainerExit(enum.IntEnum):
     GPU_LOST = 81
     DATA_WORKER = 82
     HUNG = 83
+    NETWORK = 84
 
 
 class TrainJob(Struct, frozen=True, kw_only=True):

@@ -102,6 +102,7 @@ _CODES: dict[int, tuple[str, str, bool]] = {
     ),
     TrainerExit.DATA_WORKER: ("a data worker died", _RESUME, True),
     TrainerExit.HUNG: ("the trainer found itself hung", _RESUME, True),
+    TrainerExit.NETWORK: ("the network failed", "fluxtui resume {name} goes on with the download where it was", True),
 }
 
 _CANNOT_IMPORT = re.compile(

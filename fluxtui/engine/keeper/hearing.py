@@ -9,13 +9,13 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.guard import RankGuard
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.spawn import Group
+from fluxtui.engine.keeper.speed import Speed, bytes_words
 from fluxtui.engine.wire import ProgressLine
 from fluxtui.persist.record import Phase
 from fluxtui.persist.text import clean
 
 _PLAIN = ("phase", "step", "steps", "epoch", "epochs", "loss", "step_seconds", "inexact_since")  # carried over as they are
 _TEXTS = ("checkpoint", "resumed_from", "model_commit")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class Hearing:
     remedy: str = ""
     _lines: Lines = field(init=False)
     _told: int = 0  # garbage lines that the log knows of
+    _speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
         now = self.duties.loop.watch.now()
@@ -84,7 +85,7 @@ class Hearing:
             changes["versions"] = journal.record.versions | {
                 clean(k, 50): clean(v, 50) for k, v in list(line.versions.items())[:50]
             }
-        changes["inner"] = inner(line)
+        changes["inner"] = inner(line) + self._speed.words(self.duties.loop.watch.now(), line)
         if line.resumed_from:
             self._say_resumed(line)
         journal.update(**changes)
@@ -101,16 +102,7 @@ def inner(line: ProgressLine) -> str:
     if line.item is None:
         return "waiting for data" if line.waiting else ""
     if line.unit == "bytes":
-        done, total = _bytes(line.item), "" if line.items is None else f" of {_bytes(line.items)}"
+        done, total = bytes_words(line.item), "" if line.items is None else f" of {bytes_words(line.items)}"
         return done + total
     total = "" if line.items is None else f" of {line.items}"
     return f"{line.item}{total} {clean(line.unit, 40)}".rstrip()
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in _UNITS:
-        if size < 1024 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")
