@@ -47,7 +47,9 @@ def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder, or a file; else FLUX.1-dev")
     parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
     parser.add_argument("--title", default="", help="free text")
-    parser.add_argument("--preset", default="", metavar="P", help="a named recipe: face, fast, fluxgym")
+    parser.add_argument(
+        "--recipe", "--preset", default="", dest="preset", metavar="R", help="subject, style, face, fast or fluxgym"
+    )
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="any of fluxtui keys")
     parser.add_argument("--from", default="", dest="origin", metavar="NAME", help="begin with the settings of another session")
     parser.add_argument("--checkpoint", default="", metavar="C", help="with --from: and with its weights; newest, or a name")

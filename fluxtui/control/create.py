@@ -86,9 +86,9 @@ def _fresh(home: Home, name: str, dataset: str, model: str, preset: str, chosen:
         raise UsageError("No data set is named; give its folder with --dataset, or demo for the bundled one.")
     chosen = {key: value for key, value in chosen.items() if key not in ("model.source", "dataset.path")}
     seen = model_folder.settle(source, home)
-    wanted = {**(defaults.preset(preset) if preset else {}), **chosen}
     written = dataset_folder.written(path)
     images = len(dataset_folder.pair(dataset_folder.resolve(written)).items)
+    wanted = defaults.with_recipe(preset, images, chosen)
     spec = defaults.new_spec(name, seen.written, written, seen.kind, images, "", wanted)
     check_inputs(home, spec)
     return spec
@@ -102,7 +102,7 @@ def _cloned(
     if not other.path.is_dir():
         raise NotFoundError(f"There is no session {origin} to begin from; fluxtui ls shows those there are.")
     spec = recipe.load_spec(other.spec_file)
-    wanted: dict[str, object] = dict(defaults.preset(preset)) if preset else {}
+    wanted: dict[str, object] = defaults.with_recipe(preset, 0, {})
     if dataset:
         wanted["dataset.path"] = dataset_folder.written(dataset)
     if model or "model.source" in chosen:

@@ -65,7 +65,7 @@ def new_spec(
     trigger = str(sets.get("dataset.trigger", trigger or (TRIGGER if is_demo else "")))
     values: dict[str, object] = {"dataset.trigger": trigger, **(_PICO if kind == "pico" else _FLUX1)}
     if kind == "flux1":
-        values["train.steps"] = flux1_steps(images)
+        values["train.steps"] = steps_for(images, *STEPS["subject"])
     if "train.epochs" in sets and "train.steps" not in sets:
         values["train.steps"] = 0  # who asks for epochs gets them: steps would win
     if is_demo:
@@ -82,9 +82,13 @@ def new_spec(
 
 
 # Named recipes, on top of the defaults; reasons and sources in docs/recipes.md.
-PRESETS: dict[str, dict[str, object]] = {
-    "face": {"train.timestep_sampling": "sigmoid"},  # the mean mu of flux_shift is 0 then: likeness over composition
-    "fast": {"train.steps": 1000, "train.learning_rate": 4e-4, "train.warmup_steps": 20},
+RECIPES: dict[str, dict[str, object]] = {
+    "subject": {"lora.targets": "attention+mlp", "train.timestep_sampling": "flux_shift", "dataset.caption_dropout": 0.05},
+    # a style has to show in captions that do not name it, and in composition: more empty captions, more noise
+    "style": {"train.timestep_sampling": "flux_shift", "dataset.caption_dropout": 0.1},
+    # the mean mu of flux_shift is 0 then: likeness over composition; and a face is not symmetric
+    "face": {"train.timestep_sampling": "sigmoid", "dataset.flip": False},
+    "fast": {"train.learning_rate": 4e-4, "train.warmup_steps": 20, "dataset.resolution": [512]},
     "fluxgym": {
         "lora.rank": 4,
         "lora.alpha": 1.0,
@@ -101,18 +105,28 @@ PRESETS: dict[str, dict[str, object]] = {
         "checkpoint.every_epochs": 4,
     },
 }
+# Optimizer steps of a recipe: an image, at the least, at the most.
+STEPS = {"subject": (100, 1200, 2500), "style": (80, 2000, 3000), "face": (100, 1200, 2500), "fast": (50, 500, 1000)}
 
 
-def preset(name: str) -> dict[str, object]:
-    """The keys that a preset sets. Raises `UsageError` with the names there are."""
-    if name not in PRESETS:
-        raise UsageError(f"There is no preset {name[:40]!a}; there are {', '.join(PRESETS)}.")
-    return PRESETS[name]
+def with_recipe(name: str, images: int, chosen: Mapping[str, object]) -> dict[str, object]:
+    """What a named recipe sets for so many images, and over it what was chosen. Raises `UsageError` with the names there are.
+
+    `images` 0: not known, and the steps stay as they are. No name: what was chosen, alone.
+    """
+    if not name:
+        return dict(chosen)
+    if name not in RECIPES:
+        raise UsageError(f"There is no recipe {name[:40]!a}; there are {', '.join(RECIPES)}.")
+    values = dict(RECIPES[name])
+    if images and name in STEPS and "train.epochs" not in chosen:  # who asks for epochs gets them: steps would win
+        values["train.steps"] = steps_for(images, *STEPS[name])
+    return {**values, **chosen}
 
 
-def flux1_steps(images: int) -> int:
-    """Optimizer steps for one subject: 100 an image, between 1200 and 2500."""
-    return min(2500, max(1200, 100 * images))
+def steps_for(images: int, each: int, least: int, most: int) -> int:
+    """Optimizer steps: so many an image, within limits."""
+    return min(most, max(least, each * images))
 
 
 def default_prompts(trigger: str) -> list[str]:

@@ -53,7 +53,7 @@ def fields(is_clone: bool, with_all: bool) -> list[Field]:
     own = {
         "name": Field("name", "name", "what", "Name of the session and of the file it makes.", "a-z, 0-9, '.', '_' and '-'"),
         "preset": Field(
-            "preset", "preset", "how", "A named recipe to begin with.", choices=("", *defaults.PRESETS), kind="choice"
+            "preset", "recipe", "how", "A named recipe to begin with.", choices=("", *defaults.RECIPES), kind="choice"
         ),
     }
     asked = [own.get(name) or by_name[name] for name in FIRST]
@@ -102,7 +102,7 @@ def evaluate(home: Home, answers: Mapping[str, str], origin: str = "", focus: st
     kind, images, captions = _look(home, source, path, given, errors)
     spec = None
     try:
-        wanted = {**(defaults.preset(given["preset"]) if given.get("preset") else {}), **sets}
+        wanted = defaults.with_recipe(given.get("preset", ""), 0 if base else images, sets)
         written = dataset_folder.written(path) if path else "?"
         if base is not None:
             fixed = {"dataset.path": written, "model.source": source}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fluxtui.persist import defaults, keys, recipe, toml
 from fluxtui.persist.errors import DamagedError, UsageError
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.spec import DatasetSpec, GuardSpec, ModelSpec, Spec
 from tests.persist.inert import is_inert
 
 SPEC = Spec(name="a", id="i", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
@@ -40,7 +40,7 @@ def refused(pair: str) -> str:
         ("hardware.gpus=[0,0]", "[hardware] gpus is [0, 0]; give each only once."),
         ("train.batchsize=3", "There is no key train.batchsize; did you mean train.batch_size?"),
         ("batch_size=3", "There is no key batch_size; did you mean train.batch_size?"),
-        ("lora.zzz=3", "There is no key lora.zzz; [lora] has rank, alpha, dropout, targets, rslora, weights."),
+        ("guard.zzz=3", f"There is no key guard.zzz; [guard] has {', '.join(GuardSpec.__struct_fields__)}."),
         ("train.steps", "--set train.steps has no value; write it as KEY=VALUE, like train.steps=2000."),
     ],
 )
@@ -198,6 +198,24 @@ def test_epochs_that_are_asked_for_are_not_overruled_by_default_steps() -> None:
     assert (spec.train.epochs, spec.train.steps) == (3, 0)
 
 
-@pytest.mark.parametrize("name", list(defaults.PRESETS))
-def test_every_preset_holds_keys_and_values_that_fit(name: str) -> None:
-    assert recipe.apply(SPEC, defaults.preset(name)) != SPEC
+@pytest.mark.parametrize("name", list(defaults.RECIPES))
+def test_every_recipe_holds_keys_and_values_that_fit(name: str) -> None:
+    assert recipe.apply(SPEC, defaults.with_recipe(name, 20, {})) != SPEC
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "steps"),
+    [("subject", 5, 1200), ("subject", 20, 2000), ("style", 30, 2400), ("style", 200, 3000), ("face", 40, 2500), ("fast", 9, 500)],
+)
+def test_the_steps_of_a_recipe_come_from_the_number_of_images(name: str, images: int, steps: int) -> None:
+    assert defaults.with_recipe(name, images, {})["train.steps"] == steps
+    assert "train.steps" not in defaults.with_recipe(name, 0, {})
+    assert defaults.with_recipe(name, images, {"train.steps": 7})["train.steps"] == 7
+    asked = defaults.with_recipe(name, images, {"train.epochs": 3})
+    spec = defaults.new_spec("a", "owner/flux", "/x", "flux1", images, "", asked)
+    assert (spec.train.epochs, spec.train.steps) == (3, 0)
+
+
+def test_a_recipe_that_is_none_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match="subject, style, face, fast"):
+        defaults.with_recipe("portrait", 20, {})
