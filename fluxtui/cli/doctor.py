@@ -1,4 +1,4 @@
-"""What of this machine will work, what not, and what to do: all that can be said without torch."""
+"""What of this machine will work, what not, and what to do. What only torch can say, a process of the engine does."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 from msgspec import Struct
 
 from fluxtui import __version__
@@ -23,8 +25,12 @@ from fluxtui.persist.home import Home, runtime_folder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.text import clean
 
+if TYPE_CHECKING:
+    from fluxtui.gpu import Gpu, Gpus
+
 LEAST_DISK = 2 * 2**30        # bytes; a pico demo takes 0.1 GiB, a FLUX.1 LoRA with its checkpoints 5
 LEAST_MEMORY = 4 * 2**30      # bytes; what the pico model needs with torch
+FLUX1_MEMORY = 16 * 2**30     # bytes; a shard of the transformer, torch and the encoders' passage
 LEAST_SHM = 64 * 2**20        # bytes; data workers hand their batches over through it
 LEAST_FILES = 256             # open files
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pillow")
@@ -41,8 +47,10 @@ class Finding(Struct, frozen=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance. Never raises for what it finds."""
+    _driver.cache_clear()
     looks: list[Callable[[], list[Finding]]] = [
-        _python, _libraries, _home, _disk, _memory, _shared_memory, _gpus, _processor, _files, _terminal, _network,
+        _python, _libraries, _home, _disk, _memory, _shared_memory, _gpus, _torch, _models, _processor, _files, _terminal,
+        _network,
     ]  # fmt: skip
     return [found for look in looks for found in look()]
 
@@ -99,13 +107,20 @@ def _disk() -> list[Finding]:
 
 
 def _memory() -> list[Finding]:
+    """What this process may use: a container's limit counts where it is below the machine's memory."""
     from fluxtui.gpu import host_gauges
+    from fluxtui.gpu.host import machine_memory
 
     gauges = host_gauges()
     total, used = gauges.memory_total, gauges.memory_used
     text = f"{size(total - used)} free of {size(total)}"
+    if total < machine_memory(Path("/proc/meminfo"))[1]:
+        text += ", this container's limit"
     if total < LEAST_MEMORY:
         return [Finding("memory", "bad", text, "take a machine, or a container limit, of 4 GiB and more")]
+    if total < FLUX1_MEMORY:
+        mend = "enough for the demo; FLUX.1 wants 16 GiB of host memory and more beside the GPU"
+        return [Finding("memory", "note", text, mend)]
     return [Finding("memory", "good", text)]
 
 
@@ -122,13 +137,61 @@ def _shared_memory() -> list[Finding]:
 
 
 def _gpus() -> list[Finding]:
-    from fluxtui.gpu import list_gpus
-
-    seen = list_gpus()
+    seen = _driver()
     if not seen.devices:
         mend = "without a GPU the CPU trains: enough for the demo, not for FLUX.1"
         return [Finding("GPU", "note", clean(seen.why or "none", 300), mend)]
-    return [Finding(f"GPU {gpu.index}", "good", f"{gpu.name}, {size(gpu.memory_total or 0)}, {gpu.uuid}") for gpu in seen.devices]
+    found = [_gpu(gpu) for gpu in seen.devices]
+    if seen.why:    # one of several is ill
+        found.append(Finding("GPU", "bad", clean(seen.why, 300), "what the sentence says; fluxtui trains on the others"))
+    return found
+
+
+def _gpu(gpu: Gpu) -> Finding:
+    """A card that others fill is a note: the keeper does not know their plans."""
+    total, used = gpu.memory_total or 0, gpu.memory_used or 0
+    text = f"{gpu.name}, {size(total)}, {gpu.uuid}"
+    if total and used > total // 4:
+        mend = "another program holds it: nvidia-smi names it"
+        return Finding(f"GPU {gpu.index}", "note", f"{text}, {size(used)} in use", mend)
+    return Finding(f"GPU {gpu.index}", "good", text)
+
+
+@lru_cache(maxsize=1)
+def _driver() -> Gpus:
+    from fluxtui.gpu import list_gpus
+
+    return list_gpus()
+
+
+def _torch() -> list[Finding]:
+    """What torch says, in a process of its own: it takes seconds to load, and a broken one takes its process with it."""
+    from fluxtui.control.engine import last_object
+
+    try:
+        code, said, last = last_object("machine", ["--gpus", str(len(_driver().devices))])
+        found = msgspec.convert((said or {}).get("findings", []), list[Finding])
+    except (FluxTUIError, msgspec.ValidationError) as error:
+        return [Finding("torch", "bad", clean(str(error), 300), "install FluxTUI again: make install")]
+    if code or not found:
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        told = f"it ended {how} while it was loaded{f': {clean(last, 200)}' if last else ''}"
+        return [Finding("torch", "bad", told, "install torch again, one for this machine's CUDA")]
+    return [msgspec.structs.replace(one, found=clean(one.found, 400)) for one in found]
+
+
+def _models() -> list[Finding]:
+    """The folders of models in config.toml are there."""
+    from fluxtui.persist.model_search import model_folders
+
+    try:
+        folders = model_folders(Home.open())[:-1]
+    except (FluxTUIError, OSError) as error:
+        return [Finding("models", "bad", clean(str(error), 300), "mend config.toml")]
+    lost = [str(folder) for folder in folders if not folder.is_dir()]
+    if lost:
+        return [Finding("models", "note", f"{clean(', '.join(lost), 300)} is not there", "mend [models] folders in config.toml")]
+    return [Finding("models", "good", f"{len(folders)} folders of models in config.toml")] if folders else []
 
 
 def _processor() -> list[Finding]:

@@ -14,6 +14,7 @@ VERBS = {
     "prove": "fluxtui.engine.prove",
     "export": "fluxtui.engine.export",
     "publish": "fluxtui.engine.publish",
+    "machine": "fluxtui.engine.machine",
 }
 USAGE = 2
 

@@ -87,6 +87,12 @@ def named_file(name: str, home: Home) -> Path | None:
     return None
 
 
+def transformer_files(home: Home, begins: str = "") -> list[Path]:
+    """FLUX.1 transformers and whole checkpoints in the folders of models whose name begins so. Raises as `model_folders`."""
+    found = [path for root in model_folders(home) for path in _files(root) if path.name.startswith(begins)]
+    return [path for path in found if any(one.part == "transformer" for one in _parts(path))]
+
+
 def find_part(part: Part, fits: Fits, beside: list[Path], home: Home) -> PartFile | PartFolder:
     """The first part that goes with the rest: beside the named files, in the folders of models, in the hub's caches.
 

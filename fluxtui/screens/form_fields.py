@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fluxtui.control import room
 from fluxtui.control.create import check_inputs
-from fluxtui.persist import dataset_folder, defaults, keys, model_folder, recipe
+from fluxtui.persist import dataset_folder, defaults, keys, model_folder, model_search, recipe
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, safe_name
 from fluxtui.persist.spec import Spec
@@ -209,21 +209,33 @@ def _candidates(home: Home, focus: str, given: Mapping[str, str]) -> list[str]:
         return (["demo"] if "demo".startswith(typed) else []) + _folders(typed or "./")
     if focus == "model.source":
         known = ["pico", FLUX_DEV, "black-forest-labs/FLUX.1-schnell", *_names(home.models)]
-        return [name for name in known if name.startswith(typed)] + (_folders(typed) if typed[:1] in {"/", "~", "."} else [])
+        known = [name for name in known if name.startswith(typed)] + _model_files(home, typed)
+        return known + (_folders(typed, model_search.SUFFIXES) if typed[:1] in {"/", "~", "."} else [])
     return []
 
 
-def _folders(typed: str) -> list[str]:
-    """Folders whose path begins so."""
+def _model_files(home: Home, typed: str) -> list[str]:
+    """FLUX.1 in single files, by bare name, from the folders of models in config.toml."""
+    try:
+        return [path.name for path in model_search.transformer_files(home, typed)][:8] if "/" not in typed else []
+    except FluxTUIError:
+        return []  # said where the model is looked at
+
+
+def _folders(typed: str, suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Folders whose path begins so, and files that end in one of these."""
     path = Path(typed).expanduser()
     parent, stem = (path, "") if typed.endswith("/") else (path.parent, path.name)
     shown = typed[: len(typed) - len(stem)]
-    return [f"{shown}{name}/" for name in _names(parent) if name.startswith(stem)][:8]
+    found = [f"{shown}{name}/" for name in _names(parent) if name.startswith(stem)][:8]
+    return found + [f"{shown}{name}" for name in _names(parent, suffixes) if suffixes and name.startswith(stem)][:8]
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Names of folders; of files with these suffixes, where some are given."""
     try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return sorted(entry.name for entry in seen if (entry.suffix in suffixes if suffixes else entry.is_dir()))
     except OSError:
         return []
 

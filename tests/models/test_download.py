@@ -218,8 +218,7 @@ def test_a_hub_that_is_not_there_is_the_networks_fault(hub: Hub, fetch: Fetch, m
         fetch()
 
 
-def test_a_slow_line_is_progress_all_the_way(hub: Hub, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "CHUNK", 4096)
+def test_a_slow_line_is_progress_all_the_way(hub: Hub, fetch: Fetch) -> None:
     hub.faults.pause = 0.02
     _, told = fetch()
     assert len(set(told.counted())) >= 4

@@ -72,7 +72,6 @@ def ask(repository: str, revision: str, wanted: Sequence[str]) -> Listing:
 
     Raises `DownloadError` and its kin.
     """
-    import httpx2  # what huggingface_hub's client raises where there is no answer
     from huggingface_hub import HfApi, errors, get_token
 
     api, token = HfApi(endpoint=endpoint()), get_token()
@@ -98,7 +97,7 @@ def ask(repository: str, revision: str, wanted: Sequence[str]) -> Listing:
         if status == 403:
             raise refusals.no_access(repository, status, "") from None
         raise refusals.CutError(f"the hub did not say what {repository} holds: {first_line(error)}") from error
-    except (httpx2.TransportError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # of whichever client the hub's library uses
         raise refusals.CutError(f"the hub cannot be reached: {first_line(error)}") from error
     files = [_file(repository, sibling) for sibling in info.siblings or () if _is_wanted(sibling.rfilename, wanted)]
     return Listing(repository, str(info.sha), tuple(files))

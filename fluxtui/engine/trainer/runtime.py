@@ -9,6 +9,8 @@ from datetime import timedelta
 
 import torch
 
+from fluxtui.engine.cards import misfit
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainJob
 
 _RANKS_WAIT = timedelta(days=7)  # rank 0 draws and commits while the others wait; the keeper's guards know better when it hangs
@@ -61,6 +63,8 @@ def begin(job: TrainJob) -> Runtime:
 
     torch.set_num_threads(max(1, job.threads))
     on_cpu = not job.devices
+    if not on_cpu and (found := misfit(int(os.environ.get("LOCAL_RANK", "0")))) is not None:
+        raise Refusal(found.found, found.remedy)  # before a model is loaded, in words instead of CUDA's
     # some CUDA kernels have no deterministic form; there a warning in the log is better than no training
     torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
     torch.backends.cudnn.benchmark = False
