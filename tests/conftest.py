@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FAULTS_ROOT = os.environ.get("FLUXTUI_FAULTS") == "root"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what tests start would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
