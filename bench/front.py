@@ -1,22 +1,16 @@
-"""How quick the front is: `fluxtui ls` beside the bare interpreter, the first paint beside a bare Textual app; a keeper's memory.
+"""How quick the front is: `fluxtui ls` beside the bare interpreter; a keeper's memory. The terminal UI: `bench/ui.py`.
 
-    python bench/front.py [--runs N]
+python bench/front.py [--runs N]
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import fcntl
 import os
-import pty
-import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
-import time
 from pathlib import Path
 
 import psutil
@@ -62,51 +56,6 @@ def list_sessions(runs: int) -> None:
                 print(row(name, values, None if name.startswith("python") else 0.3))
 
 
-BARE_APP = """
-from textual.app import App
-from textual.widgets import Static
-class Bare(App):
-    def compose(self):
-        yield Static("sessions")
-Bare().run()
-"""
-
-
-def seconds_to(text: bytes, command: list[str], environment: dict[str, str]) -> float:
-    """Seconds until a program on a terminal of 120×36 has sent the text; it is ended then."""
-    began = time.perf_counter()
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvpe(command[0], command, environment)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
-    seen = b""
-    try:
-        while text not in seen:
-            seen += os.read(terminal, 65536)
-        return time.perf_counter() - began
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
-
-
-def first_paint(runs: int) -> None:
-    """The dashboard with 20 sessions; what is looked for is the name of one of them, so the records have been read."""
-    with tempfile.TemporaryDirectory() as folder:
-        fabricate(Path(folder), 20)
-        environment = {**os.environ, "FLUXTUI_HOME": folder, "TERM": "xterm-256color"}
-        found: dict[str, list[float]] = {"bare Textual app": [], "fluxtui, first paint with 20 sessions": []}
-        for number in range(runs + 1):
-            taken = (
-                seconds_to(b"sessions", [sys.executable, "-c", BARE_APP], environment),
-                seconds_to(b"session-0001", [FLUXTUI], environment),
-            )
-            for values, one in zip(found.values(), taken, strict=True):
-                values += [one] if number else []
-        for name, values in found.items():
-            print(row(name, values, None if name.startswith("bare") else 0.6))
-
-
 def keeper_memory() -> None:
     """Resident and own memory of a keeper while the pico model trains."""
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +81,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     runs = parser.parse_args().runs
     list_sessions(runs)
-    first_paint(runs)
     keeper_memory()
 
 

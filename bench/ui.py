@@ -1,111 +1,95 @@
-"""How the terminal UI behaves: first paint, bytes sent, processor time, keys, long logs; beside a bare Textual app.
+"""How the terminal UI behaves: first paint, bytes sent, processor time, keys, long logs; its anchors beside it.
 
-    python bench/ui.py [--seconds N] [--log-mb N]
+    python bench/ui.py [--only paint,bytes,keys,memory,filter,index] [--toolong PATH] [--nvitop PATH]
 
-A real UI on a real pty. The session that trains is played by this script: ten steps a second into real files.
+A real UI on a real pty. The session that trains is played by another process: ten steps a second into real files.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
+import pty
+import shutil
+import signal
 import statistics
+import struct
 import sys
 import tempfile
+import termios
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import psutil
 from _clock import row
+from _played import Played, begin
+from front import FLUXTUI, fabricate
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from fluxtui.persist.home import Home
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.logfile import LogIndex
+from fluxtui.screens.log_search import LogSearch
+from tests.ui.fabricate import make_record, make_session
+from tests.ui.glass import PtyApp
 
-from fluxtui.persist import toml  # noqa: E402
-from fluxtui.persist.home import Home, SessionFolder  # noqa: E402
-from fluxtui.persist.lock import Lock  # noqa: E402
-from fluxtui.persist.record import Phase, Record  # noqa: E402
-from tests.ui.fabricate import make_log, make_metrics, make_record, make_session  # noqa: E402
-from tests.ui.glass import PtyApp  # noqa: E402
-
-BARE = """
+LAST = "the very last line"
+BARE_APP = """
 from textual.app import App
 from textual.widgets import Static
 class Bare(App):
     def compose(self):
-        yield Static("bare")
+        yield Static("sessions")
 Bare().run()
 """
 
 
-class Played:
-    """A session that trains at ten steps a second, as its files show it; its log grows where asked for."""
-
-    def __init__(self, home: Home, name: str, log_lines_a_second: float) -> None:
-        self.folder = make_session(home, name)
-        make_record(
-            self.folder,
-            status="running",
-            phase=Phase.TRAIN,
-            steps=100_000,
-            epochs=40,
-            epoch=1,
-            step=500,
-            loss=0.1,
-            step_seconds=0.1,
-        )
-        make_metrics(self.folder, 500)
-        make_log(self.folder, 500)
-        lock = Lock.take(self.folder.lock_file)
-        assert lock is not None
-        self._lock, self._rate = lock, log_lines_a_second
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._play, args=(self.folder,), daemon=True)
-        self._thread.start()
-
-    def _play(self, folder: SessionFolder) -> None:
-        path = folder.attempt_file(1)
-        record = toml.read(path, Record)
-        step, logged, began = 500, 0, time.monotonic()
-        with folder.log_file.open("a") as log:
-            while not self._is_over.wait(0.1):
-                step += 1
-                make_metrics(folder, step, first=step, seed=step)
-                due = int((time.monotonic() - began) * self._rate) - logged
-                log.writelines(
-                    f"12:00:00 step {step} loss 0.0{step % 997:03d} line {logged + at} of a log that scrolls\n"
-                    for at in range(due)
-                )
-                log.flush()
-                logged += due
-                if step % 50 == 0:
-                    loss = 0.05 + (step % 7) / 1000
-                    toml.write_beat(path, msgspec.structs.replace(record, step=step, loss=loss, beat_at=datetime.now(UTC)))
-
-    def stop(self) -> None:
-        self._is_over.set()
-        self._thread.join()
-        self._lock.release()
+def seconds_to(text: bytes, command: list[str], environment: dict[str, str]) -> float:
+    """Seconds until a program on a terminal of 120×36 has sent the text; it is ended then."""
+    began = time.perf_counter()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+    seen = b""
+    try:
+        while text not in seen:
+            seen += os.read(terminal, 65536)
+        return time.perf_counter() - began
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
 
 
-def first_paint(home: Home, runs: int) -> list[float]:
-    found = []
-    for _ in range(runs):
-        with PtyApp(home.root, 120, 36) as ui:
-            ui.see("many-0000", 60)
-            found.append(time.monotonic() - ui.began)
-    return found
+def write_log(path: Path, megabytes: int) -> None:
+    """Numbered lines up to so many megabytes, and a last one that no other resembles."""
+    block = b"".join(b"12:00:00 step %06d  loss 0.0412  0.072 s/step  some more words\n" % number for number in range(16_000))
+    with path.open("wb") as log:
+        for _ in range(megabytes * 1_000_000 // len(block)):
+            log.write(block)
+        log.write(LAST.encode() + b"\n")
 
 
-def bare_paint(runs: int) -> list[float]:
-    found = []
-    for _ in range(runs):
-        with PtyApp(Path("/"), 120, 36, program=BARE) as ui:
-            ui.see("bare", 60)
-            found.append(time.monotonic() - ui.began)
-    return found
+def paint(root: Path, arguments: argparse.Namespace) -> None:
+    """Exec to the first frame that shows sessions; 1000 of them, the one in view with a log of 1 GB."""
+    home = Home.open(root / "many")
+    fabricate(home.root, 1000)
+    folder = begin(home, "trains")
+    write_log(folder.log_file, 1000)
+    lock = Lock.take(folder.lock_file)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"FLUXTUI_HOME": str(home.root), "TERM": "xterm-256color"}
+    contenders = {
+        "bare Textual app": ([sys.executable, "-c", BARE_APP], b"sessions"),
+        "fluxtui, 1000 sessions and a log of 1 GB": ([FLUXTUI], b"session-0"),
+    }
+    for name, (command, text) in contenders.items():
+        values = [seconds_to(text, command, environment) for _ in range(arguments.runs + 1)][1:]
+        print(row(f"first paint, {name}", values, 0.6 if name.startswith("fluxtui") else None))
+    if lock:
+        lock.release()
 
 
 def watched(home: Home, columns: int, rows: int, seconds: float) -> tuple[float, float]:
@@ -119,90 +103,168 @@ def watched(home: Home, columns: int, rows: int, seconds: float) -> tuple[float,
         return (len(ui.received) - sent) / took, 100 * (ui.cpu_seconds() - used) / took
 
 
-def key_to_screen(home: Home, presses: int) -> list[float]:
-    """Milliseconds from a key to the changed screen, while the log floods."""
+def bytes_and_share(root: Path, arguments: argparse.Namespace) -> None:
+    """What the line and the processor bear while nothing changes, and while a training is watched."""
+    idle = Home.open(root / "idle")
+    make_record(make_session(idle, "resting"), status="stopped", step=10, reason="stopped")
+    sent, used = watched(idle, 80, 24, arguments.seconds)
+    print(row("idle, bytes a second at 80×24", [sent], 100, "B/s"))
+    print(row("idle, share of a core", [used], 1, "%"))
+    for rate, limits, what in ((0.2, (2000, 4000), "log at rest"), (20.0, (20_000, 60_000), "log scrolling")):
+        home = Home.open(root / f"trains-{rate}")
+        played = Played(home, "trains", rate)
+        for (columns, rows), limit in zip(((80, 24), (200, 60)), limits, strict=True):
+            sent, used = watched(home, columns, rows, arguments.seconds)
+            print(row(f"training watched, {what}, bytes a second at {columns}×{rows}", [sent], limit, "B/s"))
+            print(row(f"training watched, {what}, share of a core at {columns}×{rows}", [used], 5, "%"))
+        played.stop()
+    if arguments.nvitop:
+        with PtyApp(idle.root, 120, 36, program=f"import os, sys; os.execv({arguments.nvitop!r}, ['nvitop'])") as ui:
+            time.sleep(3)
+            said = ui.process.poll() is not None
+            print(f"nvitop: {'ends at once here, without a driver' if said else f'{len(ui.received)} bytes in 3 s'}")
+
+
+def pressed(ui: PtyApp, key: str, is_there: object) -> float:
+    """Milliseconds from a key to the screen that answers it."""
+    assert callable(is_there)
+    began, seen = time.perf_counter(), -1
+    ui.type(key)
+    while time.perf_counter() - began < 5:
+        if len(ui.received) == seen:
+            time.sleep(0.0005)
+            continue
+        seen = len(ui.received)
+        if is_there(ui.glass.text):
+            return 1000 * (time.perf_counter() - began)
+    raise AssertionError(f"{key} was not answered in 5 s")
+
+
+ORDERS = ("by name", "by state", "by progress", "by loss")
+
+
+def answers(ui: PtyApp, presses: int) -> list[float]:
+    """Milliseconds of `o` (another order), again and again; ascending."""
     found = []
+    for number in range(presses):
+        wanted = (*ORDERS, "")[number % 5]
+
+        def is_there(text: str, wanted: str = wanted) -> bool:
+            return wanted in text if wanted else not any(order in text for order in ORDERS)
+
+        found.append(pressed(ui, "o", is_there))
+        time.sleep(0.05)
+    return sorted(found)
+
+
+def keys(root: Path, arguments: argparse.Namespace) -> None:
+    """Key to screen while the log in view takes 100,000 lines a second; and whether its index loses any of them."""
+    home = Home.open(root / "flood")
+    played = Played(home, "floods", 100_000)
     with PtyApp(home.root, 120, 36) as ui:
         ui.see("sessions", 60)
         time.sleep(2)
-        for number in range(presses):
-            order = ("by name", "by state", "by progress", "by loss", "")
-            wanted = order[number % 5]
-            began = time.perf_counter()
-            ui.type("o")
-            while (wanted not in ui.glass.text) if wanted else any(text in ui.glass.text for text in order[:4]):
-                if time.perf_counter() - began > 5:
-                    break
-            found.append(1000 * (time.perf_counter() - began))
-            time.sleep(0.05)
-    return found
+        values = answers(ui, 100)
+    index, end = LogIndex(played.folder.log_file), time.monotonic() + 10
+    while time.monotonic() < end:  # indexed while it grows
+        index.update()
+        time.sleep(0.02)
+    played.stop()
+    while index.update():
+        pass
+    print(row("key to screen, p95, log of 100,000 lines a second", [values[int(0.95 * len(values))]], 60, "ms"))
+    print(row("key to screen, median", [statistics.median(values)], None, "ms"))
+    lines = [line for line in index.read(0, index.count) if " of a log that scrolls" in line]
+    wrong = sum(int(line[14:23]) != at for at, line in enumerate(lines))
+    print(row(f"lines of {len(lines)} lost or reordered in the index of that log", [wrong], 0, "lines"))
 
 
-def long_log(home: Home, folder: SessionFolder, megabytes: int) -> tuple[float, float]:
-    """Seconds until the end of a long log is shown, and the UI's memory (MB) with it open and indexed."""
-    block = b"".join(b"12:00:00 step %06d  loss 0.0412  0.072 s/step  some more words\n" % number for number in range(16_000))
-    with folder.log_file.open("wb") as log:
-        for _ in range(megabytes * 1_000_000 // len(block)):
-            log.write(block)
-        log.write(b"the very last line\n")
+def memory(root: Path, arguments: argparse.Namespace) -> None:
+    """The end of a long log on the screen, and memory once it is indexed."""
+    home = Home.open(root / "long")
+    folder = make_session(home, "long")
+    make_record(folder, status="stopped", step=10, reason="stopped")
+    write_log(folder.log_file, arguments.log_mb)
     with PtyApp(home.root, 120, 36) as ui:
+        ui.see("stopped", 60)
         began = time.monotonic()
-        ui.see("the very last line", 120)
-        took = time.monotonic() - began
         ui.type("l")
-        time.sleep(3 + megabytes / 300)
-        return took, psutil.Process(ui.process.pid).memory_info().rss / 1e6
+        ui.see(lambda text: LAST in text and "sessions" not in text, 120)
+        took = time.monotonic() - began
+        ui.see(lambda text: "%" not in text.splitlines()[0], 300)  # the share that is indexed is not said any more
+        resident = psutil.Process(ui.process.pid).memory_info().rss / 1e6
+    print(row(f"end of a log of {arguments.log_mb} MB shown after", [took]))
+    print(row(f"memory with a log of {arguments.log_mb} MB open", [resident], 90, "MB"))
+    if arguments.toolong:
+        program = f"import os, sys; os.execv({arguments.toolong!r}, ['tl', {str(folder.log_file)!r}])"
+        with PtyApp(home.root, 120, 36, program=program) as ui:
+            end = time.monotonic() + 120
+            while b"very last" not in bytes(ui.received) and time.monotonic() < end:
+                time.sleep(0.05)
+            print(row("toolong, end of the same log shown after", [time.monotonic() - ui.began]))
+            time.sleep(10)
+            print(row("toolong, memory with it open", [psutil.Process(ui.process.pid).memory_info().rss / 1e6], None, "MB"))
 
 
-def filtered(folder: SessionFolder, pattern: str) -> list[float]:
-    """Seconds to scan the whole log for a pattern, in the search's own process."""
-    from fluxtui.screens.log_search import LogSearch
+def scanned(path: Path, pattern: str) -> tuple[float, float]:
+    """Seconds to the first match and to the end of a scan of the whole log, in the search's own process."""
+    first: list[float] = []
+    done, began = threading.Event(), time.monotonic()
 
-    done = threading.Event()
-    began = time.monotonic()
-    search = LogSearch(folder.log_file, pattern, 0, 0, lambda one: done.set() if one.is_over else None)
-    done.wait(300)
+    def found(one: LogSearch) -> None:
+        if one.count() and not first:
+            first.append(time.monotonic() - began)
+        if one.is_over:
+            done.set()
+
+    search = LogSearch(path, pattern, 0, 0, found)
+    assert done.wait(300)
     search.stop()
-    return [time.monotonic() - began]
+    return first[0], time.monotonic() - began
+
+
+def filters(root: Path, arguments: argparse.Namespace) -> None:
+    """A log of 1 GB filtered: first matches, the whole, and what keys take meanwhile."""
+    home = Home.open(root / "filtered")
+    folder = make_session(home, "filtered")
+    make_record(folder, status="stopped", step=10, reason="stopped")
+    write_log(folder.log_file, 1000)
+    path = folder.log_file
+    for pattern, limit in (("very last", 3), ("step 015999", 3), (r"step 01599\d", 12), (r"last \w+$", 12), ("last|none", 12)):
+        runs = [scanned(path, pattern) for _ in range(3)]
+        print(row(f"filter 1 GB for {pattern!r}, all of it", [run[1] for run in runs], limit))
+        if "last" not in pattern:  # else the only match is the last line
+            print(row(f"filter 1 GB for {pattern!r}, first matches", [run[0] for run in runs], 0.2))
+    with PtyApp(home.root, 120, 36) as ui:
+        ui.see("stopped", 60)
+        ui.type("l")
+        ui.see(lambda text: LAST in text and "sessions" not in text, 60)
+        time.sleep(4)
+        ui.type("&")
+        ui.see("only", 10)
+        ui.type("last|none\r")
+        values, wrapped = [], False
+        while ", searching" in ui.see("only last|none", 10):
+            wrapped = not wrapped
+            values.append(pressed(ui, "w", lambda text, wrapped=wrapped: ("wrapped" in text) == wrapped))
+        print(row(f"key to screen while it filters, longest of {len(values)}", [max(values)], 60, "ms"))
+
+
+PARTS = {"paint": paint, "bytes": bytes_and_share, "keys": keys, "memory": memory, "filter": filters}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--seconds", type=float, default=12.0)
-    parser.add_argument("--log-mb", type=int, default=200)
+    parser.add_argument("--log-mb", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--toolong", default=shutil.which("tl") or "")
+    parser.add_argument("--nvitop", default=shutil.which("nvitop") or "")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        many = Home.open(root / "many")
-        for number in range(1000):
-            make_session(many, f"many-{number:04d}")
-        print(row("bare Textual app, first paint", bare_paint(arguments.runs)))
-        print(row("first paint with 1000 sessions", first_paint(many, arguments.runs), 0.6))
-        idle = Home.open(root / "idle")
-        make_record(make_session(idle, "resting"), status="stopped", step=10, reason="stopped")
-        sent, used = watched(idle, 80, 24, arguments.seconds)
-        print(row("idle, bytes a second at 80×24", [sent], 100, "B/s"))
-        print(row("idle, share of a core", [used], 1, "%"))
-        for rate, limits, what in ((0.2, (2000, 4000), "log at rest"), (20.0, (20_000, 60_000), "log scrolling")):
-            home = Home.open(root / f"trains-{rate}")
-            played = Played(home, "trains", rate)
-            for (columns, rows), limit in zip(((80, 24), (200, 60)), limits, strict=True):
-                sent, used = watched(home, columns, rows, arguments.seconds)
-                print(row(f"training watched, {what}, bytes a second at {columns}×{rows}", [sent], limit, "B/s"))
-                print(row(f"training watched, {what}, share of a core at {columns}×{rows}", [used], 5, "%"))
-            played.stop()
-        flood = Home.open(root / "flood")
-        played = Played(flood, "floods", 100_000)
-        values = sorted(key_to_screen(flood, 60))
-        played.stop()
-        print(row("key to screen, p95, log of 100,000 lines a second", [values[int(0.95 * len(values))]], 60, "ms"))
-        print(row("key to screen, median", [statistics.median(values)], None, "ms"))
-        took, memory = long_log(flood, played.folder, arguments.log_mb)
-        print(row(f"end of a log of {arguments.log_mb} MB shown after", [took]))
-        print(row(f"memory with a log of {arguments.log_mb} MB open", [memory], 90, "MB"))
-        for pattern in ("very last", r"last \w+$", "last|none"):
-            print(row(f"filter {arguments.log_mb} MB for {pattern!r}", filtered(played.folder, pattern)))
+    for part in arguments.only.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[part](Path(folder), arguments)
 
 
 if __name__ == "__main__":
