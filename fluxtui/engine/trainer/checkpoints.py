@@ -126,12 +126,11 @@ class Committer:
         if self.last_step == state.step:
             return
         self.reporter.progress(Phase.CHECKPOINT, step=state.step)
-        files = states.capture(state, self.parameters, self.optimizer, self._beside())
-        total = sum(memoryview(piece).nbytes for pieces in files.values() for piece in pieces)
+        captured = states.capture(state, self.parameters, self.optimizer, self._beside())
         name = commit.step_name(state.step)
-        self._must_have_room(name, total)
+        self._must_have_room(name, captured.nbytes)
         described = facts(self.job, self.runtime, self.dataset, state)
-        self._writing.begin(name, total, lambda count: self._write(name, files, described, count))
+        self._writing.begin(name, captured.nbytes, lambda count: self._write(name, captured, described, count))
         self.last_step, self.last_at = state.step, time.monotonic()
         self.reporter.progress(Phase.TRAIN, step=state.step)
 
@@ -144,12 +143,12 @@ class Committer:
         self._announce(self._writing.poll())
 
     def _write(
-        self, name: str, files: Mapping[str, list[Buffer]], described: Mapping[str, str | int], count: Callable[[int], None]
+        self, name: str, captured: states.Captured, described: Mapping[str, str | int], count: Callable[[int], None]
     ) -> None:
         """In the writer's thread: the protocol, then what it lets go."""
         commit.commit_checkpoint(
-            self.folder.checkpoints, name, {file: _counted(pieces, count) for file, pieces in files.items()}, described,
-            self.damaged,
+            self.folder.checkpoints, name, {file: _counted(pieces, count) for file, pieces in captured.files().items()},
+            described, self.damaged,
         )  # fmt: skip
         self.reporter.say(f"checkpoint {name} committed")
         commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged)

@@ -42,13 +42,31 @@ class LoopState:
     inexact_since: int | None = None  # the step from which on a changed recipe, library or data set was accepted
 
 
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The content of a checkpoint in memory: copies that no later step changes."""
+
+    tensors: dict[str, dict[str, torch.Tensor]]  # by file and name, on the CPU
+    counters: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors.values())
+
+    def files(self) -> dict[str, list[Buffer]]:
+        """The files, as buffers over the copies."""
+        counters = json.dumps(self.counters, sort_keys=True, indent=1, allow_nan=True).encode()
+        return {file: _encoded(tensors, None) for file, tensors in self.tensors.items()} | {COUNTERS_FILE: [counters]}
+
+
 def capture(
     state: LoopState,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     beside: Mapping[str, Mapping[str, torch.Tensor]],
-) -> dict[str, list[Buffer]]:
-    """The files of a checkpoint, as buffers that no later step changes. Raises `NonFiniteError` rather than hand out NaN.
+) -> Captured:
+    """What a checkpoint will hold, copied. Raises `NonFiniteError` rather than hand out NaN.
 
     `beside`: further files of tensors, by name.
     """
@@ -59,12 +77,8 @@ def capture(
         "step": state.step, "epoch": state.epoch, "position": state.position, "inexact_since": state.inexact_since,
         "optimizer": type(optimizer).__name__, "groups": scalars["groups"], "scalars": scalars["state"],
     }  # fmt: skip
-    return {
-        ADAPTER_FILE: list(to_safetensors(parameters)),
-        OPTIMIZER_FILE: list(to_safetensors(tensors)),
-        COUNTERS_FILE: [json.dumps(counters, sort_keys=True, indent=1, allow_nan=True).encode()],
-        **{file: to_safetensors(tensors) for file, tensors in beside.items()},
-    }
+    files = {ADAPTER_FILE: parameters, OPTIMIZER_FILE: tensors, **beside}
+    return Captured({file: _copied(tensors) for file, tensors in files.items()}, counters)
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
@@ -118,8 +132,15 @@ def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> s
 
 def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
     """The bytes of a safetensors file with copies of these tensors, stable: the same tensors give the same bytes."""
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return list(tensorfile.serialize({n: (_DTYPES[t.dtype], tuple(t.shape), _bytes_of(t)) for n, t in copies.items()}, metadata))
+    return _encoded(_copied(tensors), metadata)
+
+
+def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _encoded(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> list[Buffer]:
+    return list(tensorfile.serialize({n: (_DTYPES[t.dtype], tuple(t.shape), _bytes_of(t)) for n, t in tensors.items()}, metadata))
 
 
 def from_safetensors(path: Path) -> dict[str, torch.Tensor]:
