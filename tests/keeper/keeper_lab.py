@@ -250,3 +250,12 @@ def _command(pid: int) -> str:
 
 def is_active(record: Record) -> bool:
     return record.status in ACTIVE
+
+
+def removed(group: Path) -> bool:
+    """Whether a control group could be removed: it can once its last process is gone."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True

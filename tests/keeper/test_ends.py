@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from keeper_lab import SLOW, Lab, fast, until
+from keeper_lab import SLOW, Lab, fast, removed, until
 from standin import product_bytes
 
 from fluxtui.persist import tensorfile, toml
@@ -164,15 +164,7 @@ def test_25_the_oom_killer_is_named_and_not_tried_again(lab: Lab, tmp_path: Path
         assert "peak was" in record.reason
         assert record.checkpoint == "step-000000010"
     finally:
-        until(lambda: _removed(group), 10)
-
-
-def _removed(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except OSError:
-        return False
-    return True
+        until(lambda: removed(group), 10)
 
 
 def test_25_gpu_memory_keeps_the_trainers_sentence(lab: Lab):
@@ -239,7 +231,7 @@ def test_40_no_processes_left_fails_with_that_reason(lab: Lab):
         assert record.status == "failed"
         assert record.reason.startswith("no process can be started")
     finally:
-        until(lambda: _removed(group), 10)
+        until(lambda: removed(group), 10)
 
 
 def test_ranks_are_spawned_with_a_rendezvous_and_end_together(lab: Lab):

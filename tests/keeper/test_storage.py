@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from keeper_lab import SLOW, Lab, fast, until
+from keeper_lab import SLOW, Lab, fast, removed, until
 
 from fluxtui.persist import overview, process
 from fluxtui.persist.home import Home
@@ -139,12 +139,4 @@ def test_13_a_machine_that_stands_still_is_no_hang(lab: Lab):
         assert "STUCK" not in one.log()
     finally:
         state.write_text("THAWED")
-        until(lambda: _removed(group), 10)
-
-
-def _removed(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except OSError:
-        return False
-    return True
+        until(lambda: removed(group), 10)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from keeper_lab import HERE, Lab, Session, fast, until
+from keeper_lab import HERE, Lab, Session, fast, removed, until
 from standin import EPOCH, product_bytes
 
 from fluxtui.persist import overview, process
@@ -123,7 +123,7 @@ def test_story_3_it_dies_in_silence_and_an_older_file_makes_nothing_green(one: S
         assert call(one, "verify", "my-lora").returncode == 4
         one.check()
     finally:
-        until(lambda: _removed(group), 10)
+        until(lambda: removed(group), 10)
 
 
 @pytest.mark.parametrize("how", ["hang", "spin"])
@@ -146,11 +146,3 @@ def test_story_4_it_hangs_at_epoch_6_asleep_or_burning_and_nobody_else_is_touche
     finally:
         other.send_signal(signal.SIGKILL)
         other.wait()
-
-
-def _removed(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except OSError:
-        return False
-    return True
