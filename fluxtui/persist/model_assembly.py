@@ -22,8 +22,9 @@ from fluxtui.persist.durable import make_folder, remove_tree, temporary_name, wr
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_config import scheduler_config
-from fluxtui.persist.model_file import PART_WORDS, PARTS, Part, PartFile, identify
+from fluxtui.persist.model_file import ASIDE, PART_WORDS, PARTS, Part, PartFile, identify
 from fluxtui.persist.model_search import PartFolder, find_part, find_tokenizer, tokenizer_files
+from fluxtui.persist.tensorfile import TensorInfo, read_header
 from fluxtui.persist.text import clean
 
 ASSEMBLED = "assembled.toml"
@@ -195,6 +196,18 @@ def origins_of(folder: Path) -> dict[str, Origin]:
                 f"{_show(path)} is another file than the one that {_show(folder.name)} was made of; put that back."
             )
     return assembled.parts
+
+
+def part_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """The weights of a part, by headers alone: of its shards, or of its share of a user's file. Raises `DamagedError`."""
+    found: dict[str, TensorInfo] = {}
+    origin = origins_of(folder.parent).get(folder.name)
+    prefix = origin.prefix if origin is not None else ""
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, info in read_header(file, follow_links=True).tensors.items():
+            if name.startswith(prefix) and name.rpartition(".")[2] not in ASIDE and name != "scaled_fp8":
+                found[name.removeprefix(prefix)] = info
+    return found
 
 
 def _origin(found: PartFile | PartFolder) -> Origin:

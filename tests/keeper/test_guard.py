@@ -210,7 +210,9 @@ def test_a_group_is_hung_only_when_every_rank_is():
 def test_a_rank_that_never_spoke_is_judged_by_rank_0():
     ranks = {0: trained(10), 1: RankGuard(DEFAULT, since=0.0)}
     assert not group_guard.judge(ranks, 309.0).is_hung
-    assert group_guard.judge(ranks, 311.0).is_hung
+    judged = group_guard.judge(ranks, 311.0)
+    assert judged.is_hung
+    assert judged.hung_words().endswith("; rank 1 never said a word")
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ def test_one_checkpoint_with_all_parts_is_the_pipeline(tiny: Path, models: Path,
         (tmp_path / name).symlink_to(models / name)
     found = built(str(file), home)
     assert_same(found, pipeline_at(tiny))
+    for part, content in parts.items():
+        assert model_assembly.part_tensors(found.folder / part).keys() == {
+            name.removeprefix("text_model.") for name in content
+        }, part
     assert {Path(origin.file) for origin in model_assembly.origins_of(found.folder).values()} == {file}
 
 

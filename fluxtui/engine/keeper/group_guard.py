@@ -14,6 +14,7 @@ class GroupJudgement:
     """All ranks together. Ranks wait for each other, so the group is hung only when every rank that spoke is."""
 
     by_rank: dict[int, Judgement]
+    silent: tuple[int, ...] = ()  # ranks that never spoke: what the others wait for
 
     @property
     def is_hung(self) -> bool:
@@ -34,18 +35,20 @@ class GroupJudgement:
 
     def hung_words(self) -> str:
         """`in train for 301 s`, each rank named where there are several, and what its thread's tick says of it."""
-        if len(self.by_rank) == 1:
+        if len(self.by_rank) == 1 and not self.silent:
             judged = self.last
             return f"in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
-        return "; ".join(
+        said = [
             f"rank {rank} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
             for rank, judged in self.by_rank.items()
-        )
+        ]
+        return "; ".join([*said, *(f"rank {rank} never said a word" for rank in self.silent)])
 
 
 def judge(ranks: dict[int, RankGuard], now: float) -> GroupJudgement:
     """Judge a group. A rank above 0 that never spoke is judged by rank 0, which cannot pass the rendezvous without it."""
-    return GroupJudgement({rank: guard.judge(now) for rank, guard in ranks.items() if guard.has_spoken or rank == 0})
+    spoken = {rank: guard.judge(now) for rank, guard in ranks.items() if guard.has_spoken or rank == 0}
+    return GroupJudgement(spoken, tuple(rank for rank in ranks if rank not in spoken))
 
 
 def _tick_words(judged: Judgement) -> str:
