@@ -75,6 +75,7 @@ class ProgressLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
     loss: float | None = None
     step_seconds: float | None = None
     checkpoint: str = ""             # a checkpoint was committed: its name
+    checkpoint_seconds: float | None = None  # how long that took, from the copy until it was durable
     resumed_from: str = ""           # training goes on from this checkpoint
     model_commit: str = ""
     inexact_since: int | None = None

@@ -242,3 +242,14 @@ def test_checkpoint_time_counts_from_its_first_line_to_the_next_phase():
     guard.heard(22.0, ProgressLine(phase=Phase.TRAIN, step=110))
     assert guard.longest_checkpoint == 11.0
     assert guard.longest_step == 1.0
+
+
+def test_a_checkpoint_written_behind_the_loop_says_itself_how_long_it_took():
+    one = RankGuard(DEFAULT, 0.0)
+    one.heard(1.0, ProgressLine(phase=Phase.TRAIN, step=1))
+    one.heard(2.0, ProgressLine(phase=Phase.CHECKPOINT, step=1))
+    one.heard(2.2, ProgressLine(phase=Phase.TRAIN, step=1))
+    assert one.longest_checkpoint == pytest.approx(0.2)
+    one.heard(90.0, ProgressLine(checkpoint="step-000000001", checkpoint_seconds=85.0))
+    assert one.longest_checkpoint == 85.0
+    assert StopGuard.asked(91.0, DEFAULT, one.longest_step, one.longest_checkpoint).limit >= 3 * 85.0

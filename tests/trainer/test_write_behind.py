@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable
 
@@ -28,12 +29,16 @@ def told(done: int, total: int) -> None: ...
 def test_a_write_is_told_once_when_it_has_ended() -> None:
     go, behind = threading.Event(), WriteBehind()
     behind.begin("first", 3, lambda count: (count(1), go.wait(30), count(2)))  # type: ignore[arg-type, return-value]
-    assert behind.poll() == ""
+    assert behind.poll() is None
+    time.sleep(0.2)
     go.set()
     seen: list[tuple[int, int]] = []
-    assert behind.settle(lambda done, total: seen.append((done, total))) == "first"
+    written = behind.settle(lambda done, total: seen.append((done, total)))
+    assert written is not None
+    assert written.name == "first"
+    assert 0.2 <= written.seconds < 30
     assert all(total == 3 for _, total in seen)
-    assert (behind.poll(), behind.settle(told)) == ("", "")
+    assert (behind.poll(), behind.settle(told)) == (None, None)
 
 
 def test_what_goes_wrong_in_the_thread_is_raised_in_the_loop_and_once() -> None:
@@ -45,7 +50,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_in_the_loop_and_once() -> None:
     behind.begin("first", 1, fails)
     with pytest.raises(StorageError, match="full"):
         behind.settle(told)
-    assert behind.poll() == ""
+    assert behind.poll() is None
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(

@@ -244,6 +244,9 @@ class RankGuard:
             if self._step is not None and line.step > self._step:
                 self.steps_here += line.step - self._step
             self._step = line.step
+        if line.checkpoint_seconds is not None:  # written behind the loop: the phase alone does not say how long it takes
+            self.longest_checkpoint = max(self.longest_checkpoint, line.checkpoint_seconds)
+            self._spans("checkpoint").add(line.checkpoint_seconds)
         self._waits_for_batch = line.waiting == "batch"
 
 

@@ -24,7 +24,7 @@ from fluxtui.engine.trainer.refusal import NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.state import LoopState
-from fluxtui.engine.trainer.write_behind import WriteBehind
+from fluxtui.engine.trainer.write_behind import WriteBehind, Written
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import commit
 from fluxtui.persist.durable import Buffer
@@ -162,9 +162,9 @@ class Committer:
     def _tell(self, done: int, total: int) -> None:
         self.reporter.progress(Phase.CHECKPOINT, item=done, items=total, unit="bytes")
 
-    def _announce(self, name: str) -> None:
-        if name:
-            self.reporter.progress(checkpoint=name)
+    def _announce(self, written: Written | None) -> None:
+        if written is not None:
+            self.reporter.progress(checkpoint=written.name, checkpoint_seconds=written.seconds)
 
     def _beside(self) -> dict[str, dict[str, torch.Tensor]]:
         """Weights that are not trained but looked at: averaged ones, and those of a schedule-free optimizer."""

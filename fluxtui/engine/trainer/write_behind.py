@@ -7,11 +7,20 @@ the first, the end of a run waits for the last, and what went wrong in the threa
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Count = Callable[[int], None]  # bytes that were handed to the disk
 _TELL_SECONDS = 0.5  # between two words of whoever waits
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that has ended well."""
+
+    name: str
+    seconds: float  # until it was durable
 
 
 @dataclass(slots=True)
@@ -23,6 +32,8 @@ class _Write:
     work: Callable[[Count], None]
     done: int = 0
     error: BaseException | None = None
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
     thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,6 +46,7 @@ class _Write:
             self.work(self._count)
         except BaseException as error:  # noqa: BLE001  (the edge of a thread: raised again in the loop)
             self.error = error
+        self.seconds = time.monotonic() - self.began
 
     def _count(self, size: int) -> None:
         self.done += size
@@ -51,24 +63,24 @@ class WriteBehind:
         assert self._write is None, "a write is under way"
         self._write = _Write(name, total, work)
 
-    def poll(self) -> str:
-        """The name of the write that has ended since the last call; "" for none. Raises what went wrong in it."""
+    def poll(self) -> Written | None:
+        """The write that has ended since the last call. Raises what went wrong in it."""
         if self._write is None or self._write.thread.is_alive():
-            return ""
+            return None
         return self._take()
 
-    def settle(self, tell: Callable[[int, int], None]) -> str:
-        """Wait for the write under way, telling (bytes done, bytes in all); its name, "" for none. Raises as `poll` does."""
+    def settle(self, tell: Callable[[int, int], None]) -> Written | None:
+        """Wait for the write under way, telling (bytes done, bytes in all); None where there is none. Raises as `poll` does."""
         if self._write is None:
-            return ""
+            return None
         while self._write.thread.is_alive():
             tell(self._write.done, self._write.total)
             self._write.thread.join(_TELL_SECONDS)
         return self._take()
 
-    def _take(self) -> str:
+    def _take(self) -> Written:
         ended, self._write = self._write, None
         assert ended is not None
         if ended.error is not None:
             raise ended.error
-        return ended.name
+        return Written(ended.name, ended.seconds)
