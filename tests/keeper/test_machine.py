@@ -89,6 +89,7 @@ def test_lost_after_the_product_was_made_a_resume_proves_and_trains_nothing(lab:
     keeper.wait()
     until(lambda: all_gone(one.record()))
     assert one.record().phase == "prove"
+    toml.write(one.folder.attempt_file(1), msgspec.structs.replace(one.record(), step=12))  # killed before the last beat
     lab.plan({"at": 30, "do": "exit", "code": 78}, {"when": "load", "do": "exit", "code": 78})  # whoever trains now fails
     record = one.run()
     assert (record.status, record.attempt, record.step) == ("completed", 2, 30)

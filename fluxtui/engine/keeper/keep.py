@@ -154,6 +154,7 @@ class Keeper:
         claim = proof.check_claim(self.duties.folder, maker, steps, journal.tick)
         if claim.problem or claim.result is None:
             return unproven(claim.problem)
+        journal.update(step=claim.result.step)  # the last line of a trainer may have been dropped, or its keeper killed before it
         arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
         assert self.lease is not None
         group = spawn_prover(arguments, journal.record.run_id, self.lease.uuids, journal.record.threads, self.duties.log.fd)
