@@ -1,5 +1,5 @@
-"""Writes what is said once in the code into the documents: verbs and keys of README.md, docs/settings.md, the map
-of docs/architecture.md.
+"""Writes what is said once in the code into the documents: verbs and keys of README.md, docs/settings.md,
+docs/command-line.md, the map of docs/architecture.md.
 
     python docs/reference.py [--check]
 
@@ -10,15 +10,69 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from fluxtui import actions
 from fluxtui.cli import verbs
-from fluxtui.persist import keys, recipe
+from fluxtui.persist import keys, overview, recipe
+from fluxtui.persist.errors import ExitCode
 
 DOCS = Path(__file__).parent
+CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed: the sentence says why",
+    ExitCode.USAGE: "the words of the command are wrong",
+    ExitCode.NOT_FOUND: "there is no such session, file or checkpoint",
+    ExitCode.REFUSED: "refused: it is in the wrong state for that",
+    ExitCode.TIMED_OUT: "timed out (`wait --timeout`); the session goes on",
+}
+JSON_KEYS = {  # as `persist.overview.to_json` makes them; --check fails where one is missing here
+    "schema": "number of this schema",
+    "name": "the session's name and folder",
+    "title": "its free text",
+    "id": "unique, never used again",
+    "kind": "whose defaults filled the spec: `pico`, `flux1`",
+    "path": "its folder",
+    "status": "as the keeper stored it: `queued`, `starting`, `running`, `stopping`, `completed`, `failed`, `stopped`; "
+    "null before the first start",
+    "state": "as it is shown: the status, or `new`, `lost`, `stalled`, `suspended`, `storage`, `silent`, `changed`, `elsewhere`, "
+    "`unreadable`",
+    "reason": "why it is so, in words",
+    "remedy": "the one command or change that follows",
+    "phase": "`preflight`, `download`, `load`, `encode`, `cache`, `train`, `validate`, `sample`, `checkpoint`, `export`, `prove`",
+    "inner": "how far it is inside the phase, in words",
+    "attempt": "number of the newest attempt; 0 before the first",
+    "step": "optimizer steps done, over all attempts",
+    "steps": "optimizer steps planned; 0: not known yet",
+    "epoch": "epoch it is in",
+    "epochs": "epochs planned",
+    "loss": "the newest, smoothed as the trainer reports it",
+    "step_seconds": "seconds a step, median of the last ones",
+    "eta_seconds": "seconds to the last step at this speed",
+    "queued_at": "when it was queued",
+    "started_at": "when its trainer was started",
+    "finished_at": "when the attempt ended",
+    "beat_at": "when its keeper last wrote",
+    "exit_code": "of the trainer",
+    "signal": "that ended the trainer",
+    "gpus": "UUIDs of its GPUs",
+    "host": "the machine it ran on",
+    "priority": "in the queue; higher goes first",
+    "waiting_for": "what it is queued for",
+    "amber": "what its guard is worried about",
+    "gpu_hint": "a GPU that idles, said as a hint",
+    "retry": "number of automatic retries so far",
+    "resumed_from": "checkpoint that the attempt began with",
+    "inexact_since": "step since which a resume is not exact (`--accept-changes`)",
+    "recipe_sha256": "hash of the recipe part of the spec",
+    "checkpoint": "the newest committed one",
+    "output": "path of the proven file, while it is there",
+    "tensors_sha256": "of the proven file's tensors",
+    "resumable": "whether `fluxtui resume` would go on with it",
+}  # fmt: skip
 
 
 def verb_table() -> Iterator[str]:
@@ -51,6 +105,37 @@ def settings() -> Iterator[str]:
             default = "" if key.default is keys.REQUIRED else f"`{_toml(key.default)}`"
             mark = " (R)" if key.is_recipe else ""
             yield f"| `{key.name}`{mark} | {_cell(key.expected)} | {default} | {_cell(key.description)} |"
+
+
+def command_line() -> Iterator[str]:
+    """Every verb with its arguments, the exit codes, and each key of the JSON objects."""
+    yield from ("# The command line: every verb, every exit code, every key of the JSON", "")
+    yield "Data on stdout, all else on stderr. An error is one sentence that says what to do."
+    yield from ("", "| exit code | |", "| --- | --- |")
+    for code, meaning in CODES.items():
+        yield f"| {int(code)} | {meaning} |"
+    for group, members in verbs.GROUPS:
+        yield from ("", f"## {group}")
+        for verb in members:
+            yield from ("", f"### `{f'fluxtui {verb.name} {verb.usage}'.strip()}`", "", f"{verb.help[:1].upper()}{verb.help[1:]}.")
+            yield from _arguments(verb)
+    yield from ("", f"## The object of `ls --json` and `show --json` (schema {overview.SCHEMA})", "")
+    yield "`ls` prints a list of these, `show` one. A key may be added at any time; none changes its meaning. Times are ISO 8601"
+    yield "with their zone; what is not known is null."
+    yield from ("", "| key | |", "| --- | --- |")
+    for key, meaning in JSON_KEYS.items():
+        yield f"| `{key}` | {meaning} |"
+
+
+def _arguments(verb: verbs.Verb) -> Iterator[str]:
+    """A table of what it takes. Not argparse's own text: that differs from Python to Python."""
+    taken = [each for each in verb.parser()._actions if each.dest != "help"]
+    if taken:
+        yield from ("", "| takes | |", "| --- | --- |")
+    for each in taken:
+        value = "" if each.nargs == 0 else str(each.metavar or each.dest.upper())
+        names = ", ".join(f"`{f'{name} {value}'.strip()}`" for name in each.option_strings) or f"`{value}`"
+        yield f"| {_cell(names)} | {_cell(each.help or '')} |"
 
 
 def _cell(text: str) -> str:
@@ -96,13 +181,24 @@ def documents() -> dict[Path, str]:
     text = with_section(text, "keys", key_table())
     architecture = DOCS / "architecture.md"
     mapped = with_section(architecture.read_text(), "modules", modules())
-    return {readme: text, architecture: mapped, DOCS / "settings.md": "\n".join(settings()) + "\n"}
+    whole = {"command-line.md": command_line(), "settings.md": settings()}
+    return {readme: text, architecture: mapped} | {DOCS / name: "\n".join(lines) + "\n" for name, lines in whole.items()}
+
+
+def json_keys() -> set[str]:
+    """The keys of the object, from the code that makes it."""
+    tree = ast.parse(inspect.getsource(overview.to_json))
+    made = next(node for node in ast.walk(tree) if isinstance(node, ast.Dict))
+    return {key.value for key in made.keys if isinstance(key, ast.Constant)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
+    missing = set(JSON_KEYS) ^ json_keys()
+    if missing:
+        raise SystemExit(f"JSON_KEYS of this script and persist.overview.to_json differ in {sorted(missing)}")
     behind = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
     for path in behind:
         if check:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
+from textual.events import Resize
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -41,6 +42,7 @@ from fluxtui.screens.ways import Ways
 
 PICO = Path(__file__).parent / "demo" / "pico"
 SWITCH = 0.0005  # seconds that a thread which reads may hold up the one that answers keys
+SIZE_EVERY = 2.0  # seconds between looks at the terminal's size
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
@@ -224,6 +226,7 @@ class FluxApp(Ways):
     def _settle(self) -> None:
         """The first frame is out: now comes what would have held it up."""
         self.watch_disk.start_gauges()
+        self.set_interval(SIZE_EVERY, self._mind_size)
         gc.freeze()  # what the imports made stays for good
         gc.enable()
 
@@ -232,6 +235,12 @@ class FluxApp(Ways):
         if self._is_behind and self._running:
             self._is_behind = False
             self.screen.refresh()
+
+    def _mind_size(self) -> None:
+        """Lay out anew where the terminal is of another size than we were told: containers and relays lose that signal."""
+        driver = self._driver
+        if isinstance(driver, Terminal) and (size := driver.size_now()) is not None and size != self.size:
+            self.post_message(Resize(size, size))
 
     def _repaint_all(self) -> None:
         self.painter.forget()

@@ -1,6 +1,6 @@
 """Makes the README's pictures from the running app: the demo is started, and drawn as the UI shows it.
 
-    python docs/pictures/make.py [--home DIR --name SESSION] [--only dashboard metrics samples form] [--columns 120] [--rows 34]
+    python docs/pictures/make.py [--home DIR --name SESSION] [--only VIEW ...] [--columns 120] [--rows 34]
 
 The dashboard is drawn in mid-training, the rest once the demo is completed. With --home an existing home is drawn as it
 stands. Needs rsvg-convert (Debian: librsvg2-bin) for the PNG.
@@ -29,7 +29,13 @@ from fluxtui.screens.terminal_kind import TerminalKind, Tier
 FOLDER = Path(__file__).parent
 FLUXTUI = str(Path(sys.executable).with_name("fluxtui"))
 BACKGROUND, FOREGROUND = "#121212", "#d0d0d0"
-KEYS: dict[str, Sequence[str]] = {"dashboard": (), "metrics": ("enter", "2"), "samples": ("enter", "3"), "form": ("n",)}
+KEYS: dict[str, Sequence[str]] = {
+    "dashboard": (),
+    "session": ("enter",),
+    "metrics": ("enter", "2"),
+    "samples": ("enter", "3"),
+    "form": ("n",),
+}
 PATIENCE = 60.0  # seconds for what is read in threads to be seen
 
 

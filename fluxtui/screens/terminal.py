@@ -16,6 +16,7 @@ from textual import events
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
+from textual.geometry import Size
 
 PASTE = 48  # printable characters in one read that nobody types: a paste without brackets
 PASTE_GOES_ON = 0.3  # seconds after a piece of one in which what comes, however short, is its next piece
@@ -118,6 +119,14 @@ class Terminal(LinuxDriver):
     @property
     def bytes_sent(self) -> int:
         return self._out.sent if self._out else 0
+
+    def size_now(self) -> Size | None:
+        """Columns and rows, as the kernel has them; None where it does not know."""
+        try:
+            columns, rows = os.get_terminal_size(self._screen_file.fileno())
+        except OSError:
+            return None
+        return Size(columns, rows) if columns and rows else None
 
     def write(self, data: str) -> None:
         if self._out is None:
