@@ -117,7 +117,8 @@ def command_line() -> Iterator[str]:
     for group, members in verbs.GROUPS:
         yield from ("", f"## {group}")
         for verb in members:
-            yield from ("", f"### `{f'fluxtui {verb.name} {verb.usage}'.strip()}`", "", f"{verb.help[:1].upper()}{verb.help[1:]}.")
+            usage = f"fluxtui {verb.name} {verb.usage}".strip()
+            yield from ("", f"### `{usage}`", "", f"{verb.help[:1].upper()}{verb.help[1:]}.")
             yield from _arguments(verb)
     yield from ("", f"## The object of `ls --json` and `show --json` (schema {overview.SCHEMA})", "")
     yield "`ls` prints a list of these, `show` one. A key may be added at any time; none changes its meaning. Times are ISO 8601"

@@ -111,7 +111,7 @@ def _times(session: Overview) -> str:
         parts.append(f"started {words.clock(session.started_at)}")
     if session.finished_at:
         parts.append(f"ended {words.clock(session.finished_at)}")
-        if session.started_at:
+        if session.started_at and session.finished_at >= session.started_at:  # a clock may have been set back meanwhile
             parts.append(f"took {words.duration((session.finished_at - session.started_at).total_seconds())}")
     return ", ".join(parts)
 
