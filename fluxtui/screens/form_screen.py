@@ -43,6 +43,7 @@ class FormScreen(Sheet):
         self.form.answers = draft.answers
         self.report = Report()
         self._serial = 0
+        self._is_evaluating = False
 
     def panes(self) -> list[Widget]:
         return [self.form, self.report]
@@ -62,19 +63,32 @@ class FormScreen(Sheet):
     def on_form_changed(self, message: Form.Changed) -> None:
         self.report.show(self.form.question, self.form.seen)
         self._serial += 1
+        self._begin_evaluation()
+
+    def _begin_evaluation(self) -> None:
+        """Look at the present answers in a thread; at one state of them at a time, however fast somebody types."""
+        if self._is_evaluating:
+            return
+        self._is_evaluating = True
         serial, answers = self._serial, dict(self.form.answers)
         focus = self.form.question.name if self.form.question else ""
         front_of(self.app).errand_quietly(lambda: self._evaluate(serial, answers, focus))
 
     def _evaluate(self, serial: int, answers: dict[str, str], focus: str) -> None:
-        """Runs in a thread; an answer that has been typed over meanwhile is not looked at."""
-        if serial != self._serial:
-            return
-        seen = evaluate(self._home, answers, self._draft.origin, focus, self._draft.has_gpu)
-        self.app.call_from_thread(self._evaluated, serial, seen)
+        """Runs in the thread."""
+        seen = None
+        try:
+            seen = evaluate(self._home, answers, self._draft.origin, focus, self._draft.has_gpu)
+        finally:
+            self.app.call_from_thread(self._evaluated, serial, seen)
 
-    def _evaluated(self, serial: int, seen: Evaluation) -> None:
-        if serial == self._serial and self.is_mounted:
+    def _evaluated(self, serial: int, seen: Evaluation | None) -> None:
+        self._is_evaluating = False
+        if not self.is_mounted:
+            return
+        if serial != self._serial:
+            self._begin_evaluation()  # typed over meanwhile
+        elif seen is not None:
             self.form.take(seen)
             self.report.show(self.form.question, seen)
 
