@@ -56,9 +56,7 @@ class Header(Pane):
         if self._trouble:
             return [left.add(self._trouble, "bad").cut(width)]
         left.extend(self._counts())
-        path = str(self._home)
-        home = str(Path.home())
-        path = "~" + path[len(home) :] if path.startswith(home + "/") else path
+        path = words.place(str(self._home))
         return [
             both_ends(left, Line(Span(shorten(path, max(0, width - left.width - 3), self.glyphs.ellipsis), "dim"), " "), width)
         ]

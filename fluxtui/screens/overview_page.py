@@ -101,7 +101,11 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
         found.append(("recipe", recipe))
     elif detail is not None and detail.spec_problem:
         found.append(("spec", detail.spec_problem))
-    found += [("checkpoint", session.checkpoint), ("file", session.output), ("folder", str(session.path))]
+    found += [
+        ("checkpoint", session.checkpoint),
+        ("file", words.place(session.output)),
+        ("folder", words.place(str(session.path))),
+    ]
     return [(label, value) for label, value in found if value]
 
 

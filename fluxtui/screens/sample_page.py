@@ -10,7 +10,7 @@ from textual.binding import BindingType
 
 from fluxtui.persist.overview import Overview
 from fluxtui.screens.doing import Doer, bindings_for, front_of
-from fluxtui.screens.ink import Line, Span, fit, shorten
+from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
 from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings, Drawn
 from fluxtui.screens.watch import Detail
@@ -111,7 +111,11 @@ class SamplePage(Page, Doer):
             for y in range(height - 2):
                 part = Line().extend(texts[y]) if y < len(texts) else Line()
                 lines[y].extend(part.to(width)).add(" " * GAP)
-            lines[height - 2].add(fit(title, width, self.glyphs.ellipsis), "dim").add(" " * GAP)
+            pieces = wrapped(title, width)
+            if len(pieces) > 2:
+                pieces[1:] = [shorten(" ".join(pieces[1:]), width, self.glyphs.ellipsis)]
+            for y in range(2):
+                lines[height - 2 + y].add(fit(pieces[y] if y < len(pieces) else "", width), "dim").add(" " * GAP)
         return lines
 
     # Deeds

@@ -201,7 +201,7 @@ def next_step(session: Overview) -> tuple[str, str]:
         case "failed" | "stopped" | "lost":
             return "log", f"shows the log{'; ' + session.remedy if session.remedy else ''}"
         case "completed":
-            return "verify", f"proves it again  {session.output}"
+            return "verify", f"proves it again  {words.place(session.output)}"
         case "changed":
             return "resume", "makes the file again from the last checkpoint"
         case "queued":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 
@@ -70,6 +71,12 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment.astimezone(UTC)).total_seconds()
     return duration(max(0.0, seconds))
+
+
+def place(path: str) -> str:
+    """A path as a shell shows it: below the user's home it begins with "~"."""
+    home = os.path.expanduser("~")
+    return "~" + path[len(home) :] if path.startswith(home + "/") else path
 
 
 def percent(part: float, whole: float) -> str:
