@@ -215,6 +215,28 @@ def test_a_rank_that_never_spoke_is_judged_by_rank_0():
     assert judged.hung_words().endswith("; rank 1 never said a word")
 
 
+def loading(ticked: float | None, busy_until: float) -> RankGuard:
+    """A rank in load since second 5, at work until then as far as its CPU time tells."""
+    guard = RankGuard(DEFAULT, since=0.0)
+    guard.heard(5.0, ProgressLine(phase=Phase.LOAD))
+    if ticked is not None:
+        guard.heard(ticked, ProgressLine(alive=True))
+    for second in range(6, int(busy_until)):
+        guard.activity.seen(float(second), cpu=0.1 * second, read=0)
+    return guard
+
+
+def test_ranks_that_poll_for_one_that_never_came_are_not_at_work():
+    waiting = loading(ticked=699.0, busy_until=700.0)
+    assert waiting.judge(700.0).busy
+    assert not group_guard.judge({0: waiting, 1: loading(ticked=699.0, busy_until=10.0)}, 700.0).is_hung  # it waits: rank 0 loads
+    assert group_guard.judge({0: waiting, 1: loading(ticked=6.0, busy_until=7.0)}, 700.0).is_hung  # stopped before it came
+    never = group_guard.judge({0: waiting, 1: RankGuard(DEFAULT, since=0.0)}, 700.0)
+    assert never.is_hung
+    assert never.hung_words().endswith("; rank 1 never said a word")
+    assert not group_guard.judge({0: waiting, 1: RankGuard(DEFAULT, since=0.0)}, 590.0).is_hung
+
+
 @pytest.mark.parametrize(
     ("step", "checkpoint", "limit"), [(0.0, 0.0, 60.0), (10.0, 5.0, 60.0), (30.0, 20.0, 150.0), (500.0, 10.0, 600.0)]
 )

@@ -161,7 +161,7 @@ def _discard(answer: http.client.HTTPResponse, count: int) -> int:
 
 def _read(answer: http.client.HTTPResponse, count: int) -> bytes:
     try:
-        return answer.read1(count)      # what is there: a slow line is progress, and a cut loses nothing that came
+        return answer.read1(count)  # what is there: a slow line is progress, and a cut loses nothing that came
     except OSError as error:  # the network's, told apart from the disk's
         raise ConnectionError(str(error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fluxtui.engine.keeper.guard import Judgement, RankGuard, words
 
@@ -11,14 +11,22 @@ SILENT = 12.0  # seconds without a tick: a trainer's thread ticks every 5
 
 @dataclass(frozen=True, slots=True)
 class GroupJudgement:
-    """All ranks together. Ranks wait for each other, so the group is hung only when every rank that spoke is."""
+    """All ranks together. Ranks wait for each other, so the group is hung only when every rank that spoke is.
+
+    Who waits for others at the rendezvous polls, which looks like a load at work. So where one rank is as good as dead (never
+    spoke, or stopped ticking) and over its limit, it is enough that the others are over theirs.
+    """
 
     by_rank: dict[int, Judgement]
-    silent: tuple[int, ...] = ()  # ranks that never spoke: what the others wait for
+    silent: dict[int, Judgement] = field(default_factory=dict)  # ranks that never spoke: what the others wait for
 
     @property
     def is_hung(self) -> bool:
-        return all(judged.is_hung for judged in self.by_rank.values())
+        if all(judged.is_hung for judged in self.by_rank.values()):
+            return True
+        frozen = [judged for judged in self.by_rank.values() if judged.ticked is not None and judged.ticked > SILENT]
+        is_awaited = any(judged.is_hung for judged in [*frozen, *self.silent.values()])
+        return is_awaited and all(judged.is_over for judged in self.by_rank.values())
 
     @property
     def last(self) -> Judgement:
@@ -47,8 +55,9 @@ class GroupJudgement:
 
 def judge(ranks: dict[int, RankGuard], now: float) -> GroupJudgement:
     """Judge a group. A rank above 0 that never spoke is judged by rank 0, which cannot pass the rendezvous without it."""
-    spoken = {rank: guard.judge(now) for rank, guard in ranks.items() if guard.has_spoken or rank == 0}
-    return GroupJudgement(spoken, tuple(rank for rank in ranks if rank not in spoken))
+    judged = {rank: guard.judge(now) for rank, guard in ranks.items()}
+    spoken = {rank: one for rank, one in judged.items() if ranks[rank].has_spoken or rank == 0}
+    return GroupJudgement(spoken, {rank: one for rank, one in judged.items() if rank not in spoken})
 
 
 def _tick_words(judged: Judgement) -> str:

@@ -133,8 +133,13 @@ class Judgement:
         return self.waited > self.limits.amber
 
     @property
+    def is_over(self) -> bool:
+        """Without progress for longer than its limit, busy or not."""
+        return self.limits.kill is not None and self.waited > self.limits.kill
+
+    @property
     def is_hung(self) -> bool:
-        if self.limits.kill is None or self.waited <= self.limits.kill:
+        if self.limits.kill is None or not self.is_over:
             return False
         return not (self.busy and self.waited <= max(LOAD_AT_MOST, self.limits.kill))
 

@@ -69,8 +69,8 @@ class Reporter:
     def _tick(self) -> None:
         line = wire.encode(wire.ProgressLine(rank=self.rank, alive=True))
         while True:
-            time.sleep(ALIVE_SECONDS)
             self._write(line)
+            time.sleep(ALIVE_SECONDS)
 
     def _write(self, line: bytes) -> bool:
         """True unless the pipe had no room; lines of up to PIPE_BUF bytes go whole or not at all."""
