@@ -27,6 +27,7 @@ from fluxtui.persist.spec import Spec
 if TYPE_CHECKING:
     from fluxtui.engine.memory.phases import Memory, Model
 
+_UNKNOWN_CARD = 48 * 10**9  # bytes that are taken where a session is for a GPU and this machine has none
 _FLUX1_ENCODERS, _FLUX1_VAE = 4_762_310_656 + 123_060_480, 83_819_683  # parameters, for a model that is still on the hub
 
 
@@ -84,7 +85,6 @@ def main(argv: list[str]) -> int:
 
 def plan(home: Path, session: str) -> Plan:
     """The plan of a session. Raises a `FluxTUIError` where its spec or its model cannot be read."""
-    from fluxtui.engine.memory.base import WHOLE_FROM
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
     from fluxtui.engine.trainer.room import of_session, shape_of
     from fluxtui.persist.model_folder import recognise
@@ -95,7 +95,7 @@ def plan(home: Path, session: str) -> Plan:
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
     card, card_memory = _card(spec)
     is_for_gpu = spec.hardware.gpus != [] and spec.kind != "pico"  # whether or not this machine has one
-    memory = memory_of(spec, model, card_memory or (WHOLE_FROM if is_for_gpu else None))
+    memory = memory_of(spec, model, card_memory or (_UNKNOWN_CARD if is_for_gpu else None))
     steps, measured = _steps(spec, folder), _step_seconds(folder)
     estimated = _estimated(spec, model, memory, card) if card else None
     step_seconds = measured or estimated
@@ -140,6 +140,7 @@ def _card(spec: Spec) -> tuple[str, int | None]:
 
     wanted = spec.hardware.gpus
     cards = [gpu for gpu in list_gpus().devices if wanted == "auto" or gpu.index in wanted or gpu.uuid in wanted]
+    cards = [gpu for gpu in cards if gpu.memory_total]
     if not cards or spec.kind == "pico":
         return "", None
     smallest = min(cards, key=lambda gpu: gpu.memory_total)

@@ -188,6 +188,13 @@ def _optimizer(value: Any) -> str:  # noqa: ANN401
     raise _Cannot("there is only adamw here; its learning rate may need another value")
 
 
+def _vram(value: Any) -> str:  # noqa: ANN401
+    names = {"12G": "12GB", "16G": "16GB", "20G": "16GB"}  # 20G: cards of 20 GB and more, the least of which 16GB fits
+    if str(value) not in names:
+        raise _Cannot("FluxGym knows 12G, 16G and 20G; see hardware.preset")
+    return names[str(value)]
+
+
 def _timesteps(value: Any) -> str:  # noqa: ANN401
     names = {"sigma": "uniform", "uniform": "uniform", "sigmoid": "sigmoid", "shift": "shift", "flux_shift": "flux_shift"}
     if str(value) not in names:
@@ -238,6 +245,7 @@ _FLUXGYM: dict[str, tuple[str, Convert]] = {
     "dataset_folder": ("dataset", _same),
     "rank": ("lora.rank", _whole),
     "workers": ("hardware.workers", _whole),
+    "vram": ("hardware.preset", _vram),
 }
 _AI_TOOLKIT: dict[str, tuple[str, Convert]] = {
     f"config.process.{name}": entry

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
 Precision = Literal["auto", "bf16", "fp32", "int8", "fp8", "nf4"]
+MemoryPreset = Literal["auto", "8GB", "10GB", "12GB", "16GB", "24GB", "48GB", "80GB"]
 TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
 AdapterKind = Literal["lora", "dora", "lokr"]
@@ -41,7 +42,7 @@ class ModelSpec(Table, frozen=True):
     ]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
     precision: Annotated[
-        Precision, Meta(description="of the frozen base; auto: fp32 on the CPU, bf16 on a GPU from 40 GB, int8 on a smaller one")
+        Precision, Meta(description="of the frozen base; auto: fp32 on the CPU, else by hardware.preset: bf16 or int8")
     ] = "auto"
     start_from: Annotated[
         str,
@@ -233,10 +234,13 @@ class HardwareSpec(Table, frozen=True):
     ranks: Annotated[
         int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")
     ] = 1
+    preset: Annotated[
+        MemoryPreset, Meta(description="decides what precision = 'auto' and stream_blocks = -1 mean; auto: by the GPU's memory")
+    ] = "auto"
     stream_blocks: Annotated[
         int,
-        Meta(ge=0, le=1000, description="blocks of the base, the last ones, that lie in host memory and come in when used; 0: none"),
-    ] = 0
+        Meta(ge=-1, le=1000, description="last blocks of the base that lie in host memory and come in when used; -1: by preset"),
+    ] = -1
     compile: Annotated[bool, Meta(description="torch.compile of the repeated blocks: faster after minutes of compiling")] = False
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")

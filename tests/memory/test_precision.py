@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fluxtui.engine.memory.base import check_float32, codec_for
+from fluxtui.engine.memory.base import check_float32
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear
 from fluxtui.engine.prove import prove
 from fluxtui.engine.trainer.loop import take_step
@@ -84,21 +84,6 @@ def test_rows_of_zeros_and_outliers_stay_finite(name: str) -> None:
     assert torch.isfinite(decoded).all()
     assert not decoded[0].any()
     assert decoded[1, 3] == pytest.approx(1e4, rel=0.01)
-
-
-def test_auto_is_plain_numbers_on_the_cpu_and_a_name_is_itself() -> None:
-    cpu = torch.device("cpu")
-    assert codec_for("auto", cpu) is None
-    assert codec_for("bf16", cpu) is None
-    assert {name: codec_for(name, cpu) for name in CODECS} == CODECS
-
-
-@pytest.mark.parametrize(("memory", "held"), [(24 * 10**9, "int8"), (48 * 10**9, None)])
-def test_auto_on_a_card_goes_by_its_memory(monkeypatch: pytest.MonkeyPatch, memory: int, held: str | None) -> None:
-    card = type("Card", (), {"total_memory": memory})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    codec = codec_for("auto", torch.device("cuda", 0))
-    assert (codec and codec.name) == held
 
 
 SOAK = os.environ.get("FLUXTUI_SOAK")

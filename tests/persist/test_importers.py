@@ -93,7 +93,15 @@ def test_fluxgym_is_carried_over(tmp_path: Path) -> None:
     assert found.source == "FluxGym"
     assert (found.sets["title"], found.sets["dataset.trigger"], found.sets["lora.alpha"]) == ("My LoRA", "ohwx man", 1.0)
     assert (found.sets["train.timestep_shift"], found.sets["dataset.resolution"]) == (3.1582, [512])
-    assert [sentence.partition(" ")[0] for sentence in found.left] == ["settings.vram", "status"]
+    assert [sentence.partition(" ")[0] for sentence in found.left] == ["status"]
+    assert found.sets["hardware.preset"] == "16GB"
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("12G", "12GB"), ("16G", "16GB"), ("20G", "16GB")])
+def test_fluxgyms_names_of_cards_are_presets_of_ours(tmp_path: Path, theirs: str, ours: str) -> None:
+    path = tmp_path / "ui_state.json"
+    path.write_text(json.dumps({"settings": {"lora_name": "a", "concept_sentence": "b", "vram": theirs}}))
+    assert importers.read(path).sets["hardware.preset"] == ours
 
 
 def test_ai_toolkit_is_carried_over(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The plan: what is reckoned from one block of each kind is what the whole model would say."""
+"""The plan of a session: what the verb says, before and after it ran."""
 
 from __future__ import annotations
 
@@ -6,35 +6,14 @@ import json
 from collections.abc import Callable
 
 import pytest
-import torch
-from diffusers import FluxTransformer2DModel
 
 from fluxtui.engine import plan
+from fluxtui.gpu import Gpus
+from fluxtui.gpu.readings import Gpu
+from fluxtui.persist import recipe
 from tests.trainer.job import Bench
-from tests.trainer.tiny_flux import new_transformer
 
 NewBench = Callable[..., Bench]
-
-
-@pytest.mark.parametrize("is_checkpointed", [False, True])
-def test_blocks_reckoned_apart_are_the_whole_model(new_bench: NewBench, is_checkpointed: bool) -> None:
-    spec = new_bench(train__gradient_checkpointing=is_checkpointed, lora__rank=4).spec
-    config = dict(new_transformer(num_layers=3, num_single_layers=4).config)
-    with torch.device("meta"):
-        whole = FluxTransformer2DModel.from_config(config)
-    base, lora, activations = plan.measure(config, spec, tokens=16, text_tokens=16)
-    count, lora_count, kept = plan._kept(whole, spec, 16, 16, is_checkpointed)
-    assert (base, lora) == (count, lora_count)
-    if is_checkpointed:  # the plan adds the inside of the block that is computed again
-        assert kept < activations < plan.measure(config, new_bench("other").spec, 16, 16)[2]
-    else:
-        assert activations == kept
-
-
-def test_activations_grow_with_the_batch(new_bench: NewBench) -> None:
-    config = dict(new_transformer().config)
-    one, four = (plan.measure(config, new_bench(f"batch-{size}", train__batch_size=size).spec, 64, 16)[2] for size in (1, 4))
-    assert 3 * one < four < 4.1 * one
 
 
 def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,16 +27,36 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
     assert found["steps"] == 6
     assert found["step_seconds"] > 0
     assert found["checkpoint"] == 12 * found["lora_parameters"]
+    assert (found["precision"], found["streamed_blocks"], found["fits"]) == ("fp32", 0, None)
+    parts = ("base", "lora", "gradients", "optimizer", "averaged", "activations", "workspace")
+    assert found["training_peak"] == sum(found[part] for part in parts)
     assert plan.main(["--home", str(bench.root), "--session", "little"]) == 0
-    assert "activations at 32 tokens" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "activations at 32 tokens" in said
+    assert "the peak of each phase" in said
 
 
-def test_the_published_shape_is_taken_for_a_model_on_the_hub(new_bench: NewBench) -> None:
+def test_the_published_shape_is_taken_for_a_model_on_the_hub() -> None:
+    model = plan.model_of(None, is_schnell=False)
+    assert (model.encoders, model.vae, model.text_tokens) == (4_885_371_136, 83_819_683, 512)
+    assert plan.model_of(None, is_schnell=True).text_tokens == 256
+
+
+@pytest.mark.parametrize(("gigabytes", "preset"), [(8.59, True), (25.8, False)])
+def test_a_card_that_is_found_decides_precision_streaming_and_time(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gigabytes: float, preset: bool
+) -> None:
+    card = Gpu(index=0, uuid="GPU-1", name="NVIDIA GeForce RTX 4090", memory_total=int(gigabytes * 1e9), memory_used=0)
+    monkeypatch.setattr("fluxtui.gpu.list_gpus", lambda: Gpus(devices=(card,), why=""))
     bench = new_bench()
-    from fluxtui.persist import recipe
-
     spec = recipe.apply(bench.spec, {"lora.rank": 16, "train.gradient_checkpointing": True, "dataset.resolution": [512]})
-    config, encoders, vae, text_tokens = plan._parts(None, is_schnell=False)
-    base, lora, _ = plan.measure(config, spec, (512 // 16) ** 2, text_tokens)
-    assert (base, encoders, vae, text_tokens) == (11_901_408_320, 4_885_371_136, 83_819_683, 512)
-    assert lora == (36 * 19 + 17 * 38) * 3072 * 16
+    import msgspec
+
+    spec = msgspec.structs.replace(spec, kind="flux1", model=msgspec.structs.replace(spec.model, source="owner/flux"))
+    recipe.save_spec(bench.folder.spec_file, spec)
+    found = plan.plan(bench.root, "little")
+    assert (found.precision, found.streamed_blocks > 0, found.fits) == ("int8", preset, True)
+    assert found.lora_parameters == (36 * 19 + 17 * 38) * 3072 * 16
+    assert found.estimated_step_seconds is not None
+    assert 0.5 < found.estimated_step_seconds < 3.0
+    assert "fits with 1 GB to spare" in plan.table(found)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from fluxtui.engine.memory.lanes import lane_to
-from fluxtui.engine.memory.precision import CODECS, Codec
+from fluxtui.engine.memory.precision import CODECS
+from fluxtui.engine.memory.presets import Held, held_on
 from fluxtui.engine.memory.streaming import BlockStreamer, stream_blocks, streamed_names
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.spec import Spec
@@ -18,23 +19,21 @@ if TYPE_CHECKING:
 
     from fluxtui.engine.family.flux1.components import BytesRead, Components
 
-WHOLE_FROM = 40 * 10**9  # bytes of a card from which "auto" keeps the base in bf16; below, int8
 
-
-def codec_for(precision: str, device: torch.device) -> Codec | None:
-    """How the blocks' weights are held on this device; None: as numbers of the runtime's dtype."""
-    if precision == "auto":
-        is_small = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < WHOLE_FROM
-        return CODECS["int8"] if is_small else None
-    return CODECS.get(precision)
+def card_memory(device: torch.device) -> int | None:
+    """Bytes of the GPU; None for the CPU."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
 
 
 def load_base(
     components: Components, spec: Spec, dtype: torch.dtype, device: torch.device, on_bytes: BytesRead, say: Callable[[str], None]
 ) -> FluxTransformer2DModel:
     """The transformer, frozen, ready for an adapter. What differs from plain bf16 or fp32 is said."""
-    codec = codec_for(spec.model.precision, device)
-    transformer = components.load_transformer(dtype, device, on_bytes, codec, on_host=_streamed(components, spec))
+    held = held_on(spec, card_memory(device))
+    codec = CODECS.get(held.precision)
+    if held.preset:
+        say(f"memory preset {held.preset}: the base in {held.precision}, {held.stream_blocks or 'no'} blocks streamed")
+    transformer = components.load_transformer(dtype, device, on_bytes, codec, on_host=_streamed(components, held))
     if codec is not None:
         say(f"the base's blocks are held in {codec.name}, products taken in {str(dtype).removeprefix('torch.')}")
     return transformer
@@ -49,7 +48,7 @@ def ready_blocks(
     if spec.hardware.compile:
         transformer.compile_repeated_blocks()
         say("the blocks are compiled: the first steps take minutes")
-    names = _streamed(components, spec)
+    names = _streamed(components, held_on(spec, card_memory(device)))
     if not names:
         return None
     streamer = stream_blocks(transformer, names, lane_to(device), spec.guard.block_swap)
@@ -61,11 +60,11 @@ def ready_blocks(
     return streamer
 
 
-def _streamed(components: Components, spec: Spec) -> list[str]:
+def _streamed(components: Components, held: Held) -> list[str]:
     config = components.transformer_config
-    if not spec.hardware.stream_blocks:
+    if not held.stream_blocks:
         return []
-    return streamed_names(config["num_layers"], config["num_single_layers"], spec.hardware.stream_blocks)
+    return streamed_names(config["num_layers"], config["num_single_layers"], held.stream_blocks)
 
 
 def check_float32(parameters: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

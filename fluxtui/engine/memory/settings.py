@@ -8,17 +8,17 @@ from fluxtui.persist.spec import Spec
 
 def check_settings(spec: Spec) -> None:
     """Raises `Refusal` with what to change."""
-    if spec.hardware.stream_blocks and not spec.train.gradient_checkpointing:
+    if spec.hardware.stream_blocks > 0 and not spec.train.gradient_checkpointing:
         raise Refusal(
             "hardware.stream_blocks needs gradient checkpointing: a block is gone by the time of the backward pass",
             "set train.gradient_checkpointing=true",
         )
-    if spec.hardware.stream_blocks and spec.hardware.compile:
+    if spec.hardware.stream_blocks > 0 and spec.hardware.compile:
         raise Refusal(
             "hardware.compile and hardware.stream_blocks do not go together: compiled blocks want their weights to stay",
             "set hardware.compile=false, or hardware.stream_blocks=0 with a lower model.precision",
         )
-    if spec.hardware.stream_blocks and spec.lora.kind != "lora":
+    if spec.hardware.stream_blocks > 0 and spec.lora.kind != "lora":
         raise Refusal(
             f"lora.kind = {spec.lora.kind!r} reads the base's weights, which hardware.stream_blocks takes away",
             "set hardware.stream_blocks=0, or lora.kind=lora",

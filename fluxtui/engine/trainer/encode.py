@@ -17,6 +17,8 @@ import psutil
 import torch
 
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
+from fluxtui.engine.memory.base import card_memory
+from fluxtui.engine.memory.presets import is_text_on_cpu
 from fluxtui.engine.trainer.cache import Cache, EntryKey
 from fluxtui.engine.trainer.dataset import Dataset, class_caption
 from fluxtui.engine.trainer.encoded import Encoded, Fetch, Tensors, fetch_by, identity_of, to_entry, to_tensors
@@ -126,7 +128,10 @@ class _Store:
 
 def _encode_captions(missing: Mapping[EntryKey, str], components: Components, runtime: Runtime, store: _Store) -> None:
     store.reporter.progress(Phase.LOAD)
-    encoders = components.load_text_encoders(runtime.dtype, runtime.device)
+    is_apart = is_text_on_cpu(card_memory(runtime.device))
+    if is_apart:
+        store.reporter.say("the text encoders run on the CPU: this GPU has no room for T5; seconds a caption")
+    encoders = components.load_text_encoders(runtime.dtype, "cpu" if is_apart else runtime.device)
     for number, (entry, caption) in enumerate(missing.items(), start=1):
         states, pooled = encode_prompts(encoders, [caption])
         store.put(entry, {"prompt_embeds": states[0], "pooled": pooled[0]})

@@ -1,0 +1,178 @@
+"""Memory: what each precision costs in accuracy, what each preset's plan comes to, and the plan against real runs on the CPU.
+
+    python bench/memory.py [--only precision,presets,runs]
+
+Prints the tables of docs/memory.md. No GPU is used: plans are reckoned from shapes, and the runs are of a random transformer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fluxtui.engine import quiet  # noqa: E402
+
+GIB = 2**30
+PRECISIONS = ("bf16", "int8", "fp8", "nf4")
+RUNS: tuple[dict[str, Any], ...] = (
+    {"heads": 4, "double": 6, "single": 12, "tokens": 1024, "checkpointed": True, "precision": "fp32"},
+    {"heads": 8, "double": 2, "single": 4, "tokens": 1024, "checkpointed": False, "precision": "fp32"},
+    {"heads": 12, "double": 3, "single": 6, "tokens": 2304, "checkpointed": True, "precision": "int8"},
+)
+ONE_RUN = """
+import json, sys
+from tests.memory.sharded import Anonymous
+from tests.memory.real_run import run
+with Anonymous() as memory:
+    planned = run(json.loads(sys.argv[1]))
+print(json.dumps([planned, memory.peak - memory.before]))
+"""
+
+
+def errors_of(kind: str, width: int = 3072) -> Iterator[tuple[str, float, float]]:
+    """(precision, relative error of the weights, of the block's update) of a double or single block, against float32.
+
+    Random normal weights (standard deviation 0.02), 64 picture and 32 text tokens; the update is what a block adds to its input.
+    """
+    import torch
+
+    block, weights = new_block(kind, width)
+    exact = update(kind, block, width)
+    for precision in PRECISIONS:
+        block, weights = new_block(kind, width)
+        squares = hold(block, precision)
+        total = sum(float(weight.square().sum()) for weight in weights)
+        found = update(kind, block, width)
+        assert torch.isfinite(found).all()
+        yield precision, (squares / total) ** 0.5, float((found - exact).norm() / exact.norm())
+
+
+def new_block(kind: str, width: int) -> tuple[Any, list[Any]]:
+    """The same block at every call, and its linear layers' weights."""
+    import torch
+    from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
+
+    made = (FluxTransformerBlock if kind == "double" else FluxSingleTransformerBlock)(width, width // 128, 128)
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.02, generator=source)
+    made.requires_grad_(False)
+    return made, [module.weight.clone() for module in made.modules() if isinstance(module, torch.nn.Linear)]
+
+
+def hold(block: Any, precision: str) -> float:
+    """Puts the block's weights into a precision; the sum of the squares of what that changed."""
+    import torch
+
+    from fluxtui.engine.memory.precision import CODECS, QuantizedLinear
+
+    squares = 0.0
+    for owner in list(block.modules()):
+        for name, layer in list(owner.named_children()):
+            if not isinstance(layer, torch.nn.Linear):
+                continue
+            if precision in CODECS:
+                coded = QuantizedLinear(layer, CODECS[precision])
+                coded.take(layer.weight)
+                squares += float((coded.codec.decode(coded.parts(), coded.shape) - layer.weight).square().sum())
+                setattr(owner, name, coded)
+            else:
+                rounded = layer.weight.bfloat16().float()
+                squares += float((rounded - layer.weight).square().sum())
+                layer.weight.copy_(rounded)
+    return squares
+
+
+def update(kind: str, block: Any, width: int) -> Any:
+    """What the block adds to its input, in float32."""
+    import torch
+    from diffusers.models.transformers.transformer_flux import FluxPosEmbed
+
+    source = torch.Generator().manual_seed(1)
+    picture, text, temb = (torch.randn(1, *shape, width, generator=source) for shape in ((64,), (32,), ()))
+    ids = torch.cat([torch.zeros(32, 3), torch.tensor([[0.0, row, column] for row in range(8) for column in range(8)])])
+    with torch.no_grad():
+        after = block(
+            hidden_states=picture, encoder_hidden_states=text, temb=temb, image_rotary_emb=FluxPosEmbed(10000, [16, 56, 56])(ids)
+        )
+    return torch.cat(after, dim=1) - torch.cat([text, picture], dim=1)
+
+
+def print_precision() -> None:
+    double, single = ({name: rest for name, *rest in errors_of(kind)} for kind in ("double", "single"))
+    print("| held in | weights | a double block's update | a single block's update |\n| --- | --- | --- | --- |")
+    for name in PRECISIONS:
+        print(f"| {name} | {double[name][0]:.2%} | {double[name][1]:.2%} | {single[name][1]:.2%} |")
+
+
+def print_presets() -> None:
+    """Each preset at each size: blocks streamed, and the peak of each phase in GiB."""
+    from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
+    from fluxtui.engine.memory.presets import PRESETS
+    from fluxtui.engine.plan import model_of
+    from fluxtui.persist import recipe
+    from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+
+    base = Spec(name="a", id="a", model=ModelSpec(source="flux"), dataset=DatasetSpec(path="pictures"))
+    model = model_of(None, is_schnell=False)
+    print("| preset | base | px | streamed | on the GPU | in host memory | encoding | training | samples | left | fits |")
+    print("| --- " * 11 + "|")
+    for name, preset in PRESETS.items():
+        for side in preset.streamed:
+            spec = recipe.apply(base, {"dataset.resolution": [side], "sample.prompts": ["a"], "hardware.preset": name})
+            found = memory_of(spec, model, preset.size)
+            sizes = (found.weights.on_device, found.weights.hosted, found.encoding_peak, found.training_peak, found.sampling_peak)
+            left = preset.size - found.peak - CUDA_CONTEXT
+            print(
+                f"| {name} | {found.precision} | {side} | {found.weights.streamed} | "
+                + " | ".join(f"{size / GIB:.1f}" for size in (*sizes, left))
+                + f" | {'yes' if fits(found, preset.size) else 'NO'} |"
+            )
+
+
+def print_runs() -> None:
+    """Planned and measured peaks of real runs, each in a process of its own, in MiB."""
+    print(
+        "| heads | blocks | tokens | held in | checkpointing | planned | measured | measured / planned |\n" + "| --- " * 8 + "|"
+    )
+    for size in RUNS:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(
+            [sys.executable, "-c", ONE_RUN, json.dumps(size)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        planned, seen = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"| {size['heads']} | {size['double']}+{size['single']} | {size['tokens']} | {size['precision']} | "
+            f"{'yes' if size['checkpointed'] else 'no'} | {planned / 2**20:.0f} | {seen / 2**20:.0f} | {seen / planned:.2f} |"
+        )
+
+
+def main() -> int:
+    quiet.hush()
+    parts = {"precision": print_precision, "presets": print_presets, "runs": print_runs}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(parts), help="parts, with commas between them")
+    for name in parser.parse_args().only.split(","):
+        print(f"\n{name}\n")
+        parts[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
