@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from fluxtui import control
+from fluxtui.demo import PICO_DIR
 from fluxtui.engine.keeper.kin import descendants, parents
 from fluxtui.persist import overview, process
 from fluxtui.persist.home import Home
@@ -47,10 +50,10 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def make(home: Home, name: str, pictures: Path, **sets: object) -> Callable[[], Overview]:
+def make(home: Home, name: str, pictures: Path, model: str = "pico", **sets: object) -> Callable[[], Overview]:
     """A session of the pico on the pictures, and a look at it."""
     more = {key.replace("__", "."): value for key, value in sets.items()}
-    control.create(home, name, dataset=str(pictures), model="pico", sets=SMALL | more)
+    control.create(home, name, dataset=str(pictures), model=model, sets=SMALL | more)
     return lambda: overview.look(home, name)
 
 
@@ -102,7 +105,8 @@ def test_36_a_token_in_the_environment_is_in_no_file_no_argument_and_on_no_scree
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, TOKEN)
     monkeypatch.chdir(_with_traps(pictures, tmp_path / "trap"))  # nothing there is ever executed either
-    good, bad = make(home, "good", pictures, train__steps=40), make(home, "bad", pictures)
+    model = str(_trapped_model(tmp_path / "model", tmp_path / "trap"))
+    good, bad = make(home, "good", pictures, model, train__steps=40), make(home, "bad", pictures)
     texts = [_said("start", "good")]
     record = until(lambda: (seen := good()).step >= 3 and seen.record, 90 * SLOW, lambda: str(good()))
     arguments = _arguments()
@@ -123,7 +127,7 @@ def test_36_a_token_in_the_environment_is_in_no_file_no_argument_and_on_no_scree
         texts += [tmux.see("completed"), _pressed(tmux, "l"), _pressed(tmux, "question_mark")]
     assert TOKEN not in "".join(texts)
     assert TOKEN not in arguments
-    assert not (tmp_path / "trap").exists(), "something was executed from a data set"
+    assert not (tmp_path / "trap").exists(), "something was executed from a data set or a model"
     places = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     assert places == []
 
@@ -133,6 +137,19 @@ def _with_traps(folder: Path, trap: Path) -> Path:
     for name in ("json", "torch", "msgspec", "sitecustomize", "usercustomize", "conftest", "fluxtui", "numpy"):
         (folder / f"{name}.py").write_text(f"open({str(trap)!r}, 'w')\n")
     return folder
+
+
+def _trapped_model(folder: Path, trap: Path) -> Path:
+    """The pico with code beside each part, and configurations that ask for it to be run, as on the hub."""
+    shutil.copytree(PICO_DIR, folder)
+    for part in ("text_encoder", "text_encoder_2", "transformer", "vae", "tokenizer", "tokenizer_2"):
+        (folder / part / "modeling.py").write_text(f"open({str(trap)!r}, 'w')\n")
+        config = folder / part / "config.json"
+        if config.exists():
+            said = json.loads(config.read_text())
+            said["auto_map"] = {"AutoModel": "modeling.Model", "AutoConfig": "modeling.Config"}
+            config.write_text(json.dumps(said))
+    return _with_traps(folder, trap)
 
 
 def _listening(pids: list[int]) -> list[str]:
