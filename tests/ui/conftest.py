@@ -105,7 +105,6 @@ def text_of(app: object) -> str:
 
 _VARYING = (
     (re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) \d\d:\d\d|(?<!\d)\d\d:\d\d(?!:?\d)"), "HH:MM"),
-    (re.compile(r"nothing for +\d+ s"), "nothing for N s"),
     (re.compile(r"kill -CONT \d+"), "kill -CONT PID"),
 )
 
@@ -114,6 +113,8 @@ def still(text: str) -> str:
     """The text without what differs from run to run; the home's path is as long as the machine will have it."""
     for pattern, shown in _VARYING:
         text = pattern.sub(shown, text)
+    # a longer number leaves fewer blanks up to the next column: the cell stays as wide
+    text = re.sub(r"nothing for +\d+ s( *)", lambda found: "nothing for N s".ljust(len(found[0]) - 1), text)
     return re.sub(r"^( fluxtui  .*?sessions?)  +\S+ *$", r"\1  HOME", text, flags=re.MULTILINE)
 
 
