@@ -90,7 +90,8 @@ def test_blocks_measured_apart_are_the_whole_model(is_checkpointed: bool, is_cod
     apart, whole = measure(config, settings), _seen(config, settings, 4, 5)
     assert apart.lora_parameters == whole.lora
     assert apart.kept == pytest.approx(whole.kept, rel=0.02)
-    assert apart.peak == pytest.approx(whole.kept + whole.work, rel=0.05)
+    # the whole model's own figure has the adapter's gradients in it as well, as far as they are there by then
+    assert 0.95 * apart.peak < whole.kept + whole.work < 1.05 * apart.peak + 4 * whole.lora
 
 
 def kept_by_autograd(config: dict[str, Any], settings: Shape) -> int:
