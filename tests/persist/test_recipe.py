@@ -205,7 +205,14 @@ def test_every_recipe_holds_keys_and_values_that_fit(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "images", "steps"),
-    [("subject", 5, 1200), ("subject", 20, 2000), ("style", 30, 2400), ("style", 200, 3000), ("face", 40, 2500), ("fast", 9, 500)],
+    [
+        ("subject", 5, 1200),
+        ("subject", 20, 2000),
+        ("style", 30, 2400),
+        ("style", 200, 3000),
+        ("face", 40, 2500),
+        ("fast", 9, 500),
+    ],
 )
 def test_the_steps_of_a_recipe_come_from_the_number_of_images(name: str, images: int, steps: int) -> None:
     assert defaults.with_recipe(name, images, {})["train.steps"] == steps
