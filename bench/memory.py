@@ -1,16 +1,13 @@
-"""Memory: what each precision costs in accuracy, what each preset's plan comes to, and the plan against real runs on the CPU.
+"""Memory: what each precision costs in accuracy, and what each preset's plan comes to.
 
-    python bench/memory.py [--only precision,presets,runs]
+    python bench/memory.py [--only precision,presets]
 
-Prints the tables of docs/memory.md. No GPU is used: plans are reckoned from shapes, and the runs are of a random transformer.
+Prints the tables of docs/memory.md. No GPU is used: plans are reckoned from shapes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,19 +20,6 @@ from fluxtui.engine import quiet  # noqa: E402
 
 GIB = 2**30
 PRECISIONS = ("bf16", "int8", "fp8", "nf4")
-RUNS: tuple[dict[str, Any], ...] = (
-    {"heads": 4, "double": 6, "single": 12, "tokens": 1024, "checkpointed": True, "precision": "fp32"},
-    {"heads": 8, "double": 2, "single": 4, "tokens": 1024, "checkpointed": False, "precision": "fp32"},
-    {"heads": 12, "double": 3, "single": 6, "tokens": 2304, "checkpointed": True, "precision": "int8"},
-)
-ONE_RUN = """
-import json, sys
-from tests.memory.sharded import Anonymous
-from tests.memory.real_run import run
-with Anonymous() as memory:
-    planned = run(json.loads(sys.argv[1]))
-print(json.dumps([planned, memory.peak - memory.before]))
-"""
 
 
 def errors_of(kind: str, width: int = 3072) -> Iterator[tuple[str, float, float]]:
@@ -141,31 +125,9 @@ def print_presets() -> None:
             )
 
 
-def print_runs() -> None:
-    """Planned and measured peaks of real runs, each in a process of its own, in MiB."""
-    print(
-        "| heads | blocks | tokens | held in | checkpointing | planned | measured | measured / planned |\n" + "| --- " * 8 + "|"
-    )
-    for size in RUNS:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(
-            [sys.executable, "-c", ONE_RUN, json.dumps(size)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        )
-        planned, seen = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"| {size['heads']} | {size['double']}+{size['single']} | {size['tokens']} | {size['precision']} | "
-            f"{'yes' if size['checkpointed'] else 'no'} | {planned / 2**20:.0f} | {seen / 2**20:.0f} | {seen / planned:.2f} |"
-        )
-
-
 def main() -> int:
     quiet.hush()
-    parts = {"precision": print_precision, "presets": print_presets, "runs": print_runs}
+    parts = {"precision": print_precision, "presets": print_presets}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(parts), help="parts, with commas between them")
     for name in parser.parse_args().only.split(","):
