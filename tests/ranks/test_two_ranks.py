@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ SETS = SMALL | {
     "train.steps": STEPS, "train.batch_size": 1, "lora.dropout": 0.1, "checkpoint.every_steps": 20, "hardware.gpus": [],
     "hardware.ranks": 2, "hardware.threads": 1, "guard.retry_delay": 0.1, "guard.grace": 1.0, "guard.max_auto_resumes": 9,
 }  # fmt: skip
-QUICK = {"guard.step": 14.0, "guard.batch": 14.0, "guard.first_steps": 14.0, "guard.checkpoint": 14.0, "guard.load": 8.0}
+QUICK = {"guard.step": 14.0, "guard.batch": 14.0, "guard.first_steps": 14.0, "guard.checkpoint": 14.0, "guard.load": 12.0}
 
 
 class Session:
@@ -105,17 +104,8 @@ def test_whatever_befalls_one_of_two_ranks_ends_both_and_resumes_exactly(new_ses
     assert "rank 1 in" in frozen.reason, frozen.reason
     assert "not even a tick" in frozen.reason, frozen.reason
 
-    one.until(lambda: one.newest() >= 4 and one.record(4).ranks)
-    never = one.record(4).ranks[1]
-    assert process.send(never, signal.SIGSTOP)  # before the rendezvous: imports alone take seconds
-    one.until(lambda: process.state_letter(never.pid) == "T")
-    lone = one.await_end(4)
-    assert lone.step == frozen.step or lone.step == 0, "it was stopped too late to keep the ranks apart"
-    assert "rank 1 never said a word" in lone.reason, lone.reason
-
     assert control.wait(one.home, "struck", 120).status == "completed"
     assert one.sha() == whole.sha()
-    assert not os.path.exists(f"/proc/{never.pid}")
 
 
 def test_a_kill_ends_both_ranks_at_once(new_session: Callable[..., Session]) -> None:
