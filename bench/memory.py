@@ -45,6 +45,7 @@ def new_block(kind: str, width: int) -> tuple[Any, list[Any]]:
     import torch
     from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 
+    torch.manual_seed(0)  # biases and norms come from the global generator: without it every call is another block
     made = (FluxTransformerBlock if kind == "double" else FluxSingleTransformerBlock)(width, width // 128, 128)
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():

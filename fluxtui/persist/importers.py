@@ -182,10 +182,17 @@ def _scheduler(value: Any) -> str:  # noqa: ANN401
     return {"constant": "constant", "adafactor": "constant"}.get(str(value), str(value))
 
 
+# 8 bits: the state of a LoRA is small, the whole precision costs little and needs no extra.
+_OPTIMIZERS = {name: name for name in ("adamw", "adafactor", "lion", "prodigy")} | {
+    "adamw8bit": "adamw", "adamwschedulefree": "schedule_free",
+}  # fmt: skip
+
+
 def _optimizer(value: Any) -> str:  # noqa: ANN401
-    if str(value).lower() in ("adamw", "adamw8bit"):
-        return "adamw"
-    raise _Cannot("there is only adamw here; its learning rate may need another value")
+    name = str(value).lower()
+    if name not in _OPTIMIZERS:
+        raise _Cannot("there is no such optimizer here; see fluxtui keys optimizer, and its learning rate may need another value")
+    return _OPTIMIZERS[name]
 
 
 def _vram(value: Any) -> str:  # noqa: ANN401

@@ -159,3 +159,12 @@ def test_a_file_of_ours_without_a_known_key_is_refused(tmp_path: Path) -> None:
     path.write_text("name = 'x'\n")
     with pytest.raises(UsageError, match="none of"):
         importers.read(path)
+
+
+@pytest.mark.parametrize(
+    ("named", "ours"), [("AdamW8bit", "adamw"), ("Prodigy", "prodigy"), ("AdamWScheduleFree", "schedule_free"), ("Lion", "lion")]
+)
+def test_optimizers_are_carried_over_by_their_names(tmp_path: Path, named: str, ours: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"train_data_dir": "/pictures", "optimizer_type": named}))
+    assert importers.read(path).sets["train.optimizer"] == ours
