@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import psutil
 import torch
 
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
@@ -29,6 +28,7 @@ from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.views import View, by_picture, read_unchanged, views_of
 from fluxtui.engine.trainer.workers import Workers
+from fluxtui.gpu import host_gauges
 from fluxtui.persist.errors import DamagedError, FluxTUIError
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import Spec
@@ -194,8 +194,9 @@ def _others(entries: Mapping[EntryKey, object], runtime: Runtime) -> dict[EntryK
 
 
 def _budget(ranks: int) -> int:
-    """Bytes of memory that this rank may keep encoded data in."""
-    return int(psutil.virtual_memory().available * MEMORY_SHARE / ranks)
+    """Bytes of memory that this rank may keep encoded data in: of what is free in this container, where that is less."""
+    host = host_gauges()
+    return int((host.memory_total - host.memory_used) * MEMORY_SHARE / ranks)
 
 
 def _reading(spec: Spec, folder: Path, readers: Readers) -> tuple[Fetch, list[Callable[[], None]]]:
