@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FAULTS_ROOT = os.environ.get("FLUXTUI_FAULTS") == "root"
 
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there: no test reaches the real hub, and none waits for it
+os.environ.pop("HF_HUB_OFFLINE", None)  # tests of downloads speak to a hub of their own
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what tests start would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

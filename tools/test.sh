@@ -26,7 +26,7 @@ fi
 [ "$select" != "not soak" ] || [ -z "${FLUXTUI_SOAK:-}" ] || select=""
 
 # Ranks and tests run side by side: one thread each, or they fight for the cores.
-export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 code=0
 "$bin/python" -m pytest -n "$jobs" --dist worksteal --durations=15 -m "$select" || code=$?
 [ "$code" = 1 ] || exit "$code"

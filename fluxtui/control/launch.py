@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
 from fluxtui.control.create import check_inputs, start_folder
+from fluxtui.control.watch import settled
 from fluxtui.persist import overview, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
 from fluxtui.persist.home import Home
@@ -51,7 +52,7 @@ def start(
     Returns once the keeper holds its lock and its record is on disk. Raises `NotFoundError`, `RefusedError` (wrong state),
     `UsageError`, `StorageError`, or what else the keeper answers.
     """
-    seen = overview.look(home, name)
+    seen = settled(home, name)
     _refuse(seen, resume)
     folder = home.session(name)
     spec = recipe.apply(recipe.load_spec(folder.spec_file), overrides or {}, recipe.CHANGEABLE_TABLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 
+from fluxtui.control.watch import settled
 from fluxtui.persist import commit, overview
 from fluxtui.persist.durable import fsync_folder, remove_tree
 from fluxtui.persist.errors import NotFoundError, RefusedError, StorageError
@@ -18,7 +19,7 @@ def remove(home: Home, name: str) -> None:
     The folder leaves the list in one step, by a rename; its lock is held meanwhile, so that no keeper begins in it.
     """
     folder = home.session(name)
-    seen = overview.look(home, name)
+    seen = settled(home, name)
     if seen.is_active or seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.state}; stop it first with fluxtui stop {name}.")
     lock = Lock.take(folder.lock_file)

@@ -10,8 +10,10 @@ from fluxtui.persist.errors import RefusedError, StorageError, TimedOutError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.overview import Overview
+from fluxtui.persist.record import TERMINAL
 
 POLL = 0.25             # seconds between looks
+_LEAVING_POLL = 0.02
 RETRY_SECONDS = 3.0     # a keeper that tries again has the next attempt's record on disk by then
 
 
@@ -32,7 +34,7 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
         now = time.monotonic()
         if seen.is_active or seen.state in ("starting", "elsewhere"):
             ended_at = None
-        elif seen.status == "completed" or not _is_kept(home, name):
+        elif not _is_kept(home, name):
             return overview.look(home, name)
         else:
             ended_at = ended_at if ended_at is not None else now
@@ -41,6 +43,18 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
         if end is not None and now >= end:
             raise TimedOutError(f"{name} is {seen.state} after {timeout:g} s, and goes on; fluxtui wait {name} waits on.")
         time.sleep(POLL if end is None else max(0.0, min(POLL, end - now)))
+
+
+def settled(home: Home, name: str) -> Overview:
+    """The session once its keeper has left, if that has written its last word: it outlives it by a mark in the log and `on_end`.
+
+    So whoever waited for an end, or saw it, may remove or resume at once. `RETRY_SECONDS` at most: a keeper that tries again stays.
+    Raises `NotFoundError`.
+    """
+    end = time.monotonic() + RETRY_SECONDS
+    while (seen := overview.look(home, name)).status in TERMINAL and _is_kept(home, name) and time.monotonic() < end:
+        time.sleep(_LEAVING_POLL)
+    return seen
 
 
 def _is_kept(home: Home, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -52,16 +53,20 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabricated]:
-    """A home with a session of every state; read-only for the tests that share it."""
-    made = every_state(tmp_path_factory.mktemp("states") / "home")
-    is_over = threading.Event()
-    beats = threading.Thread(target=keep_beating, args=(made, is_over), daemon=True)
-    beats.start()
-    yield made
-    is_over.set()
-    beats.join(10)
-    made.close()
+def states() -> Iterator[Fabricated]:
+    """A home with a session of every state; read-only for the tests that share it.
+
+    Its path is as long in every run, which pytest's numbered folders are not: a path that wraps moves what stands below it.
+    """
+    with tempfile.TemporaryDirectory(prefix="states-", dir="/tmp") as folder:
+        made = every_state(Path(folder) / "home")
+        is_over = threading.Event()
+        beats = threading.Thread(target=keep_beating, args=(made, is_over), daemon=True)
+        beats.start()
+        yield made
+        is_over.set()
+        beats.join(10)
+        made.close()
 
 
 @pytest.fixture
