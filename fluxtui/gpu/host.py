@@ -1,14 +1,17 @@
-"""CPU, memory and disk of this machine, or of the container where that is smaller. No GPU, no child."""
+"""CPU, memory, disk and network of this machine, or of the container where that is smaller. No GPU, no child."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from fluxtui.gpu.readings import HostGauges
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPU_BEFORE = [0, 0]  # idle and all ticks at the call before
+_NETWORK_BEFORE: list[tuple[float, int, int]] = []  # monotonic seconds, bytes read and written at the call before
+_CARRIED_TWICE = ("veth", "docker", "br-", "virbr", "cni", "flannel")  # a card carries it too
 
 
 def host_gauges(folder: Path | None = None) -> HostGauges:
@@ -23,6 +26,7 @@ def host_gauges(folder: Path | None = None) -> HostGauges:
         free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     except OSError:
         free, size = 0, 0
+    rates = _network_rates(Path("/proc/net/dev"), time.monotonic())
     return HostGauges(
         cpu_percent=_cpu_percent(Path("/proc/stat")),
         cpu_count=os.cpu_count() or 1,
@@ -31,6 +35,8 @@ def host_gauges(folder: Path | None = None) -> HostGauges:
         disk_free=free,
         disk_total=size,
         disk_path=str(path),
+        network_read=rates[0] if rates else None,
+        network_written=rates[1] if rates else None,
     )
 
 
@@ -91,6 +97,34 @@ def _cpu_percent(stat: Path) -> float:
     idle_since, whole_since = idle - _CPU_BEFORE[0], whole - _CPU_BEFORE[1]
     _CPU_BEFORE[:] = [idle, whole]
     return min(100.0, max(0.0, 100.0 * (1 - idle_since / whole_since))) if whole_since > 0 else 0.0
+
+
+def _network_rates(devices: Path, now: float) -> tuple[float, float] | None:
+    """Bytes a second read and written since the call before; None at the first call, and where the kernel does not tell."""
+    total = network_bytes(devices)
+    before = _NETWORK_BEFORE[0] if _NETWORK_BEFORE else None
+    _NETWORK_BEFORE[:] = [(now, *total)] if total else []
+    if total is None or before is None or now <= before[0]:
+        return None
+    seconds = now - before[0]  # a card that went away takes its count with it: not a negative rate
+    return max(0, total[0] - before[1]) / seconds, max(0, total[1] - before[2]) / seconds
+
+
+def network_bytes(devices: Path) -> tuple[int, int] | None:
+    """Bytes read and written by this machine's cards since they are up; None where the kernel does not tell.
+
+    proc_net(5): two lines of titles, then a line a device: bytes read is the first of its numbers, bytes written the ninth.
+    """
+    read = written = 0
+    try:
+        for line in devices.read_text().splitlines()[2:]:
+            name, _, numbers = line.partition(":")
+            if name.strip() != "lo" and not name.strip().startswith(_CARRIED_TWICE):
+                fields = numbers.split()
+                read, written = read + int(fields[0]), written + int(fields[8])
+    except (OSError, ValueError, IndexError):
+        return None
+    return read, written
 
 
 def _existing(path: Path) -> Path:

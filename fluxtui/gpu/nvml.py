@@ -12,7 +12,9 @@ from fluxtui.gpu.readings import Gpu, Gpus
 
 T = TypeVar("T")
 
-_NO_LIBRARY = "there is no NVIDIA driver here (libnvidia-ml.so.1 is not installed)"
+_NO_LIBRARY = (
+    "there is no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
+)
 _SENTENCES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: _NO_LIBRARY,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA kernel driver is not loaded; run `nvidia-smi`",
@@ -27,7 +29,18 @@ _SENTENCES = {
     pynvml.NVML_ERROR_NO_DATA: "the NVIDIA driver has no data",
     pynvml.NVML_ERROR_UNKNOWN: "the NVIDIA driver failed for an unknown reason; run `nvidia-smi` and look at `dmesg`",
 }
-_IN_MIG = "not told of a MIG instance"
+_IN_MIG = "not told of a MIG instance; `nvidia-smi` on the host tells it of the whole GPU"
+# NVML's bits, in words; an idle GPU's low clocks (bit 1) are no fault of anything
+_SLOWED_BY = (
+    (0x4, "power limit"),
+    (0x40, "heat, by the hardware"),
+    (0x20, "heat"),
+    (0x80, "power supply brake"),
+    (0x8, "hardware, for heat or power"),
+    (0x10, "slowest GPU of its sync group"),
+    (0x2, "clocks set by hand"),
+    (0x100, "display clocks"),
+)
 
 
 def read() -> tuple[Gpus, bool]:
@@ -106,6 +119,7 @@ def _gpu(index: int, handle: Any, *, is_instance: bool) -> Gpu:  # noqa: ANN401 
     power = figure("power_watts", lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
     limit = figure("power_limit_watts", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     celsius = figure("temperature_celsius", lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+    slowed_by = figure("slowed_by", lambda: _slowed_by(handle))
     processes = figure("processes", lambda: _processes(handle)) or {}
     if 0 in processes.values():
         missing["processes"] = "the driver does not tell how much memory each process has"
@@ -119,9 +133,23 @@ def _gpu(index: int, handle: Any, *, is_instance: bool) -> Gpu:  # noqa: ANN401 
         power_watts=None if power is None else power / 1000,
         power_limit_watts=None if limit is None else limit / 1000,
         temperature_celsius=None if celsius is None else float(celsius),
+        slowed_by=slowed_by,
         processes=processes,
         missing=missing,
     )
+
+
+def _slowed_by(handle: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """What holds its clocks down now, the plainest reason first: nvml.h's clocks event reasons, before R535 throttle reasons."""
+    try:
+        bits = int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
+    except pynvml.NVMLError as error:
+        if error.value != pynvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+            raise
+        bits = int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+    found = [words for bit, words in _SLOWED_BY if bits & bit]
+    # the hardware's own slowdown is set beside the bit that says why
+    return tuple(words for words in found if len(found) == 1 or not words.startswith("hardware, "))
 
 
 def _processes(handle: Any) -> dict[int, int]:  # noqa: ANN401

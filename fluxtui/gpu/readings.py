@@ -17,6 +17,7 @@ class Gpu(Struct, frozen=True, kw_only=True):
     power_watts: float | None = None
     power_limit_watts: float | None = None
     temperature_celsius: float | None = None
+    slowed_by: tuple[str, ...] | None = None  # why its clocks are held down at this moment, in words; empty: they are not
     processes: dict[int, int] = field(default_factory=dict)  # pid -> bytes, as far as this container sees pids; 0: unknown
     missing: dict[str, str] = field(default_factory=dict)    # name of a figure above -> why it is missing
 
@@ -30,7 +31,7 @@ class Gpus(Struct, frozen=True):
 
 
 class HostGauges(Struct, frozen=True, kw_only=True):
-    """CPU, memory and disk. Where a container's limit is below the machine's memory, memory is the container's."""
+    """CPU, memory, disk and network. Where a container's limit is below the machine's memory, memory is the container's."""
 
     cpu_percent: float                      # of all cores, since the call before (the first: since boot)
     cpu_count: int
@@ -39,3 +40,5 @@ class HostGauges(Struct, frozen=True, kw_only=True):
     disk_free: int                          # bytes that a plain user may still write
     disk_total: int                         # bytes
     disk_path: str                          # the folder whose disk that is
+    network_read: float | None = None       # bytes a second since the call before, loopback left out; None: not known yet
+    network_written: float | None = None    # bytes a second

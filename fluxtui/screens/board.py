@@ -95,7 +95,7 @@ class Board(Sheet):
         self.attempts = Attempts(id="attempts")
         self.filter = FilterLine("filter")
         self._zoom = 0
-        self._rows_wanted = 0
+        self._rows_wanted = self._machine = 0
 
     def panes(self) -> list[Widget]:
         return [self.header, self.gauges, self.sessions, self.selected, self.log_pane, self.attempts, self.filter]
@@ -111,30 +111,35 @@ class Board(Sheet):
         framed: tuple[Pane, ...] = (self.sessions, self.selected, self.log_pane, self.attempts)
         for pane in framed:
             pane.frame = "box" if boxed else "rule"
-        self.gauges.frame = ("box" if boxed else "rule") if wide else "bare"
+        is_open = wide or self.gauges.has_focus  # in a narrow terminal it is one line, and a panel while it has the focus
+        self.gauges.frame = ("box" if boxed else "rule") if is_open else "bare"
         self.gauges.has_history = wide
         placed: dict[Widget, Region] = {self.header: Region(0, 0, size.width, 1)}
         top = 1
         main_width = size.width
         if wide:
             main_width = size.width - SIDE
-            machine = min(self._machine_rows() + (2 if boxed else 1), size.height // 2)
+            machine = self._machine_rows(SIDE, size.height // 2, boxed)
             placed[self.gauges] = Region(main_width, 1, SIDE, machine)
             placed[self.attempts] = Region(main_width, 1 + machine, SIDE, size.height - 1 - machine)
         else:
-            placed[self.gauges] = Region(0, 1, size.width, 1)
-            top = 2
+            machine = self._machine_rows(size.width, size.height // 2, boxed) if is_open else 1
+            placed[self.gauges] = Region(0, 1, size.width, machine)
+            top = 1 + machine
         rest = size.height - top
         heights = self._heights(rest, boxed)
         y = top
         for pane, height in zip((self.sessions, self.selected, self.log_pane), heights, strict=True):
             placed[pane] = Region(0, y, main_width, height)
             y += height
-        return self._zoomed(placed, Region(0, top, size.width, rest)) | self._filter_place(placed)
+        start = 1 if self.gauges.has_focus else top
+        return self._zoomed(placed, Region(0, start, size.width, size.height - start)) | self._filter_place(placed)
 
-    def _machine_rows(self) -> int:
-        gpus = len(self.gauges.gpus.devices) if self.gauges.gpus else 0
-        return 5 * gpus + (0 if gpus else 2) + 4
+    def _machine_rows(self, width: int, most: int, boxed: bool) -> int:
+        """Of the machine's panel, its frame included."""
+        frame = 2 if boxed else 1
+        self._machine = frame + self.gauges.rows_wanted(width - (4 if boxed else 2), most - frame)
+        return self._machine
 
     def _heights(self, rest: int, boxed: bool) -> tuple[int, int, int]:
         """Of sessions, the selected one, the log."""
@@ -182,10 +187,15 @@ class Board(Sheet):
             self.place()
 
     def take_gauges(self, host: HostGauges | None, gpus: Gpus | None) -> None:
-        had = len(self.gauges.gpus.devices) if self.gauges.gpus else -1
         self.gauges.take(host, gpus)
-        if had != (len(gpus.devices) if gpus else -1) and self.app.size.width >= HISTORY:
-            self.place()
+        self.sessions.take_gpus(self.gauges.indices)
+        if self.gauges.frame != "bare":
+            before = self._machine
+            size = self.app.size
+            width = SIDE if size.width >= HISTORY else size.width
+            wanted = self._machine_rows(width, (size.height - 1) // 2, self.gauges.frame == "box")
+            if wanted > before and not self._zoom:  # it shrinks with the next resize: a line that comes and goes costs bytes
+                self.place()
 
     def take_history(self, name: str, history: History) -> None:
         if self.selected.session is not None and self.selected.session.name == name:
@@ -208,7 +218,7 @@ class Board(Sheet):
         self.footer.repaint()
 
     def on_descendant_focus(self) -> None:
-        if self._zoom:
+        if self._zoom or (self.gauges.has_focus != (self.gauges.frame != "bare") and self.app.size.width < HISTORY):
             self.place()
 
     # Deeds

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
 from fluxtui.screens import words
+from fluxtui.screens.gauge_lines import numbers
 from fluxtui.screens.glyphs import ROLES, Glyphs
 from fluxtui.screens.ink import Line, Span, fit, shorten
 from fluxtui.screens.terminal_kind import Tier
@@ -52,13 +55,13 @@ RIGHT = frozenset({"step", "percent", "left", "loss", "speed", "epoch", "attempt
 _TELLING = ("percent", "phase", "left", "speed", "loss", "epoch", "gpu")  # give way to the reason where nothing is training
 
 
-def row(session: Overview, widths: dict[str, int], glyphs: Glyphs, is_selected: bool) -> Line:
-    """One session."""
+def row(session: Overview, widths: dict[str, int], glyphs: Glyphs, is_selected: bool, gpus: Mapping[str, int]) -> Line:
+    """One session; `gpus` are the machine's, UUID -> index."""
     line = Line(Span(glyphs.pointer if is_selected else " ", "!focus"), " ", ground="cursor" if is_selected else "")
     is_training = session.status in ACTIVE and session.state not in {"lost", "queued"} and bool(session.phase)
     if is_training and session.state in {"running", "stopping", "starting"}:
         for at, (name, width) in enumerate(widths.items()):
-            line.add("  " if at else "").extend(_cell(session, name, width, glyphs))
+            line.add("  " if at else "").extend(_cell(session, name, width, glyphs, gpus))
         return line
     told, reason = False, told_of(session)
     for at, (name, width) in enumerate(widths.items()):
@@ -68,7 +71,7 @@ def row(session: Overview, widths: dict[str, int], glyphs: Glyphs, is_selected: 
                 line.add("  ").add(fit(reason, room, glyphs.ellipsis), "dim")
                 told = True
             continue
-        line.add("  " if at else "").extend(_cell(session, name, width, glyphs))
+        line.add("  " if at else "").extend(_cell(session, name, width, glyphs, gpus))
     return line
 
 
@@ -82,20 +85,20 @@ def told_of(session: Overview) -> str:
     return session.reason
 
 
-def _cell(session: Overview, name: str, width: int, glyphs: Glyphs) -> Line:
+def _cell(session: Overview, name: str, width: int, glyphs: Glyphs, gpus: Mapping[str, int]) -> Line:
     """One field of a session in exactly so many cells."""
     if name == "name":
         return Line(Span(fit(session.name, width, glyphs.ellipsis), "!text" if session.is_active else "text"))
     if name == "state":
         role = ROLES.get(session.state, "warn")
         return Line(Span(glyphs.state(session.state) + " ", role), Span(session.state, role)).to(width)
-    text, role = _field(session, name)
+    text, role = _field(session, name, gpus)
     text = shorten(text, width, glyphs.ellipsis)
     pad = " " * (width - len(text))
     return Line(Span(pad + text if name in RIGHT else text + pad, role))
 
 
-def _field(session: Overview, name: str) -> tuple[str, str]:
+def _field(session: Overview, name: str, gpus: Mapping[str, int]) -> tuple[str, str]:
     match name:
         case "step":
             return (f"{session.step}/{session.steps}" if session.steps else str(session.step or "")), "text"
@@ -112,7 +115,7 @@ def _field(session: Overview, name: str) -> tuple[str, str]:
         case "epoch":
             return (f"{session.epoch}/{session.epochs}" if session.epochs else ""), "dim"
         case "gpu":
-            return gpu_words(session), "dim"
+            return gpu_words(session, gpus), "dim"
         case "started":
             return words.clock(session.started_at), "dim"
         case "attempt":
@@ -120,10 +123,13 @@ def _field(session: Overview, name: str) -> tuple[str, str]:
     raise AssertionError(name)
 
 
-def gpu_words(session: Overview) -> str:
-    """Where it runs: "cpu", the GPU's index where known, or the number of GPUs."""
+def gpu_words(session: Overview, gpus: Mapping[str, int]) -> str:
+    """Where it runs: "cpu", "0", "0-3", or where not all of them are known here, or too many to name, "4 gpus"."""
     if not session.attempt:
         return ""
     if not session.gpus:
         return "cpu"
-    return f"{len(session.gpus)} gpus" if len(session.gpus) > 1 else session.gpus[0][-5:]
+    known = numbers([gpus[uuid] for uuid in session.gpus if uuid in gpus])
+    if all(uuid in gpus for uuid in session.gpus) and len(known) <= 5:
+        return known
+    return words.count(len(session.gpus), "gpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.events import Click
@@ -92,6 +92,7 @@ class Sessions(Pane, Walker):
         self._picked_name = ""  # of the selected one: it stays selected wherever it moves
         self._top = 0
         self.is_loading = True
+        self._gpus: Mapping[str, int] = {}
 
     @property
     def selected(self) -> Overview | None:
@@ -106,6 +107,12 @@ class Sessions(Pane, Walker):
         self.is_loading = False
         self._all = sessions
         self.rearrange()
+
+    def take_gpus(self, indices: Mapping[str, int]) -> None:
+        """What number each GPU has, by its UUID."""
+        if indices != self._gpus:
+            self._gpus = indices
+            self.repaint()
 
     def rearrange(self) -> None:
         """Sort and filter anew."""
@@ -206,7 +213,7 @@ class Sessions(Pane, Walker):
             cells = [fit(TITLES[name], cell) if name not in RIGHT else TITLES[name].rjust(cell) for name, cell in widths.items()]
             lines.append(Line(Span("  " + "  ".join(cells), "dim")))
         for session in self._shown[self._top : self._top + self._rows()]:
-            lines.append(row(session, widths, glyphs, session.name == self._picked_name))
+            lines.append(row(session, widths, glyphs, session.name == self._picked_name, self._gpus))
         return lines
 
     def _nothing(self) -> list[Line]:

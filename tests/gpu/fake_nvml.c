@@ -68,6 +68,17 @@ int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) { ANSWER("power"); *milliwatts = 350500; return 0; }
 int nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *milliwatts) { ANSWER("limit"); *milliwatts = 700000; return 0; }
 int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *celsius) { ANSWER("temperature"); *celsius = 65; return 0; }
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *bits) {
+    ANSWER("reasons");
+    if (IS_MIG(handle)) return 3;
+    *bits = setting("bits", 1);
+    return 0;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *bits) {
+    ANSWER("oldreasons");
+    *bits = setting("bits", 1);
+    return 0;
+}
 int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     ANSWER("migmode");
     *current = *pending = setting("mig", 0) > 0;

@@ -35,6 +35,7 @@ def test_every_figure_has_its_unit(driver: Callable[..., None]) -> None:
         power_watts=350.5,
         power_limit_watts=700.0,
         temperature_celsius=65.0,
+        slowed_by=(),
         processes={4000: GIB, 4001: 2 * GIB},
     )
     assert 0 <= time.monotonic() - found.at < 10
@@ -49,6 +50,7 @@ def test_every_figure_has_its_unit(driver: Callable[..., None]) -> None:
         ("limit=13", "power_limit_watts", "too old"),
         ("temperature=999", "temperature_celsius", "unknown reason"),
         ("processes=4", "processes", "no permission"),
+        ("reasons=3", "slowed_by", "does not support"),
         ("hidden=1", "processes", "how much memory each"),
         ("power=77", "power_watts", "NVML error 77"),
     ],
@@ -64,6 +66,27 @@ def test_a_missing_figure_carries_its_reason_and_the_others_are_there(
     figures = {"utilisation", "power_watts", "power_limit_watts", "temperature_celsius"}
     assert {name for name in figures if getattr(found, name) is None} == figures & {figure}
     assert found.memory_total == (0 if figure == "memory" else 80 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"),
+    [
+        (0x1, ()),
+        (0x4, ("power limit",)),
+        (0x48, ("heat, by the hardware",)),
+        (0x8, ("hardware, for heat or power",)),
+        (0x24, ("power limit", "heat")),
+        (0x80, ("power supply brake",)),
+    ],
+)
+@pytest.mark.parametrize("driver_is_old", [False, True])
+def test_what_slows_a_gpu_down_is_said_in_words(
+    driver: Callable[..., None], bits: int, words: tuple[str, ...], driver_is_old: bool
+) -> None:
+    driver(f"bits={bits}", "reasons=13" if driver_is_old else "reasons=0")
+    [found] = list_gpus().devices
+    assert found.slowed_by == words
+    assert "slowed_by" not in found.missing
 
 
 @pytest.mark.parametrize(
@@ -99,7 +122,8 @@ def test_a_gpu_cut_into_instances_is_listed_as_its_instances(driver: Callable[..
     found = list_gpus().devices
     assert [(gpu.index, gpu.uuid) for gpu in found] == [(0, "MIG-101"), (0, "MIG-201")]
     assert found[0].utilisation is None
-    assert found[0].missing["utilisation"] == "not told of a MIG instance"
+    assert found[0].missing["utilisation"].startswith("not told of a MIG instance; ")
+    assert found[0].slowed_by is None
 
 
 @pytest.mark.parametrize("code", [3, 13])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.gpu import host_gauges
-from fluxtui.gpu.host import container_memory, machine_memory
+from fluxtui.gpu import host, host_gauges
+from fluxtui.gpu.host import container_memory, machine_memory, network_bytes
 
 
 def test_the_host_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +47,27 @@ def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
     assert container_memory(groups, own) == (700, 900)
     assert container_memory(groups, tmp_path / "missing") is None
     assert machine_memory(tmp_path / "missing") == (0, 0)
+
+
+def test_the_network_is_what_the_cards_carried_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = tmp_path / "dev"
+
+    def carried(read: int, written: int) -> None:
+        devices.write_text(
+            "Inter-|   Receive                                                |  Transmit\n"
+            " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier\n"
+            f"    lo: 999999 1 0 0 0 0 0 0 999999 1 0 0 0 0 0 0\n"
+            f"  eth0:{read} 1 0 0 0 0 0 0 {written} 1 0 0 0 0 0 0\n"
+            f"veth12: 7777 1 0 0 0 0 0 0 7777 1 0 0 0 0 0 0\n"
+            f"  ib0: 500 1 0 0 0 0 0 0 50 1 0 0 0 0 0 0\n"
+        )
+
+    carried(1000, 100)
+    assert network_bytes(devices) == (1500, 150)
+    assert network_bytes(tmp_path / "missing") is None
+    monkeypatch.setattr(host, "_NETWORK_BEFORE", [])
+    assert host._network_rates(devices, 10.0) is None, "a first look knows no rate"
+    carried(5000, 300)
+    assert host._network_rates(devices, 12.0) == (2000.0, 100.0)
+    carried(0, 0)  # the card was replaced
+    assert host._network_rates(devices, 13.0) == (0.0, 0.0)
