@@ -48,7 +48,7 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
 def settled(home: Home, name: str) -> Overview:
     """The session once its keeper has left, if that has written its last word: it outlives it by a mark in the log and `on_end`.
 
-    So whoever waited for an end, or saw it, may remove or resume at once. `RETRY_SECONDS` at most: a keeper that tries again stays.
+    So whoever waited for an end, or saw it, may remove or resume at once. `RETRY_SECONDS` at most: a keeper may try on and stay.
     Raises `NotFoundError`.
     """
     end = time.monotonic() + RETRY_SECONDS
