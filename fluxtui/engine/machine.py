@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--gpus", type=int, default=0)
     words = parser.parse_args(argv)
     quiet.hush()
+    quiet.let("bitsandbytes")  # it is what is looked at
     try:
         findings = cards.judge(cards.look(), words.gpus)
     except (ImportError, OSError) as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +159,11 @@ def test_folders_of_models_that_are_not_there_are_named(at_home: Path) -> None:
     assert (told.level, "/no/where/models" in told.found) == ("note", True)
     (at_home / "home" / "config.toml").write_text("[models]\nfolders = 3\n")
     assert doctor._models()[0].level == "bad"
+
+
+def test_bitsandbytes_is_found_where_it_is_installed() -> None:
+    """Every other process of the engine keeps it out: the doctor's is asked for it."""
+    version = importlib.metadata.version("bitsandbytes")
+    done = subprocess.run([sys.executable, "-m", "fluxtui.engine", "machine"], capture_output=True, text=True, check=True)
+    told = next(one for one in json.loads(done.stdout)["findings"] if one["subject"] == "bitsandbytes")
+    assert (told["level"], told["found"]) == ("good", f"{version} loads")

@@ -76,6 +76,19 @@ def test_autograd_keeps_the_codes_and_never_a_decoded_weight(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHT_ERROR)
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("width", [128, 96])  # of rows that nf4's blocks divide, and that they do not
+def test_every_dtype_that_a_checkpoint_is_stored_in_goes_into_every_precision(
+    name: str, stored: torch.dtype, width: int
+) -> None:
+    weight = (0.02 * normal(64, width)).to(stored)
+    layer = quantized(weight, name)
+    meant = weight.float()
+    error = (CODECS[name].decode(layer.parts(), layer.shape) - meant).norm() / meant.norm()
+    assert error < (1.2 if stored.itemsize == 1 else 1.0) * WEIGHT_ERROR[name]  # coarse numbers are not spread evenly
+
+
+@pytest.mark.parametrize("name", WEIGHT_ERROR)
 def test_rows_of_zeros_and_outliers_stay_finite(name: str) -> None:
     weight = normal(4, 128)
     weight[0] = 0.0

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from fluxtui.engine.family.flux1.targets import target_names
-from fluxtui.engine.memory.lanes import Arrival, PlainLane
+from fluxtui.engine.memory import base, streaming
+from fluxtui.engine.memory.lanes import Arrival, CudaLane, PlainLane
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
 from fluxtui.engine.memory.streaming import BlockStreamer, BlockSwapError, stream_blocks, streamed_names
 from fluxtui.engine.prove import prove
 from fluxtui.engine.trainer.lora import Adapter, add_lora
+from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.spec import LoraSpec
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import new_transformer
@@ -33,6 +35,9 @@ class Copying:
     slot: torch.Tensor
     is_lost: bool
     looks: int = 0
+
+    def has_begun(self) -> bool:
+        return True
 
     def is_here(self) -> bool:
         self.looks += 1
@@ -207,6 +212,98 @@ def test_a_swap_that_does_not_arrive_raises_with_the_blocks_name(lost: int) -> N
         gradients(model, adapter)
 
 
+@dataclass
+class Clock:
+    """Time that only passes where someone sleeps."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _seconds: float) -> None:
+        self.now += 0.01
+
+
+@dataclass
+class Waiting(Copying):
+    """A copy whose turn comes after a second of work that the device was given before it."""
+
+    clock: Clock = field(default_factory=Clock)
+    asked: float | None = None
+
+    def has_begun(self) -> bool:
+        self.asked = self.clock.now if self.asked is None else self.asked
+        return self.clock.now - self.asked > 1.0
+
+    def is_here(self) -> bool:
+        return not self.is_lost and self.has_begun()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_work_that_is_queued_ahead_of_a_copy_is_not_counted_as_its_time(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(streaming, "time", clock)
+
+    class Busy(EmulatedLane):
+        def start(self, host: torch.Tensor, slot: torch.Tensor) -> Arrival:
+            slot.fill_(0xFF)
+            return Waiting(host, slot, is_lost, clock=clock)
+
+    model, _ = new_model()
+    streamed(model, 3, Busy(), limit=0.2)
+    if not is_lost:
+        assert torch.isfinite(model(**inputs())[0]).all()
+        assert clock.now > 3.0
+        return
+    with pytest.raises(BlockSwapError, match=r"within 0.2 s"):
+        model(**inputs())
+    assert 1.2 < clock.now < 1.3
+
+
+class Driver:
+    """CUDA's runtime where a container may lock no memory: an error is kept for the next kernel's launch."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.error = 0
+
+    def cudaHostRegister(self, _address: int, size: int, _flags: int) -> int:  # noqa: N802
+        self.asked.append(size)
+        self.error = 2
+        return 2
+
+    def launch(self, *_: Any, **__: Any) -> torch.Tensor:
+        error, self.error = self.error, 0
+        if error:
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.empty(1)
+
+
+def test_memory_that_cannot_be_locked_blames_no_kernel_and_is_told(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, said = Driver(), list[str]()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: None)
+    lane = CudaLane(torch.device("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "zeros", driver.launch)
+        buffers = [lane.host_buffer(size) for size in (512, 256, 256)]
+        assert driver.launch().numel() == 1
+    assert driver.asked == [512], "what was refused once is not asked for again"
+    assert lane.unlocked == sum(map(len, buffers))
+    bench = new_bench(hardware__stream_blocks=2, train__gradient_checkpointing=True)
+    monkeypatch.setattr(base, "lane_to", lambda _device: _Unlocked())
+    monkeypatch.setattr(Reporter, "say", lambda _self, line: said.append(line))
+    bench.prepare_here()
+    assert any("could not be page-locked" in line and "ulimit -l" in line for line in said), said
+
+
+class _Unlocked(PlainLane):
+    unlocked = 3 << 30
+
+
 def test_the_last_blocks_are_streamed_single_ones_first() -> None:
     assert streamed_names(2, 3, 2) == ["single_transformer_blocks.1", "single_transformer_blocks.2"]
     assert streamed_names(2, 3, 4)[0] == "transformer_blocks.1"
@@ -220,6 +317,7 @@ from fluxtui.engine.memory.lanes import PlainLane
 class Stuck(PlainLane):
     def start(self, host, slot):
         class Never:
+            def has_begun(self): return True
             def is_here(self): return False
             def admit(self): raise AssertionError
         return Never()

@@ -11,6 +11,7 @@ import torch
 from fluxtui.demo import PICO_DIR
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts
+from fluxtui.engine.memory.precision import CODECS, QuantizedLinear
 from fluxtui.persist import model_assembly
 from fluxtui.persist.errors import DamagedError, NotFoundError, UsageError
 from fluxtui.persist.home import Home
@@ -95,6 +96,27 @@ def test_every_storage_is_read_as_it_was_meant(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     plain = weights(tiny, "transformer")
     assert any(not torch.equal(value, plain[name].float()) for name, value in ours.items()), "nothing was rounded"
+
+
+@pytest.mark.parametrize("form", ["bf16", "fp8", "fp8 scaled", "fp8 rows"])
+def test_every_storage_goes_into_every_precision(form: str, tiny: Path, models: Path, home: Home, tmp_path: Path) -> None:
+    content = originals(tiny)["transformer"]
+    if form == "bf16":
+        stored = {name: value.bfloat16() for name, value in content.items()}
+    else:
+        stored, _ = float8(content, scaled=form != "fp8", rows=form == "fp8 rows")
+    file = write(tmp_path / "m" / "x.safetensors", stored, told(tiny, "transformer"))
+    rest = ",".join(str(models / FILES[part]) for part in ("vae", "text_encoder", "text_encoder_2"))
+    found = built(f"{file},{rest}", home)
+    meant = found.load_transformer(torch.float32, "cpu").state_dict()
+    for codec, bound in (("int8", 0.012), ("fp8", 0.033), ("nf4", 0.11)):
+        loaded = found.load_transformer(torch.bfloat16, "cpu", codec=CODECS[codec])
+        layers = {name: layer for name, layer in loaded.named_modules() if isinstance(layer, QuantizedLinear)}
+        assert len(layers) == 2 * 14 + 2 * 6
+        for name, layer in layers.items():
+            exact = meant[f"{name}.weight"]
+            error = (layer.codec.decode(layer.parts(), layer.shape) - exact).norm() / exact.norm()
+            assert error < bound, (codec, name, float(error))
 
 
 def test_a_t5_in_8_bits_is_read_as_it_was_meant(tiny: Path, models: Path, home: Home, tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
+from fluxtui.engine.memory.streaming import BlockSwapError
+from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.wire import TrainerExit
 from tests.trainer.job import Bench
 
@@ -86,3 +89,14 @@ def test_each_denoising_step_is_told(new_bench: NewBench) -> None:
     told = [line for line in ended.lines if line.phase == "sample" and line.unit == "denoising steps"]
     assert [line.item for line in told][:7] == [0, 1, 2, 3, 4, 5, 6]
     assert {line.items for line in told} == {6}
+
+
+def test_a_block_that_never_comes_ends_a_drawing_and_the_run(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other failures of a picture are noted; after this one the next step would stand in the same place."""
+
+    def lost(*_: object) -> None:
+        raise BlockSwapError("single_transformer_blocks.1 did not arrive from host memory within 30 s")
+
+    monkeypatch.setattr(Painter, "_draw_all", lost)
+    with pytest.raises(BlockSwapError):
+        new_bench(train__steps=1, sample__at_start=True, **DRAWN).run_here()

@@ -51,12 +51,18 @@ def ready_blocks(
     names = _streamed(components, held_on(spec, card_memory(device)))
     if not names:
         return None
-    streamer = stream_blocks(transformer, names, lane_to(device), spec.guard.block_swap)
+    lane = lane_to(device)
+    streamer = stream_blocks(transformer, names, lane, spec.guard.block_swap)
     hosted = sum(len(block.host) for block in streamer.blocks)
     say(
         f"{len(names)} blocks are streamed, {names[0]} to {names[-1]}: {hosted / 2**30:.2f} GiB in host memory, "
         f"{sum(map(len, streamer.slots)) / 2**30:.2f} GiB of slots on {device}"
     )
+    if lane.unlocked:
+        say(
+            f"{lane.unlocked / 2**30:.2f} GiB of it could not be page-locked, and come in more slowly: "
+            "raise `ulimit -l` (docker run --ulimit memlock=-1)"
+        )
     return streamer
 
 

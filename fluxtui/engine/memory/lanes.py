@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ import torch
 
 class Arrival(Protocol):
     """A copy under way."""
+
+    def has_begun(self) -> bool:
+        """Whether its turn has come: what the device was given before it is done; never waits."""
 
     def is_here(self) -> bool:
         """Whether it has arrived; never waits."""
@@ -20,6 +24,8 @@ class Arrival(Protocol):
 
 class Lane(Protocol):
     """Both ends, and the copy between them. All buffers are flat bytes `(n,)` uint8."""
+
+    unlocked: int  # bytes of host buffers that could not be page-locked
 
     def host_buffer(self, size: int) -> torch.Tensor:
         """Host memory of `size` bytes that copies can be made from."""
@@ -40,6 +46,9 @@ def lane_to(device: torch.device) -> Lane:
 class Here:
     """Arrived already."""
 
+    def has_begun(self) -> bool:
+        return True
+
     def is_here(self) -> bool:
         return True
 
@@ -49,6 +58,8 @@ class Here:
 
 class PlainLane:
     """Copies at once."""
+
+    unlocked = 0
 
     def host_buffer(self, size: int) -> torch.Tensor:
         return torch.empty(size, dtype=torch.uint8)
@@ -72,29 +83,41 @@ class CudaLane:
     def host_buffer(self, size: int) -> torch.Tensor:
         """Page-locked by registering it: torch's own pinned allocator would round each block up to a power of two."""
         buffer = torch.empty(size, dtype=torch.uint8)
-        runtime: Any = torch.cuda.cudart()
-        error = int(runtime.cudaHostRegister(buffer.data_ptr(), size, 0))
-        self.unlocked += size if error else 0  # where a container may lock no more memory: right, but nothing overlaps
+        if self.unlocked or not self._lock(buffer):  # a container that may lock no more: copies are right, and nothing overlaps
+            self.unlocked += size
         return buffer
+
+    def _lock(self, buffer: torch.Tensor) -> bool:
+        runtime: Any = torch.cuda.cudart()
+        if not int(runtime.cudaHostRegister(buffer.data_ptr(), len(buffer), 0)):
+            return True
+        with suppress(RuntimeError):
+            torch.zeros(1, device=self.device)  # CUDA keeps its last error for the next kernel's launch, which would be blamed
+        return False
 
     def slot(self, size: int) -> torch.Tensor:
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def start(self, host: torch.Tensor, slot: torch.Tensor) -> Arrival:
         self._side.wait_stream(torch.cuda.current_stream(self.device))
+        begun, done = torch.cuda.Event(), torch.cuda.Event()
         with torch.cuda.stream(self._side):
+            begun.record(self._side)
             slot.copy_(host, non_blocking=True)
-            done = torch.cuda.Event()
             done.record(self._side)
-        return CudaArrival(done, self.device)
+        return CudaArrival(begun, done, self.device)
 
 
 @dataclass(frozen=True, slots=True)
 class CudaArrival:
-    """An event of the lane's stream."""
+    """Events of the lane's stream, before and after the copy."""
 
+    begun: Any  # torch.cuda.Event
     done: Any  # torch.cuda.Event
     device: torch.device
+
+    def has_begun(self) -> bool:
+        return bool(self.begun.query())
 
     def is_here(self) -> bool:
         return bool(self.done.query())

@@ -89,6 +89,8 @@ def _nf4() -> Codec:
 
     def encode(weight: torch.Tensor) -> Parts:
         blocks, (out, width) = _bitsandbytes(), weight.shape
+        if weight.dtype.itemsize == 1:  # an fp8 checkpoint: every one of its numbers is one of bf16, which bitsandbytes reads
+            weight = weight.to(torch.bfloat16)
         if width % NF4_BLOCK:  # blocks run on from row to row
             codes, state = blocks.quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4")
             return codes.view(-1), state.absmax

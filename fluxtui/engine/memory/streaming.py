@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from fluxtui.engine.memory.lanes import Arrival, Lane
 from fluxtui.engine.trainer.refusal import Refusal
@@ -100,9 +100,8 @@ class BlockStreamer:
 
     def checkpointed(self, block: nn.Module, *inputs: Any) -> Any:  # noqa: ANN401  (as diffusers calls it)
         """Gradient checkpointing that says which way the blocks are being run through."""
-        return checkpoint(
-            block.__call__, *inputs, use_reentrant=False, early_stop=False, context_fn=self._contexts, preserve_rng_state=False
-        )
+        with set_checkpoint_early_stop(False):  # torch 2.8 has no such argument of `checkpoint`
+            return checkpoint(block.__call__, *inputs, use_reentrant=False, context_fn=self._contexts, preserve_rng_state=False)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), self._backward()
@@ -141,9 +140,11 @@ class BlockStreamer:
         arrival = self._under_way.get(number)
         if arrival is None:
             return
-        block, begun = self.blocks[number], time.monotonic()
+        block, begun = self.blocks[number], None
         while not arrival.is_here():
-            if self.limit and time.monotonic() - begun > self.limit:
+            if begun is None and arrival.has_begun():
+                begun = time.monotonic()
+            if self.limit and begun is not None and time.monotonic() - begun > self.limit:
                 raise BlockSwapError(
                     f"{block.name} did not arrive from host memory within {self.limit:g} s",
                     "resume; where it happens again, look at the GPU with nvidia-smi, or set hardware.stream_blocks=0",

@@ -90,5 +90,6 @@ def _of_torch(error: BaseException) -> Ending | None:
 def _peak(torch: Any) -> str:  # noqa: ANN401  (a module)
     if not torch.cuda.is_available():
         return ""
-    peak, total = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+    own = torch.cuda.current_device()
+    peak, total = torch.cuda.max_memory_allocated(own), torch.cuda.get_device_properties(own).total_memory
     return f" (peak {peak / 2**30:.1f} GiB of {total / 2**30:.1f} GiB)"

@@ -60,6 +60,7 @@ def begin(job: TrainJob) -> Runtime:
     """Threads, deterministic kernels, device and process group, before anything is computed."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so; read when it starts
     from accelerate import PartialState
+    from accelerate.utils import check_cuda_p2p_ib_support
 
     torch.set_num_threads(max(1, job.threads))
     on_cpu = not job.devices
@@ -68,6 +69,10 @@ def begin(job: TrainJob) -> Runtime:
     # some CUDA kernels have no deterministic form; there a warning in the log is better than no training
     torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # what is encoded in float32 is the same on every card that it is cached for
+    if not on_cpu and not check_cuda_p2p_ib_support():  # GeForce 40s cannot, and old drivers do not say so: accelerate refuses
+        for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"):
+            os.environ.setdefault(name, "1")
     state = (
         PartialState(cpu=on_cpu, timeout=_RANKS_WAIT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState(cpu=on_cpu)
     )

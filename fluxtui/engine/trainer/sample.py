@@ -17,6 +17,7 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 
 from fluxtui.engine.family.flux1.components import Components
+from fluxtui.engine.memory.streaming import BlockSwapError
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.commit import step_name
@@ -64,6 +65,8 @@ class Painter:
                 for model in models:
                     model.eval()
                 self._draw_all(step)
+        except BlockSwapError:
+            raise  # the base's weights are on their way and will not come: the next step would stand there too
         except Exception as error:  # noqa: BLE001  (whatever a drawing meets, the training goes on; it is in the log)
             traceback.print_exc()
             self.reporter.note(f"the samples of step {step} failed: {type(error).__name__}: {first_line(error)}")

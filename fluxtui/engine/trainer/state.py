@@ -165,7 +165,8 @@ def _bytes_of(tensor: torch.Tensor) -> Buffer:
 
 def _split_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """An optimizer's state as tensors by "parameter/key" and scalars; exact for any optimizer that keeps to `state_dict`."""
-    saved = optimizer.state_dict()
+    # torch's own: bitsandbytes wraps its tensors in a dict, so that FSDP does not gather them, and reads them back either way
+    saved = torch.optim.Optimizer.state_dict(optimizer)
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in saved["state"].items():
