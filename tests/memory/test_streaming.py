@@ -268,7 +268,7 @@ class Driver:
         self.asked: list[int] = []
         self.error = 0
 
-    def cudaHostRegister(self, _address: int, size: int, _flags: int) -> int:  # noqa: N802
+    def cudaHostRegister(self, _address: int, size: int, _flags: int) -> int:
         self.asked.append(size)
         self.error = 2
         return 2

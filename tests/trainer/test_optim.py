@@ -31,7 +31,8 @@ def test_a_resume_is_exact_with_every_optimizer_and_its_averages(new_bench: NewB
         pytest.importorskip(LIBRARIES[optimizer], reason="pip install 'fluxtui[optimizers,bitsandbytes]'")
     rank = 128 if optimizer == "adamw8bit" else 4  # what has less than 4096 numbers it keeps in 32 bits
     bench = new_bench(
-        lora__rank=rank, lora__alpha=float(rank), train__optimizer=optimizer, train__learning_rate=RATES.get(optimizer, 1e-3), train__ema_decay=0.5,
+        lora__rank=rank, lora__alpha=float(rank), train__optimizer=optimizer,
+        train__learning_rate=RATES.get(optimizer, 1e-3), train__ema_decay=0.5,
         checkpoint__every_steps=4, validate__images=1, validate__every_epochs=1,
     )  # fmt: skip
     bench.run_here()
