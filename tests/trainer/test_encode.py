@@ -287,6 +287,22 @@ def test_the_way_of_reading_changes_no_number(
     encoded.close()
 
 
+def test_where_not_all_fits_into_memory_a_micro_batch_costs_only_its_own_entries(
+    fill: Callable[..., Any], tiny_dev: Path, data: Path
+) -> None:
+    class Held(dict[Any, Any]):
+        def __or__(self, other: object) -> Any:
+            raise AssertionError("everything in memory was copied for one micro-batch")
+
+    wanted, _ = fill()
+    encoded, _ = fill()
+    batch = plan(spec_of(tiny_dev, data))[1][0].slots
+    encoded._held = Held(encoded._held)
+    del encoded._held[encoded._entries(batch[0])[0]]
+    assert torch.equal(encoded.load(batch).latents, wanted.load(batch).latents)
+    encoded.close()
+
+
 def test_what_vanishes_from_the_caches_during_a_run_is_said(
     fill: Callable[..., Any], tiny_dev: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,8 @@ The order in which micro-batches come, and every number in them, is the same wit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ class Encoded:
         reads = self._fetch([Wanted(entry.kind, entry.key) for entry in entries] for _, entries in looked_ahead if entries)
         for slots, entries in looked:
             found = dict(zip(entries, map(_tensors, next(reads)), strict=True)) if entries else {}
-            yield self._assemble(slots, self._held | found if found else self._held)
+            yield self._assemble(slots, ChainMap(found, self._held) if found else self._held)
 
     def prompt(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings `(tokens, channels)` and pooled `(channels,)` of a prompt that `fill_caches` was told of."""
@@ -131,13 +132,13 @@ class Encoded:
     def _masks(self, slot: Slot) -> tuple[EntryKey, ...]:
         return () if self._outside is None else (self._identity.mask(slot.item, slot.place, slot.is_mirrored),)
 
-    def _weights(self, slots: Sequence[Slot], found: dict[EntryKey, Tensors]) -> torch.Tensor | None:
+    def _weights(self, slots: Sequence[Slot], found: Mapping[EntryKey, Tensors]) -> torch.Tensor | None:
         if self._outside is None:
             return None
         inside = torch.stack([found[entry]["mask"] for slot in slots for entry in self._masks(slot)])
         return self._outside + (1.0 - self._outside) * (inside.to(torch.float32) / 255.0)
 
-    def _assemble(self, slots: tuple[Slot, ...], found: dict[EntryKey, Tensors]) -> LatentBatch:
+    def _assemble(self, slots: tuple[Slot, ...], found: Mapping[EntryKey, Tensors]) -> LatentBatch:
         parts = [self._entries(slot) for slot in slots]
         has_class = any(slot.class_caption is not None for slot in slots)
         classes = [found[self._class_entry(slot)] for slot in slots] if has_class else []

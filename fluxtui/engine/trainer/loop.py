@@ -71,11 +71,11 @@ def take_step(run: Run, batch: Batch) -> Took:
     for slots in batch.micro_batches(spec.batch_size, runtime.ranks, runtime.rank):
         if not slots:  # a partial batch, too small for all ranks
             continue
-        samples = run.load(slots)
         indices = [slot.index for slot in slots]
+        run.adapter.place.step, run.adapter.place.slots = step, indices  # before CLIP's forward pass, which is in `load`
+        samples = run.load(slots)
         noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(runtime.device)
         sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(runtime.device)
-        run.adapter.place.step, run.adapter.place.slots = step, indices
         weights = torch.tensor([slot.item.weight for slot in slots], device=runtime.device)
         part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
         part.backward()
