@@ -136,7 +136,7 @@ class FluxApp(Ways):
         self._send_title()
         for screen in self.screen_stack:
             if isinstance(screen, Sheet) and screen is not self.board:
-                screen.take_session(self.situation().session)
+                screen.take_session(self.sessions.get(screen.session_name))
 
     def on_history_seen(self, message: HistorySeen) -> None:
         for screen in self.screen_stack:
@@ -157,11 +157,18 @@ class FluxApp(Ways):
     def _follow_selected(self) -> None:
         session = self.board.sessions.selected
         self.board.show_selected(session)  # first: what the threads then say is taken by whoever shows that session
-        self.watch_disk.follow(session.name if session else "")
+        self.watch_disk.follow(self._name_in_view() or (session.name if session else ""))
         self.board.follow_log(session)
 
+    def _name_in_view(self) -> str:
+        """Of the session that the uppermost screen of one session shows; empty where the dashboard is all there is."""
+        sheets = (screen for screen in reversed(self.screen_stack) if isinstance(screen, Sheet))
+        return next((sheet.session_name for sheet in sheets if sheet.session_name), "")
+
     def situation(self) -> Situation:
-        return Situation(self.board.sessions.selected, PICO.is_dir())
+        """What keys act on: the session whose screen is open, whatever the dashboard's list has selected meanwhile."""
+        name = self._name_in_view()
+        return Situation(self.sessions.get(name) if name else self.board.sessions.selected, PICO.is_dir())
 
     # Deeds that are not of a session
 

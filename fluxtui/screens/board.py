@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.events import ScreenResume
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
@@ -216,6 +217,9 @@ class Board(Sheet):
             self.attempts.take(())
         self.selected.take(session)
         self.footer.repaint()
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        self.sessions.tell_picked()  # a screen of another session may have been open: the selected one is in view again
 
     def on_descendant_focus(self) -> None:
         if self._zoom or (self.gauges.has_focus != (self.gauges.frame != "bare") and self.app.size.width < HISTORY):

@@ -25,6 +25,7 @@ class LogScreen(Sheet):
 
     def __init__(self, board: NoticeBoard, session: str, path: Path) -> None:
         super().__init__(board)
+        self.session_name = session
         self.view = LogView(session)
         self._path = path
         self.line = FilterLine("search")

@@ -104,6 +104,9 @@ class Sessions(Pane, Walker):
 
     def take(self, sessions: Sequence[Overview]) -> None:
         """Show these sessions from now on; the selected one stays so, where it still exists."""
+        if self.is_loading:
+            shown = arranged(sessions, self.sort, self.group, self.text)
+            self._picked_name = next((session.name for session in shown if session.state in ATTENTION), "")
         self.is_loading = False
         self._all = sessions
         self.rearrange()
@@ -124,7 +127,10 @@ class Sessions(Pane, Walker):
         self._keep_in_view()
         self.repaint()
         if self.selected is not before:
-            self.post_message(self.Picked(self.selected))
+            self.tell_picked()
+
+    def tell_picked(self) -> None:
+        self.post_message(self.Picked(self.selected))
 
     def select(self, name: str) -> None:
         """Select a session by name, showing all where a filter hides it."""
@@ -134,7 +140,7 @@ class Sessions(Pane, Walker):
         self._picked_name = name
         self._keep_in_view()
         self.repaint()
-        self.post_message(self.Picked(self.selected))
+        self.tell_picked()
 
     def _at(self) -> int:
         return next((at for at, session in enumerate(self._shown) if session.name == self._picked_name), 0)
@@ -147,7 +153,7 @@ class Sessions(Pane, Walker):
             self._picked_name = self._shown[to].name
             self._keep_in_view()
             self.repaint()
-            self.post_message(self.Picked(self.selected))
+            self.tell_picked()
 
     def _rows(self) -> int:
         return max(1, self.inner[1] - self._has_titles())

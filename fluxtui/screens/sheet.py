@@ -47,6 +47,7 @@ class Sheet(Screen[None], Doer):
 
     DEFAULT_CSS: ClassVar[str] = "Sheet { layers: default above notices; background: $background; overflow: hidden; }"
     FOOTER: ClassVar[tuple[str, ...]] = ()
+    session_name = ""  # of the session that the whole screen is about; its keys act on no other
 
     def __init__(self, board: NoticeBoard) -> None:
         super().__init__()
