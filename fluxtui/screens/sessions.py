@@ -130,7 +130,8 @@ class Sessions(Pane, Walker):
             self.tell_picked()
 
     def tell_picked(self) -> None:
-        self.post_message(self.Picked(self.selected))
+        """To the app itself: what is posted while a parent handles a message of its own does not come up through it."""
+        self.app.post_message(self.Picked(self.selected))
 
     def select(self, name: str) -> None:
         """Select a session by name, showing all where a filter hides it."""

@@ -109,3 +109,9 @@ async def test_where_nothing_needs_attention_it_opens_on_what_trains(two: Two) -
     make_record(make_session(two.home, "aaa-stopped"), status="stopped", step=4, reason="stopped by the user")
     async with opened(two.home, (80, 24)) as (app, _):
         assert app.board.sessions.selected.state == "running"
+
+
+async def test_a_filter_that_hides_the_selected_session_shows_the_next_one_at_once(two: Two) -> None:
+    async with opened(two.home, (100, 30), "fox") as (app, pilot):
+        await pilot.press("slash", *"owl")
+        await seen(pilot, lambda: app.board.selected.session.name == "owl", "the panel shows what is hidden", 3)
