@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from math import prod
@@ -137,9 +138,11 @@ def _card(spec: Spec) -> tuple[str, int | None]:
     if spec.hardware.gpus == []:
         return "", None
     from fluxtui.gpu import list_gpus
+    from fluxtui.gpu.visible import VISIBLE, visible
 
     wanted = spec.hardware.gpus
-    cards = [gpu for gpu in list_gpus().devices if wanted == "auto" or gpu.index in wanted or gpu.uuid in wanted]
+    left = visible(list_gpus().devices, os.environ.get(VISIBLE))
+    cards = [gpu for gpu in left if isinstance(wanted, str) or gpu.index in wanted or gpu.uuid in wanted]
     cards = [gpu for gpu in cards if gpu.memory_total]
     if not cards or spec.kind == "pico":
         return "", None

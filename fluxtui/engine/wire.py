@@ -56,6 +56,7 @@ class TrainJob(Struct, frozen=True, kw_only=True):
     accept_changes: bool = False
     model_commit: str = ""           # what the hub id resolved to in an earlier attempt
     devices: list[str] = field(default_factory=list)   # GPU UUIDs; empty: the CPU
+    card_memory: int = 0             # bytes of the smallest of them, by the driver; 0: not known
 
 
 class ProgressLine(Struct, frozen=True, omit_defaults=True, kw_only=True):

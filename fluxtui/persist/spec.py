@@ -228,7 +228,8 @@ class HardwareSpec(Table, frozen=True):
     """Where it runs."""
 
     gpus: Annotated[
-        Literal["auto"] | list[int | str], Meta(description="'auto' (one free GPU, or the CPU), indices or UUIDs; []: the CPU")
+        Literal["auto", "all"] | list[int | str],
+        Meta(description="'auto' (one free GPU, or the CPU), 'all' that are visible, indices or UUIDs; []: the CPU"),
     ] = "auto"
     workers: Annotated[int, Meta(ge=0, le=64, description="data worker processes")] = 0
     ranks: Annotated[

@@ -42,6 +42,7 @@ class Readings(Gauges):
 def _driver(lab: Lab, monkeypatch):
     monkeypatch.setenv("FLUXTUI_RUNTIME", str(lab.path / "runtime"))
     monkeypatch.setattr(queue, "has_driver", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def record_of(session: Session, minutes: int = 0, **changes) -> Record:
@@ -183,9 +184,76 @@ def test_a_session_of_the_cpu_sees_no_gpu_and_locks_none(lab: Lab):
     keeper.wait()
 
 
+INSTANCES = tuple(
+    Gpu(index=index, uuid=uuid, name=uuid, memory_total=10 * GIB) for index, uuid in ((0, "MIG-1a"), (0, "MIG-1b"), (1, "GPU-cc"))
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "wanted"),
+    [
+        (None, "auto", [["GPU-bb"], ["GPU-aa"]]),
+        ("0", "auto", [["GPU-aa"]]),
+        ("1, 0", "auto", [["GPU-bb"], ["GPU-aa"]]),
+        ("GPU-a", "auto", [["GPU-aa"]]),
+        ("1,7,0", "auto", [["GPU-bb"]]),  # as CUDA reads it: nothing after a name that is none
+        ("0", [0], [["GPU-aa"]]),
+        (None, "all", [["GPU-aa", "GPU-bb"]]),
+        ("1", "all", [["GPU-bb"]]),
+        ("", "auto", [[]]),
+        ("-1", "all", [[]]),
+        ("NoDevFiles", "auto", [[]]),
+    ],
+)
+def test_what_cuda_visible_devices_leaves_is_all_there_is(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str | None, gpus: object, wanted: list[list[str]]
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert Queue(lab.home, "mine", HardwareSpec(gpus=gpus), Readings(BOTH))._wanted() == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "readings", "words"),
+    [
+        ("0", [1], BOTH, "GPU 1 is not among those that CUDA_VISIBLE_DEVICES=0 leaves"),
+        ("7", "auto", BOTH, "CUDA_VISIBLE_DEVICES=7 leaves none"),
+        (None, [7], BOTH, r"no GPU 7; it has: 0 \(GPU-aa\), 1 \(GPU-bb\)"),
+        (None, [0], Gpus(devices=INSTANCES, at=1.0), "GPU 0 is cut into MIG instances: name one of them, MIG-1a, MIG-1b"),
+        (None, ["MIG-1a", "MIG-1b"], Gpus(devices=INSTANCES, at=1.0), "one MIG instance and nothing beside it"),
+        (None, "all", Gpus(devices=INSTANCES, at=1.0), "one MIG instance and nothing beside it"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_a_sentence(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str | None, gpus: object, readings: Gpus, words: str
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    with pytest.raises(UsageError, match=words):
+        ask(lab, gpus, readings)
+
+
+def test_one_mig_instance_is_a_gpu_like_any_other(lab: Lab):
+    assert ask(lab, ["MIG-1b"], Gpus(devices=INSTANCES, at=1.0)).lease.uuids == ["MIG-1b"]
+    assert ask(lab, [0], Gpus(devices=INSTANCES[:1], at=1.0), name="other").lease.uuids == ["MIG-1a"]
+
+
 @pytest.mark.skipif(has_driver(), reason="this machine has GPUs")
 def test_a_gpu_that_was_asked_for_and_is_not_there_is_never_replaced_by_the_cpu(lab: Lab):
     one = lab.session(gpus=[0])
     record = one.run()
     assert (record.status, record.started_at, record.ranks) == ("failed", None, [])
     assert "no GPU 0" in record.reason
+
+
+def test_the_trainer_is_told_the_memory_of_the_smallest_of_its_cards():
+    small = Gpu(index=2, uuid="GPU-dd", name="D", memory_total=12 * GIB)
+    gauges = Readings(Gpus(devices=(EMPTY, FULL, small), at=1.0))
+    gauges.uuids = ["GPU-aa", "GPU-bb"]
+    assert gauges.card_memory() == 24 * GIB
+    gauges.uuids = ["GPU-aa", "GPU-dd"]
+    assert gauges.card_memory() == 12 * GIB
+    gauges.uuids = []
+    assert gauges.card_memory() == 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 
 from fluxtui.engine.trainer import runtime
+from fluxtui.engine.trainer.train import let_segments_grow
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -47,3 +50,52 @@ def test_float32_is_float32_on_every_card(new_bench: NewBench, monkeypatch: pyte
     runtime.begin(new_bench().new_job())
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+L40S = (48_305_799_168, 47_677_177_856)  # bytes by the driver, and by torch, which leaves out what the driver reserves
+
+
+def test_the_base_is_held_as_it_was_planned_by_the_drivers_own_count(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(total_memory=L40S[1]))
+    job = new_bench().new_job(devices=["GPU-a"], card_memory=L40S[0])
+    assert runtime.own_card(job, torch.device("cuda")) == L40S[0]
+    assert runtime.own_card(new_bench().new_job(devices=["GPU-a"]), torch.device("cuda")) == L40S[1]
+    assert runtime.own_card(job, torch.device("cpu")) is None
+
+
+UNLIKE = """
+import os, sys
+from fluxtui.engine.trainer import prepare, runtime
+from fluxtui.engine.memory import base
+rank = int(os.environ["RANK"])
+runtime.own_card = lambda job, device: (85_520_809_984, 25_757_220_864)[rank]
+prepare.note_first_step = lambda *_: None
+held_on = base.held_on
+def told(spec, card):
+    held = held_on(spec, card)
+    print(f"rank {rank} holds {held.precision} for {card}", flush=True)
+    return held
+base.held_on = told
+from fluxtui.engine.__main__ import main
+sys.exit(main(["train"]))
+"""
+
+
+def test_ranks_on_unlike_cards_hold_the_same_base_that_the_smallest_has_room_for(new_bench: NewBench) -> None:
+    bench = new_bench(train__steps=1)
+    bench.spec = msgspec.structs.replace(bench.spec, kind="flux1")
+    ended = bench.train(ranks=2, arguments=("-c", UNLIKE))
+    assert ended.code == 0, ended.log
+    for rank in (0, 1):
+        assert f"rank {rank} holds int8 for 25757220864" in ended.log
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_allocators_segments_grow_unless_the_user_set_it_otherwise(name: str) -> None:
+    plain, own = {"HOME": "/"}, {name: "max_split_size_mb:256"}
+    let_segments_grow(plain)
+    let_segments_grow(own)
+    assert plain[name] == "expandable_segments:True"
+    assert own == {name: "max_split_size_mb:256"}

@@ -48,6 +48,12 @@ class Gauges:
         """None where nothing is read; `at` is 0 until the first reading."""
         return None if self._watch is None else self._watch.latest()
 
+    def card_memory(self) -> int:
+        """Bytes of the smallest of the session's GPUs, as plans are made with; 0 where the driver does not say."""
+        readings = self.latest()
+        own = [one.memory_total for one in readings.devices if one.uuid in self.uuids] if readings else []
+        return min(own, default=0)
+
     def hint(self, now: float) -> str:
         """`GPU under 5 % for 300 s`, looked at every 30 s; empty otherwise."""
         if not self.uuids or now < self._next_hint:

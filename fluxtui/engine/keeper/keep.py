@@ -141,6 +141,7 @@ class Keeper:
             model_commit=record.model_commit,
             accept_changes=self.arguments.accept_changes,
             devices=self.lease.uuids,
+            card_memory=self.gauges.card_memory(),
         )
         ranks = len(self.lease.uuids) or spec.hardware.ranks
         attended = self.attend(spawn_trainer(job, ranks, self.duties.log.fd))

@@ -8,6 +8,7 @@ retries, until the trainer is gone and its memory is back.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from fluxtui.engine.keeper.gauges import Gauges, has_driver
 from fluxtui.persist import recipe, toml
-from fluxtui.persist.errors import FluxTUIError, UsageError
+from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, runtime_folder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, Record
@@ -83,23 +84,16 @@ class Queue:
     def _wanted(self) -> list[list[str]] | None:
         """Alternatives, best first, each a list of UUIDs; `[[]]` is the CPU; None where the driver has not answered yet."""
         gpus = self.hardware.gpus
-        if gpus == [] or (gpus == "auto" and not has_driver()):
+        said = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if gpus == [] or (isinstance(gpus, str) and (not has_driver() or _hides_all(said))):
             return [[]]
         self.gauges.start()
         readings = self.gauges.latest()
         if readings is None or readings.at == 0.0 or (not readings.devices and has_driver()):
             return None  # a driver that does not answer is waited for; nothing falls back to the CPU unasked
-        if gpus == "auto":
-            free_first = sorted(readings.devices, key=lambda one: one.memory_used - one.memory_total)
-            return [[one.uuid] for one in free_first]
-        by_name = {str(one.index): one.uuid for one in readings.devices} | {one.uuid: one.uuid for one in readings.devices}
-        missing = [str(one) for one in gpus if str(one) not in by_name]
-        if missing:
-            have = ", ".join(f"{one.index} ({one.uuid})" for one in readings.devices) or readings.why or "none"
-            raise UsageError(
-                f"this machine has no GPU {', '.join(missing)}; it has: {have}; change it by --set hardware.gpus=..."
-            )
-        return [list(dict.fromkeys(by_name[str(one)] for one in gpus))]
+        from fluxtui.engine.keeper.wanted import alternatives  # here: a session of the CPU needs none of it
+
+        return alternatives(gpus, readings, said)
 
     def _others(self) -> list[Other]:
         """A session that cannot be read does not wait."""
@@ -125,8 +119,8 @@ class Queue:
         if hardware is None:
             return False
         if wanted == [[]]:
-            return hardware.gpus == [] or (hardware.gpus == "auto" and not has_driver())
-        if hardware.gpus == "auto":
+            return hardware.gpus == [] or (isinstance(hardware.gpus, str) and not has_driver())
+        if isinstance(hardware.gpus, str):
             return True
         readings = self.gauges.latest()
         index_of = {one.uuid: str(one.index) for one in readings.devices} if readings else {}
@@ -153,6 +147,11 @@ class Queue:
         if not uuids:
             return [(self.home.cpu_lock, "")]
         return [(runtime_folder() / f"gpu-{uuid}", uuid) for uuid in sorted(uuids)]  # sorted: two who want both cannot cross
+
+
+def _hides_all(said: str | None) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES says that no GPU is to be used: set and empty, -1, or Slurm's word for it."""
+    return said is not None and said.strip() in ("", "-1", "NoDevFiles")
 
 
 def _key(name: str, record: Record) -> Key:

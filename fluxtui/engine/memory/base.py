@@ -18,29 +18,25 @@ if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
     from fluxtui.engine.family.flux1.components import BytesRead, Components
-
-
-def card_memory(device: torch.device) -> int | None:
-    """Bytes of the GPU; None for the CPU."""
-    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+    from fluxtui.engine.trainer.runtime import Runtime
 
 
 def load_base(
-    components: Components, spec: Spec, dtype: torch.dtype, device: torch.device, on_bytes: BytesRead, say: Callable[[str], None]
+    components: Components, spec: Spec, here: Runtime, on_bytes: BytesRead, say: Callable[[str], None]
 ) -> FluxTransformer2DModel:
     """The transformer, frozen, ready for an adapter. What differs from plain bf16 or fp32 is said."""
-    held = held_on(spec, card_memory(device))
+    held = held_on(spec, here.card)
     codec = CODECS.get(held.precision)
     if held.preset:
         say(f"memory preset {held.preset}: the base in {held.precision}, {held.stream_blocks or 'no'} blocks streamed")
-    transformer = components.load_transformer(dtype, device, on_bytes, codec, on_host=_streamed(components, held))
+    transformer = components.load_transformer(here.dtype, here.device, on_bytes, codec, on_host=_streamed(components, held))
     if codec is not None:
-        say(f"the base's blocks are held in {codec.name}, products taken in {str(dtype).removeprefix('torch.')}")
+        say(f"the base's blocks are held in {codec.name}, products taken in {str(here.dtype).removeprefix('torch.')}")
     return transformer
 
 
 def ready_blocks(
-    transformer: FluxTransformer2DModel, components: Components, spec: Spec, device: torch.device, say: Callable[[str], None]
+    transformer: FluxTransformer2DModel, components: Components, spec: Spec, here: Runtime, say: Callable[[str], None]
 ) -> BlockStreamer | None:
     """Checkpointing, streaming and compiling of the blocks, once the adapter is in them. What swaps is said."""
     if spec.train.gradient_checkpointing:
@@ -48,15 +44,15 @@ def ready_blocks(
     if spec.hardware.compile:
         transformer.compile_repeated_blocks()
         say("the blocks are compiled: the first steps take minutes")
-    names = _streamed(components, held_on(spec, card_memory(device)))
+    names = _streamed(components, held_on(spec, here.card))
     if not names:
         return None
-    lane = lane_to(device)
+    lane = lane_to(here.device)
     streamer = stream_blocks(transformer, names, lane, spec.guard.block_swap)
     hosted = sum(len(block.host) for block in streamer.blocks)
     say(
         f"{len(names)} blocks are streamed, {names[0]} to {names[-1]}: {hosted / 2**30:.2f} GiB in host memory, "
-        f"{sum(map(len, streamer.slots)) / 2**30:.2f} GiB of slots on {device}"
+        f"{sum(map(len, streamer.slots)) / 2**30:.2f} GiB of slots on {here.device}"
     )
     if lane.unlocked:
         say(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
-from fluxtui.engine.memory.base import card_memory
 from fluxtui.engine.memory.presets import is_text_on_cpu
 from fluxtui.engine.trainer.cache import Cache, EntryKey
 from fluxtui.engine.trainer.dataset import Dataset, class_caption
@@ -128,7 +127,7 @@ class _Store:
 
 def _encode_captions(missing: Mapping[EntryKey, str], components: Components, runtime: Runtime, store: _Store) -> None:
     store.reporter.progress(Phase.LOAD)
-    is_apart = is_text_on_cpu(card_memory(runtime.device))
+    is_apart = is_text_on_cpu(runtime.card)
     if is_apart:
         store.reporter.say("the text encoders run on the CPU: this GPU has no room for T5; seconds a caption")
     encoders = components.load_text_encoders(runtime.dtype, "cpu" if is_apart else runtime.device)

@@ -10,7 +10,7 @@ import torch
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
-from fluxtui.engine.memory.base import card_memory, check_float32, load_base, ready_blocks
+from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
 from fluxtui.engine.memory.probe import note_first_step, planned_peak
 from fluxtui.engine.trainer import checkpoints, optim, runtime
 from fluxtui.engine.trainer.checkpoints import Committer
@@ -46,9 +46,9 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     texts = sample_texts(spec)
     encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
 
-    transformer = load_base(components, spec, here.dtype, here.device, partial(_loaded, reporter), reporter.say)
+    transformer = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
-    ready_blocks(transformer, components, spec, here.device, reporter.say)
+    ready_blocks(transformer, components, spec, here, reporter.say)
     transformer.train()
     clip = load_clip(spec, components, here, adapter.place)
     if clip:
@@ -64,9 +64,9 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*own, *clips], optimizer)
-    if (card := card_memory(here.device)) and here.is_first:
+    if here.card and here.is_first:
         seen = partial(torch.cuda.max_memory_allocated, here.device)
-        note_first_step(optimizer, partial(planned_peak, spec, components, card), seen, reporter.note)
+        note_first_step(optimizer, partial(planned_peak, spec, components, here.card), seen, reporter.note)
     if state.step > steps:
         raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
     if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins

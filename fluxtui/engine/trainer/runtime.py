@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -13,6 +13,7 @@ from fluxtui.engine.cards import misfit
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainJob
 
+_UNKNOWN = 2**62  # more bytes than any card has
 _RANKS_WAIT = timedelta(days=7)  # rank 0 draws and commits while the others wait; the keeper's guards know better when it hangs
 
 
@@ -24,6 +25,7 @@ class Runtime:
     dtype: torch.dtype  # of the frozen base
     rank: int
     ranks: int
+    card: int | None = None  # bytes of the smallest GPU of all ranks, so that all hold the same base; None: the CPU
 
     @property
     def is_first(self) -> bool:
@@ -49,6 +51,14 @@ class Runtime:
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
+
+    def least(self, value: int | None) -> int | None:
+        """The smallest value of all ranks; None where every rank has none."""
+        if self.ranks == 1:
+            return value
+        known = torch.tensor(_UNKNOWN if value is None else value, device=self.device)
+        torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MIN)
+        return None if known.item() == _UNKNOWN else int(known.item())
 
     def wait_for_all(self) -> None:
         """Until every rank is here."""
@@ -77,7 +87,15 @@ def begin(job: TrainJob) -> Runtime:
         PartialState(cpu=on_cpu, timeout=_RANKS_WAIT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState(cpu=on_cpu)
     )
     device = torch.device(state.device)
-    return Runtime(device, _base_dtype(job.spec.model.precision, device), state.process_index, state.num_processes)
+    here = Runtime(device, _base_dtype(job.spec.model.precision, device), state.process_index, state.num_processes)
+    return replace(here, card=here.least(own_card(job, device)))
+
+
+def own_card(job: TrainJob, device: torch.device) -> int | None:
+    """Bytes of this rank's GPU as the driver counts them, with which plans are made: torch counts less. None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return job.card_memory or int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def end() -> None:

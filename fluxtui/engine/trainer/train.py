@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ def main(_argv: list[str]) -> int:
     """Reads the job, trains, and gives the exit code: a `TrainerExit`, or 1 for an error without a name."""
     signals = life.enter()
     quiet.hush()
+    let_segments_grow(os.environ)
     reporter = Reporter.from_environment()
     reporter.progress(Phase.PREFLIGHT)
     reporter.start_ticking()
@@ -45,6 +47,16 @@ def main(_argv: list[str]) -> int:
             sys.stderr.flush()
             os._exit(ending.code)
         return ending.code
+
+
+def let_segments_grow(environment: MutableMapping[str, str]) -> None:
+    """The allocator's segments grow where they are, so that buckets of many sizes do not leave holes; a user's own setting wins.
+
+    Read by torch when it is imported: up to 2.8 under the second name, since then under the first.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if not any(environment.get(name) for name in names):
+        environment.update(dict.fromkeys(names, "expandable_segments:True"))
 
 
 _EXPECTED = frozenset({TrainerExit.DATA, TrainerExit.CONFIGURATION, TrainerExit.NON_FINITE})
