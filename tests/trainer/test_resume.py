@@ -193,6 +193,55 @@ def test_a_changed_library_is_refused(new_bench: NewBench, monkeypatch: pytest.M
         bench.run_here()
 
 
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_a_model_whose_weights_were_replaced_is_refused_and_accepted_on_demand(
+    new_bench: NewBench, tmp_path: Path, tiny_dev: Path, part: str
+) -> None:
+    model = tmp_path / "own-model"
+    shutil.copytree(tiny_dev, model)
+    bench = new_bench(model=model, train__steps=2)
+    bench.run_here()
+    (file,) = (model / part).glob("*.safetensors")
+    weights = bytearray(file.read_bytes())
+    weights[-3] ^= 1  # of the last number: no size, name or header says so
+    file.write_bytes(weights)
+    with pytest.raises(RefusedError, match="the model's files changed"):
+        bench.run_here()
+    assert bench.run_here(accept_changes=True).state.inexact_since == 2
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ({"hardware.preset": "24GB"}, "the base's precision was float32, is int8"),
+        ({"hardware.compile": True}, "hardware.compile was no, is yes"),
+    ],
+)
+def test_hardware_settings_that_change_numbers_are_refused_and_accepted_on_demand(
+    new_bench: NewBench, sets: dict[str, Any], words: str
+) -> None:
+    """[hardware] may change at a resume: what of it would make other numbers does not go unnoticed."""
+    bench = new_bench(train__steps=2)
+    bench.run_here()
+    bench.spec = recipe.apply(bench.spec, sets)
+    with pytest.raises(RefusedError, match=words):
+        bench.run_here()
+    assert bench.run_here(accept_changes=True).state.inexact_since == 2
+
+
+def test_checkpoints_from_before_model_and_precision_were_noted_go_on(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxtui.engine.trainer import checkpoints
+
+    bench, noted = new_bench(train__steps=2), checkpoints.facts
+    with monkeypatch.context() as before:
+        newer = ("model", "precision", "compiled")
+        before.setattr(checkpoints, "facts", lambda *about: {k: v for k, v in noted(*about).items() if k not in newer})
+        bench.run_here()
+    assert bench.run_here().state.inexact_since is None
+
+
 def test_a_changed_data_set_is_refused_and_marks_what_follows(new_bench: NewBench, tmp_path: Path) -> None:
     data = little_pictures(tmp_path / "own", count=5)
     bench = new_bench(data=data, **EXACT)

@@ -15,6 +15,8 @@ import msgspec
 import torch
 from torch import nn
 
+from fluxtui.engine.memory.precision import CODECS
+from fluxtui.engine.memory.presets import held_on
 from fluxtui.engine.trainer import room
 from fluxtui.engine.trainer import state as states
 from fluxtui.engine.trainer.ema import Ema
@@ -42,14 +44,22 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def facts(job: TrainJob, runtime: Runtime, dataset: str, state: LoopState) -> dict[str, str | int]:
+def facts(job: TrainJob, runtime: Runtime, dataset: str, model: str, state: LoopState) -> dict[str, str | int]:
     """What a MANIFEST says of a checkpoint: what it is of, and what must be the same for an exact resume."""
     return {
         "session_id": job.spec.id, "attempt": job.attempt, "step": state.step, "epoch": state.epoch,
-        "recipe_sha256": job.recipe_sha256, "dataset": dataset, "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
+        "recipe_sha256": job.recipe_sha256, "dataset": dataset, "model": model,
+        "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
         "versions": json.dumps(versions() | _optimizer_version(job.spec), sort_keys=True),
         "ranks": runtime.ranks, "threads": job.threads, "device": device_name(runtime.device),
+        "precision": held_in(job.spec, runtime), "compiled": "yes" if job.spec.hardware.compile else "no",
     }  # fmt: skip
+
+
+def held_in(spec: Spec, runtime: Runtime) -> str:
+    """What the frozen base is held in here: a codec's name, or the dtype. A preset or another card may change it unasked."""
+    precision = held_on(spec, runtime.card).precision
+    return precision if precision in CODECS else str(runtime.dtype).removeprefix("torch.")
 
 
 def _optimizer_version(spec: Spec) -> dict[str, str]:
@@ -78,9 +88,16 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
     old, new = (json.loads(str(side.get("versions", "{}"))) for side in (before, now))
     if before.get("dataset") != now["dataset"]:
         found.append("the data set changed")
+    if before.get("model", now["model"]) != now["model"]:
+        found.append("the model's files changed")
     found += [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in _unequal(old, new)]
     found += [
         f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]
+    ]
+    found += [
+        f"{words} was {before[key]}, is {now[key]}"
+        for key, words in (("precision", "the base's precision"), ("compiled", "hardware.compile"))
+        if before.get(key, now[key]) != now[key]  # checkpoints from before these were noted still go on
     ]
     return found
 
@@ -102,6 +119,7 @@ class Committer:
     reporter: Reporter
     runtime: Runtime
     dataset: str  # digest of the files that are trained on
+    model: str  # digest of the pipeline that is adapted
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: Ema
@@ -129,7 +147,7 @@ class Committer:
         captured = states.capture(state, self.parameters, self.optimizer, self._beside())
         name = commit.step_name(state.step)
         self._must_have_room(name, captured.nbytes)
-        described = facts(self.job, self.runtime, self.dataset, state)
+        described = facts(self.job, self.runtime, self.dataset, self.model, state)
         self._writing.begin(name, captured.nbytes, lambda count: self._write(name, captured, described, count))
         self.last_step, self.last_at = state.step, time.monotonic()
         self.reporter.progress(Phase.TRAIN, step=state.step)

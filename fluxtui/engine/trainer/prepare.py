@@ -61,7 +61,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     named = dict(adapter.named_parameters()) | (dict(clip.adapter.named_parameters()) if clip else {})
     ema = Ema(spec.train.ema_decay, named)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
-    committer = Committer(job, folder, reporter, here, digest, named, optimizer, ema)
+    committer = Committer(job, folder, reporter, here, digest, components.model_key, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*own, *clips], optimizer)
     if here.card and here.is_first:

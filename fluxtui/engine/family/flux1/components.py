@@ -95,6 +95,11 @@ class Components:
             "\n".join([*(_folder_key(self.folder / part) for part in parts), str(self.text_tokens)]).encode()
         ).hexdigest()
 
+    @cached_property
+    def model_key(self) -> str:
+        """Identity of all that is trained on or through: a resume is exact with the same one only."""
+        return sha256("\n".join([self.vae_key, self.text_key, _folder_key(self.folder / "transformer")]).encode()).hexdigest()
+
     def load_text_encoders(self, dtype: torch.dtype, device: torch.device | str) -> TextEncoders:
         """CLIP and T5 with their tokenizers."""
         from transformers.models.clip.modeling_clip import CLIPTextModel
