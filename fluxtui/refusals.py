@@ -34,7 +34,7 @@ def start(situation: Situation) -> str:
     if session.is_active:
         return f"{session.name} is {session.state} already"
     if session.state in {"completed", "changed"}:
-        return f"{session.name} is complete; n can make a session that goes on from it"
+        return f"{session.name} is complete; n can make a session that trains on from it, with more steps"
     return "" if session.state == "new" else f"{session.name} has been started before: r resumes it"
 
 
@@ -48,7 +48,7 @@ def resume(situation: Situation) -> str:
     if session.state == "new":
         return f"{session.name} has not been started yet: s starts it"
     if session.state in {"completed", "changed"}:
-        return f"{session.name} is complete; n can make a session that goes on from it"
+        return f"{session.name} is complete; n can make a session that trains on from it, with more steps"
     if session.state == "elsewhere":
         return f"{session.name} is {session.reason}"
     return f"{session.name} is {session.state}; nothing to resume" if session.is_active else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from fluxtui.cli import out
 from fluxtui.persist import commit, overview
-from fluxtui.persist.errors import DamagedError, ExitCode
+from fluxtui.persist.errors import DamagedError, ExitCode, StorageError
 from fluxtui.persist.home import Home
 
 
@@ -31,13 +33,12 @@ def checkpoints_verb(arguments: Namespace) -> int:
     folder = home.session(name).checkpoints
     found = []
     for checkpoint in commit.committed(folder):
-        files = [file for file in (folder / checkpoint).iterdir() if file.is_file()]
-        problem = _damage(folder / checkpoint) if arguments.verify else None
+        problem = _damage(folder / checkpoint) if arguments.verify else _is_none(folder / checkpoint)
         found.append(
             {
                 "name": checkpoint,
                 "step": commit.step_of(checkpoint),
-                "bytes": sum(file.stat().st_size for file in files),
+                "bytes": commit.bytes_of(folder / checkpoint),
                 "path": str(folder / checkpoint),
                 "damaged": problem,
             }
@@ -52,10 +53,23 @@ def checkpoints_verb(arguments: Namespace) -> int:
     return int(ExitCode.FAILED if any(one["damaged"] for one in found) else ExitCode.DONE)
 
 
+def _is_none(path: Path) -> str | None:
+    """What can be said without reading it: that something else than a folder lies there, or one that cannot be listed."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return f"{path} is not a folder"
+        os.listdir(path)
+    except FileNotFoundError:
+        return None  # retention, since it was listed
+    except OSError as error:
+        return str(StorageError.of(error, "list", path))
+    return None
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint; None where every hash is right."""
     try:
         commit.verify_checkpoint(path)
-    except DamagedError as error:
+    except (DamagedError, StorageError) as error:
         return str(error)
     return None

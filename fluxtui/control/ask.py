@@ -9,6 +9,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from fluxtui.control import keepers
+from fluxtui.control.watch import is_kept, settled
 from fluxtui.persist import overview, process, requests
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.home import Home
@@ -29,8 +31,20 @@ class Answer:
 
 
 def stop(home: Home, name: str, after_epoch: bool = False) -> Answer:
-    """Ask for a checkpoint and the end, at once or after the epoch. Raises `RefusedError` where nothing runs."""
-    return _ask(home, name, "stop-after-epoch" if after_epoch else "stop", _must_be_active(home, name))
+    """Ask for a checkpoint and the end, at once or after the epoch. Raises `RefusedError` where nothing runs.
+
+    Where the disk takes no request the keeper is sent SIGTERM instead, which it takes for a stop.
+    """
+    seen = _must_be_active(home, name)
+    try:
+        return _ask(home, name, "stop-after-epoch" if after_epoch else "stop", seen)
+    except StorageError as error:
+        if after_epoch or not _signal_keeper(home, name, signal.SIGTERM):
+            raise
+        return Answer(
+            f"{name}: its keeper was told by a signal, for {error}; "
+            "it finishes the step, writes a checkpoint where the disk takes one, and stops."
+        )
 
 
 def checkpoint(home: Home, name: str) -> Answer:
@@ -54,28 +68,54 @@ def queue(home: Home, name: str, priority: int) -> Answer:
 def kill(home: Home, name: str) -> Answer:
     """End it at once. A keeper that does not answer is ended itself, and takes every process of the session with it.
 
-    Nothing is signalled but the very process that the record names: boot id, start time and run id all match.
+    Nothing is signalled but the very process that the record names, or that is found by its arguments and its lock: boot id,
+    start time and run id all match.
     """
-    seen = _must_be_active(home, name)
-    answer = _ask(home, name, "kill", seen, seconds=KILL_SECONDS)
-    if not answer.is_pending:
-        return answer
-    record = overview.look(home, name).record
-    if record is None or record.keeper is None:
-        raise StorageError(f"The keeper of {name} does not answer, and its record does not say which process it is.")
-    if not process.send(record.keeper, signal.SIGKILL):
-        return Answer(f"The keeper of {name} is gone; fluxtui resume {name} goes on from the last checkpoint.")
-    _until_not_active(home, name, KILL_SECONDS)
+    seen = settled(home, name)
+    why = "holds it without a word"
+    if _is_at_work(seen) or seen.state == "elsewhere" or not is_kept(home, name):
+        try:
+            answer = _ask(home, name, "kill", _must_be_active(home, name), seconds=KILL_SECONDS)
+        except StorageError as error:
+            why = f"could not be asked, for {error}:"
+        else:
+            if not answer.is_pending:
+                return answer
+            why = f"did not answer for {KILL_SECONDS:.0f} s"
+    if not _signal_keeper(home, name, signal.SIGKILL):
+        if not is_kept(home, name):
+            return Answer(f"The keeper of {name} is gone; fluxtui resume {name} goes on from the last checkpoint.")
+        raise StorageError(f"The keeper of {name} {why}, and no process of yours here is it; end it where it was started.")
+    _until_not_kept(home, name, KILL_SECONDS)
     return Answer(
-        f"The keeper of {name} did not answer for {KILL_SECONDS:.0f} s and was ended, its trainer with it; "
+        f"The keeper of {name} {why} and was ended, its trainer with it; "
         f"fluxtui resume {name} goes on from the last checkpoint."
     )
 
 
+def _signal_keeper(home: Home, name: str, number: signal.Signals) -> bool:
+    """Signal the keeper that the record names, else the one that holds the lock; whether one was there."""
+    record = overview.look(home, name).record
+    if record is not None and record.keeper is not None and process.send(record.keeper, number):
+        return True
+    found = keepers.find(home, name)
+    return found is not None and process.send(found, number)
+
+
+def _is_at_work(seen: Overview) -> bool:
+    """Whether a keeper of this machine would hear a request."""
+    return seen.is_active or seen.is_kept_unseen or seen.is_beginning
+
+
 def _must_be_active(home: Home, name: str) -> Overview:
-    """The session, where a keeper of this machine is at work on it. Raises `RefusedError` with what it is instead."""
+    """The session, where a keeper of this machine is at work on it. Raises `RefusedError` with what it is instead.
+
+    Between an attempt that failed and the next one its keeper is waited for: it may be about to try again.
+    """
     seen = overview.look(home, name)
-    if seen.is_active or seen.is_kept_unseen:
+    if not _is_at_work(seen):
+        seen = settled(home, name)
+    if _is_at_work(seen):
         return seen
     if seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.reason}; ask there.")
@@ -88,23 +128,34 @@ def _must_be_active(home: Home, name: str) -> Overview:
 def _ask(
     home: Home, name: str, verb: Verb, seen: Overview, value: int | None = None, seconds: float = ACKNOWLEDGED_SECONDS
 ) -> Answer:
-    """Drop the request and wait for its acknowledgement. Raises `RefusedError` where the keeper drops it."""
+    """Drop the request and wait for its acknowledgement. Raises `RefusedError` where the keeper drops it, `StorageError`."""
     request = requests.drop_request(home.session(name), verb, seen.attempt, value)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         now = overview.look(home, name)
-        for ack in now.record.acks if now.record else ():
-            if ack.id == request:
-                if not ack.outcome.startswith("accepted"):
-                    raise RefusedError(f"{name}: {verb} was {ack.outcome}.")
-                more = ack.outcome.partition(": ")[2]
-                return Answer(f"{name}: {_ACCEPTED[verb]}{f' ({more})' if more else ''}.")
+        if now.attempt == seen.attempt:
+            if answer := _answer_in(now, request, verb):
+                return answer
+            if not _is_at_work(now):
+                now = settled(home, name)  # it may be about to try again
         if now.attempt != seen.attempt and now.is_active:  # a retry has begun, and hears nothing meant for the one before
             seen, request = now, requests.drop_request(home.session(name), verb, now.attempt, value)
-        elif not now.is_active and not now.is_kept_unseen:
+            end = time.monotonic() + seconds
+        elif not _is_at_work(now):
             return Answer(f"{name} is {now.state}{f': {now.reason}' if now.reason else ''}.")
         time.sleep(_POLL)
     return Answer(f"{name}: asked for, and not answered within {seconds:.0f} s; fluxtui show {name} says what comes of it.", True)
+
+
+def _answer_in(now: Overview, request: str, verb: Verb) -> Answer | None:
+    """What the record answers to the request; None where it does not yet. Raises `RefusedError` where that is a refusal."""
+    for ack in now.record.acks if now.record else ():
+        if ack.id == request:
+            if not ack.outcome.startswith("accepted"):
+                raise RefusedError(f"{now.name}: {verb} was {ack.outcome}.")
+            more = ack.outcome.partition(": ")[2]
+            return Answer(f"{now.name}: {_ACCEPTED[verb]}{f' ({more})' if more else ''}.")
+    return None
 
 
 _ACCEPTED: dict[str, str] = {
@@ -117,7 +168,7 @@ _ACCEPTED: dict[str, str] = {
 }
 
 
-def _until_not_active(home: Home, name: str, seconds: float) -> None:
+def _until_not_kept(home: Home, name: str, seconds: float) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and overview.look(home, name).is_active:
+    while time.monotonic() < end and is_kept(home, name):
         time.sleep(_POLL)

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from fluxtui.control import room
-from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, recipe, toml
+from fluxtui.control.remove import sweep_removed
+from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, overview, recipe, toml
 from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.durable import remove_tree
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
@@ -110,9 +111,31 @@ def _cloned(
     if "train.epochs" in chosen and "train.steps" not in chosen:
         wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
     wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""
+    before = spec
     spec = recipe.apply(msgspec.structs.replace(spec, name=name, id=uuid.uuid4().hex, title=""), {**wanted, **chosen})
+    if spec.model.start_from:
+        _must_train_on(home, before, spec)
     check_inputs(home, spec)
     return spec
+
+
+def _must_train_on(home: Home, before: Spec, spec: Spec) -> None:
+    """The counters go on as well: a session that ends where the other's checkpoint is would train nothing."""
+    origin, _, checkpoint = spec.model.start_from.partition("/")
+    step, end = commit.step_of(checkpoint), spec.train.steps
+    if not end and _sizes(spec) == _sizes(before):
+        end = overview.look(home, origin).steps  # as many as were planned for that one
+    if end and step >= end:
+        raise UsageError(
+            f"{origin} is at step {step} there, and {spec.name} would end at step {end}, so nothing would be trained; "
+            f"say how far it is to go, for example --set train.steps={step + end}."
+        )
+
+
+def _sizes(spec: Spec) -> tuple[object, ...]:
+    """What the number of steps follows from, where it is not given."""
+    train = spec.train
+    return (train.epochs, train.batch_size, train.gradient_accumulation, spec.dataset, spec.validate.images)
 
 
 def _checkpoint_of(folder: SessionFolder, wanted: str) -> str:
@@ -152,13 +175,17 @@ def check_inputs(home: Home, spec: Spec) -> None:
         raise UsageError(
             f"[validate] images is {held_out}, and the data set has {len(pairs.items)}; leave at least one to train on."
         )
-    if spec.model.start_from:
-        start_folder(home, spec)
+    start_folder(home, spec)
     room.check(home, spec, source, len(pairs.items))
 
 
-def start_folder(home: Home, spec: Spec) -> Path:
-    """The other session's checkpoint that the spec begins with. Raises `NotFoundError` where it is gone."""
+def start_folder(home: Home, spec: Spec) -> Path | None:
+    """The other session's checkpoint that the session begins with; None where it needs none, having one of its own by now.
+
+    Raises `NotFoundError` where it is gone.
+    """
+    if not spec.model.start_from or commit.committed(home.session(spec.name).checkpoints):
+        return None
     origin, _, step = spec.model.start_from.partition("/")
     other = home.session(origin)
     if step not in commit.committed(other.checkpoints):
@@ -168,6 +195,7 @@ def start_folder(home: Home, spec: Spec) -> Path:
 
 def _make(home: Home, folder: SessionFolder, spec: Spec) -> SessionFolder:
     """The folder with its spec, or nothing at all."""
+    sweep_removed(home)
     folder.create()
     try:
         recipe.save_spec(folder.spec_file, spec)

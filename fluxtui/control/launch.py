@@ -60,7 +60,8 @@ def start(
         check_inputs(home, spec)  # where only the proof is left, nothing of it is asked for
     command = [sys.executable, "-m", "fluxtui.engine", "keep", "--home", str(home.root), "--session", name]
     command += ["--resume", resume] if resume else ["--resume", ""]
-    command += ["--start-from", str(start_folder(home, spec))] if spec.model.start_from else []
+    beginning = start_folder(home, spec)
+    command += ["--start-from", str(beginning)] if beginning is not None else []
     command += ["--accept-changes"] if accept_changes else []
     command += ["--priority", str(priority)] if priority else []
     command += [word for pair in recipe.format_sets(overrides or {}) for word in ("--set", pair)]
@@ -84,8 +85,11 @@ def _refuse(seen: Overview, resume: str) -> None:
     name = seen.name
     if not resume and seen.state == "unreadable":
         raise RefusedError(f"{seen.reason} What follows: {seen.remedy}.")
+    if seen.status == "completed" and seen.state == "unreadable":
+        raise RefusedError(f"{name} is {seen.reason}; {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):
-        raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} --checkpoint newest trains on from it.")
+        more = f"--checkpoint newest --set train.steps={2 * seen.steps or 'MORE'}"
+        raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} {more} trains on from it.")
     if seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.reason}; stop it there first.")
     if seen.is_active:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 
 from fluxtui.control.watch import settled
 from fluxtui.persist import commit, overview
-from fluxtui.persist.durable import fsync_folder, remove_tree
+from fluxtui.persist.durable import fsync_folder, must_be_own_folder, remove_tree
 from fluxtui.persist.errors import NotFoundError, RefusedError, StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
+
+_REMOVED = ".removed-"
 
 
 def remove(home: Home, name: str) -> None:
@@ -22,10 +25,11 @@ def remove(home: Home, name: str) -> None:
     seen = settled(home, name)
     if seen.is_active or seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.state}; stop it first with fluxtui stop {name}.")
+    sweep_removed(home)
     lock = Lock.take(folder.lock_file)
     if lock is None:
-        raise RefusedError(f"A keeper is at work on {name}; stop it first with fluxtui stop {name}.")
-    gone = home.sessions / f".removed-{name}-{secrets.token_hex(4)}"
+        raise RefusedError(f"A keeper holds {name}; end it first with fluxtui kill {name}.")
+    gone = home.sessions / f"{_REMOVED}{name}-{secrets.token_hex(4)}"
     try:
         os.rename(folder.path, gone)
         fsync_folder(home.sessions)
@@ -36,6 +40,17 @@ def remove(home: Home, name: str) -> None:
         lock.release()
 
 
+def sweep_removed(home: Home) -> None:
+    """Remove the rest of what removals that were killed on their way have left. One that is under way holds its lock."""
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(home.sessions):
+            if not entry.startswith(_REMOVED):
+                continue
+            with contextlib.suppress(StorageError):
+                if not Lock.held(home.sessions / entry / "lock"):
+                    remove_tree(home.sessions / entry)
+
+
 def remove_checkpoint(home: Home, name: str, checkpoint: str) -> None:
     """Remove one checkpoint. Raises `NotFoundError`, or `RefusedError` while the session runs."""
     folder = home.session(name)
@@ -44,6 +59,7 @@ def remove_checkpoint(home: Home, name: str, checkpoint: str) -> None:
         raise NotFoundError(f"{name} has no checkpoint {checkpoint[:40]!a}; fluxtui checkpoints {name} lists them.")
     if seen.is_active or seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.state}, and keeps its own checkpoints; stop it first with fluxtui stop {name}.")
+    must_be_own_folder(folder.checkpoints)
     lock = Lock.take(folder.checkpoints_lock)
     if lock is None:
         raise RefusedError(f"A trainer of {name} is still at work; try again in a moment.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from fluxtui.persist import cache_folder, room, toml
+from fluxtui.persist import cache_folder, commit, room, toml
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import ModelSource
@@ -27,7 +27,8 @@ def reckon(spec: Spec, source: ModelSource, images: int = 0, held: int = 0, cach
 
 def check(home: Home, spec: Spec, source: ModelSource, images: int = 0) -> None:
     """Raises `StorageError` with the sum where the disk of the home has less free than the session needs."""
-    need = reckon(spec, source, images, _held(home, spec.name), cache_folder.usage(home.cache).bytes)
+    held = commit.held_bytes(home.session(spec.name).checkpoints)
+    need = reckon(spec, source, images, held, cache_folder.usage(home.cache).bytes)
     try:
         disk = os.statvfs(home.root)
     except OSError as error:
@@ -39,17 +40,6 @@ def check(home: Home, spec: Spec, source: ModelSource, images: int = 0) -> None:
             f"{need.parts(spec.checkpoint.keep)}; "
             "make room, lower checkpoint.keep, or point FLUXTUI_HOME at a larger disk."
         )
-
-
-def _held(home: Home, name: str) -> int:
-    """Bytes of the checkpoints that the session has already: a resume needs no room for those again."""
-    total = 0
-    for path in home.session(name).checkpoints.glob("step-*/*"):
-        try:
-            total += path.lstat().st_size
-        except OSError:
-            continue  # retention of a trainer that is still ending
-    return total
 
 
 def _shape(source: ModelSource) -> Shape:

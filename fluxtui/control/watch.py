@@ -34,7 +34,7 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
         now = time.monotonic()
         if seen.is_active or seen.state in ("starting", "elsewhere"):
             ended_at = None
-        elif not _is_kept(home, name):
+        elif not is_kept(home, name):
             return overview.look(home, name)
         else:
             ended_at = ended_at if ended_at is not None else now
@@ -46,18 +46,19 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
 
 
 def settled(home: Home, name: str) -> Overview:
-    """The session once its keeper has left, if that has written its last word: it outlives it by a mark in the log and `on_end`.
+    """The session once its keeper has left, if that wrote its last word, which it outlives by a mark in the log and `on_end`.
 
-    So whoever waited for an end, or saw it, may remove or resume at once. `RETRY_SECONDS` at most: a keeper may try on and stay.
+    So whoever waited for an end, or saw it, may remove or resume at once, and whoever asks for something asks the attempt that
+    follows. `RETRY_SECONDS` at most: a keeper that tries again stays.
     Raises `NotFoundError`.
     """
     end = time.monotonic() + RETRY_SECONDS
-    while (seen := overview.look(home, name)).status in TERMINAL and _is_kept(home, name) and time.monotonic() < end:
+    while (seen := overview.look(home, name)).status in TERMINAL and is_kept(home, name) and time.monotonic() < end:
         time.sleep(_LEAVING_POLL)
     return seen
 
 
-def _is_kept(home: Home, name: str) -> bool:
+def is_kept(home: Home, name: str) -> bool:
     """Whether a keeper holds the session: then an ended attempt may be followed by a retry."""
     try:
         return Lock.held(home.session(name).lock_file)

@@ -104,7 +104,7 @@ def open_case(home: Path, session: str, attempt: int, breathe: Callable[..., Non
 
 def _prove(case: Case) -> Proof:
     check_claim(case)
-    size, sha256 = check_bytes(case)
+    facts, sha256 = check_bytes(case)
     header = tensorfile.read_header(case.folder.product)
     check_metadata(case, header)
     base = empty_networks(case.spec, case.home, case.record.model_commit)
@@ -118,9 +118,11 @@ def _prove(case: Case) -> Proof:
     return Proof(
         ok=True,
         file=case.result.file,
-        size=size,
+        size=facts.st_size,
         sha256=sha256,
         tensors_sha256=tensors_sha256,
+        mtime_ns=facts.st_mtime_ns,
+        ctime_ns=facts.st_ctime_ns,
         checks=case.checks,
         at=datetime.now(UTC),
     )
@@ -140,25 +142,25 @@ def check_claim(case: Case) -> None:
     case.checks.append(f"result of attempt {record.attempt}, its recipe and step {result.step} of {steps}")
 
 
-def check_bytes(case: Case) -> tuple[int, str]:
-    """A regular file of the size and SHA-256 that were claimed."""
+def check_bytes(case: Case) -> tuple[os.stat_result, str]:
+    """A regular file of the size and SHA-256 that were claimed; what the system said of it before it was read, and the hash."""
     path = case.folder.product
     demand(case.result.file == path.name, f"the result names another file, {case.result.file!a}")
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:
         raise NotProvenError(f"{path.name} is missing") from None
-    digest, size = hashlib.sha256(), os.fstat(descriptor).st_size
+    digest, facts = hashlib.sha256(), os.fstat(descriptor)
     try:
         for block in blocks(descriptor):
             digest.update(block)
             case.breathe(unit="bytes")
     finally:
         os.close(descriptor)
-    demand(size == case.result.size, f"{path.name} has {size} bytes instead of {case.result.size}")
+    demand(facts.st_size == case.result.size, f"{path.name} has {facts.st_size} bytes instead of {case.result.size}")
     demand(digest.hexdigest() == case.result.sha256, f"{path.name} was changed: its SHA-256 is not the one of the result")
-    case.checks.append(f"{size} bytes, SHA-256 {digest.hexdigest()[:16]}…")
-    return size, digest.hexdigest()
+    case.checks.append(f"{facts.st_size} bytes, SHA-256 {digest.hexdigest()[:16]}…")
+    return facts, digest.hexdigest()
 
 
 def check_metadata(case: Case, header: Header) -> None:

@@ -19,13 +19,13 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fluxtui.persist.durable import Buffer, create_file, fsync_folder, make_folder, remove_tree
+from fluxtui.persist.durable import Buffer, create_file, fsync_folder, make_folder, make_own_folder, remove_tree
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
 from fluxtui.persist.manifest import FILE_NAME, MANIFEST, FileEntry, Manifest, UnreadableError, encode, verify_checkpoint
 
 __all__ = [
-    "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "commit_checkpoint", "committed", "newest_verified",
-    "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep", "verify_checkpoint",
+    "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "bytes_of", "commit_checkpoint", "committed", "held_bytes",
+    "newest_verified", "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep", "verify_checkpoint",
 ]  # fmt: skip
 
 _STEP = re.compile(r"step-([0-9]{9})")
@@ -65,7 +65,7 @@ def commit_checkpoint(
         raise ValueError(f"not names of files of a checkpoint: {sorted(files)}")
     if not all(type(value) is str or (type(value) is int and abs(value) < 2**63) for value in facts.values()):
         raise ValueError(f"facts are texts and whole numbers: {dict(facts)}")
-    if make_folder(parent):
+    if make_own_folder(parent):
         fsync_folder(parent.parent)
     sweep(parent)
     final = parent / name
@@ -113,6 +113,23 @@ def _write(folder: Path, name: str, files: Mapping[str, Buffer | Iterable[Buffer
 def committed(parent: Path) -> list[str]:
     """Names of the checkpoints there, ascending, not verified. Raises StorageError."""
     return sorted(name for name in _names(parent) if _STEP.fullmatch(name))
+
+
+def held_bytes(parent: Path) -> int:
+    """Bytes of all checkpoints there; what is set aside is not of them: no retention makes room of that."""
+    with contextlib.suppress(StorageError):
+        return sum(bytes_of(parent / name) for name in committed(parent))
+    return 0
+
+
+def bytes_of(checkpoint: Path) -> int:
+    """Bytes of its files, whatever lies there in their place: links are not followed, what cannot be looked at counts 0."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(checkpoint) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def newest_verified(parent: Path, on_damaged: Callable[[str, str], None]) -> str | None:

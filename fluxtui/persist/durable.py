@@ -99,6 +99,28 @@ def make_folder(path: Path, *, may_exist: bool = True) -> bool:
     return True
 
 
+def make_own_folder(path: Path) -> bool:
+    """As `make_folder`, but what is there already must be no link and nobody else's: what we delete in it is ours alone."""
+    if make_folder(path):
+        return True
+    must_be_own_folder(path)
+    return False
+
+
+def must_be_own_folder(path: Path) -> None:
+    """Raises StorageError where the folder is missing, a link, or another user's."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise StorageError.of(error, "look at", path) from error
+    if stat.S_ISLNK(found.st_mode):
+        raise StorageError(f"{path} is a link, and a session never leads out of its folder; put the folder itself in its place")
+    if not stat.S_ISDIR(found.st_mode):
+        raise StorageError(f"{path} is in the way of a folder of FluxTUI's; move it")
+    if found.st_uid != os.geteuid():
+        raise StorageError(f"{path} belongs to user {found.st_uid}, not to you; make it yours with chown, or move it away")
+
+
 def _must_be_a_folder(path: Path, cause: OSError) -> None:
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
@@ -128,14 +150,14 @@ def temporary_name() -> str:
     return f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary *files* in `folder` whose writers died. A young one, or one of a living pid, stays."""
+def sweep_temporaries(folder: Path, older_than: float = _LEFT_OVER_SECONDS) -> None:
+    """Remove temporary *files* in `folder` whose writers died. One younger than so many seconds, or of a living pid, stays."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             match = _TEMPORARY.fullmatch(entry.name)
             if match is None or not entry.is_file(follow_symlinks=False) or os.path.exists(f"/proc/{match[1]}"):
                 continue
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_OVER_SECONDS:
+            if not older_than or time.time() - entry.stat(follow_symlinks=False).st_mtime > older_than:
                 os.unlink(entry.path)
 
 

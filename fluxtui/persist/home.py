@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxtui.persist.durable import fsync_folder, make_folder
+from fluxtui.persist.durable import fsync_folder, make_folder, make_own_folder, must_be_own_folder, remove_tree
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ATTEMPT = re.compile(r"([0-9]{4,9})\.toml")
+_ATTEMPT = re.compile(r"([0-9]{4}|[1-9][0-9]{4,5})\.toml")
+LAST_ATTEMPT = 999_999  # a file with a larger number is none of ours, or the next one would have a name that no listing knows
 
 
 def safe_name(name: str) -> str:
@@ -95,31 +97,44 @@ class SessionFolder:
         return self.path / ".reserve"
 
     def attempt_file(self, attempt: int) -> Path:
+        """Raises StorageError past the last number that there is."""
+        if attempt > LAST_ATTEMPT:
+            names = f"{self.attempts / str(LAST_ATTEMPT)}.toml"
+            raise StorageError(f"no attempt can follow {names}; move that file away if no attempt of yours made it")
         return self.attempts / f"{attempt:04d}.toml"
 
     def attempt_numbers(self) -> list[int]:
-        """Numbers of the attempts that have a record, readable or not, ascending. Raises StorageError."""
+        """Numbers of the attempts that have a record, readable or not, ascending, 1 to 999,999. Raises StorageError."""
         matches = (_ATTEMPT.fullmatch(name) for name in _names(self.attempts))
-        return sorted(int(match[1]) for match in matches if match)
+        return sorted(number for match in matches if match and (number := int(match[1])))
 
     def exists(self) -> bool:
         """Whether the folder is there. Raises StorageError."""
         return stat.S_ISDIR(_mode(self.path))
 
     def create(self) -> None:
-        """Make the folders, durably. Raises RefusedError where the name is taken, StorageError."""
+        """Make the folders, durably, or nothing at all. Raises RefusedError where the name is taken, StorageError."""
         try:
             make_folder(self.path, may_exist=False)
         except FileExistsError as error:
             way_out = f"choose another name, or `fluxtui rm {self.name}`"
             raise RefusedError(f"a session {self.name} exists already; {way_out}") from error
-        self.complete()
-        fsync_folder(self.path.parent)
+        try:
+            self.complete()
+            fsync_folder(self.path.parent)
+        except BaseException:
+            with contextlib.suppress(StorageError):  # the error that brought us here is the one to tell
+                remove_tree(self.path)
+            raise
 
     def complete(self) -> None:
-        """Make those folders that are missing, durably: somebody may have removed one. Raises StorageError."""
+        """Make those folders that are missing, durably: somebody may have removed one.
+
+        Raises StorageError; also where one of them, or the session's own, is a link or another user's.
+        """
+        must_be_own_folder(self.path)
         for folder in (self.attempts, self.control, self.checkpoints, self.samples):
-            make_folder(folder)
+            make_own_folder(folder)
         fsync_folder(self.path)
 
 
@@ -181,10 +196,13 @@ class Home:
         return SessionFolder(path)
 
     def session_names(self) -> list[str]:
-        """Every session, sorted; a folder with nothing readable in it counts too. Raises StorageError."""
+        """Every session, sorted; a folder with nothing readable in it counts too, and one that the disk cannot look at.
+
+        Raises StorageError where the folder of all of them cannot be listed.
+        """
         names = [name for name in _names(self.sessions) if _SLUG.fullmatch(name) and ".." not in name]
         sessions = str(self.sessions)  # a path object for each of a thousand would cost more than the look itself
-        return sorted(name for name in names if stat.S_ISDIR(_mode(f"{sessions}/{name}")))
+        return sorted(name for name in names if _may_be_a_folder(f"{sessions}/{name}"))
 
 
 def runtime_folder() -> Path:
@@ -222,6 +240,14 @@ def _mode(path: Path | str) -> int:
         return 0
     except OSError as error:
         raise StorageError.of(error, "look at", Path(path)) from error
+
+
+def _may_be_a_folder(path: str) -> bool:
+    """Whether it is one, or cannot be looked at: what is wrong with it is then said in its own line, and hides no other."""
+    try:
+        return stat.S_ISDIR(_mode(path))
+    except StorageError:
+        return True
 
 
 def _must_be_ours(path: Path) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from fluxtui.persist.errors import NotFoundError, StorageError
-from fluxtui.persist.regular import open_regular
+from fluxtui.persist.regular import open_for_writing, open_regular
 
 LINE_LIMIT = 4096                  # bytes of a line that is still looked at
 READ_LIMIT = 64 * 1024 * 1024      # bytes from the end; about 400,000 steps
@@ -40,9 +40,12 @@ class StepMetric(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def open_append(path: Path) -> int:
-    """A descriptor for `append`. A last line that was torn is ended first, so that it spoils nothing after it."""
+    """A descriptor for `append`. A last line that was torn is ended first, so that it spoils nothing after it.
+
+    Raises `StorageError`; `DamagedError` where something else than a file lies there: a FIFO would hold the training up for good.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_for_writing(path, os.O_RDWR | os.O_APPEND)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             os.write(descriptor, b"\n")

@@ -66,6 +66,11 @@ class Overview:
         return self.state == "unreadable" and self.remedy.startswith("fluxtui kill")
 
     @property
+    def is_beginning(self) -> bool:
+        """Whether a keeper holds it that has written no record yet: it will hear a request for the attempt that it begins."""
+        return self.state == "starting" and self.record is None
+
+    @property
     def phase(self) -> str | None:
         return str(self.record.phase) if self.record and self.record.phase else None
 

@@ -64,6 +64,8 @@ class Proof(Struct, frozen=True, omit_defaults=True):
     size: int = 0             # bytes
     sha256: str = ""
     tensors_sha256: str = ""
+    mtime_ns: int = 0         # of the file, when it was hashed; a copy of it has others
+    ctime_ns: int = 0         # which nobody can set
     checks: list[str] = field(default_factory=list)
     at: datetime | None = None
 

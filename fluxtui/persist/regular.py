@@ -1,4 +1,4 @@
-"""Reading files that somebody may have swapped for a FIFO, a device, a link or a gigabyte of garbage."""
+"""Opening files that somebody may have swapped for a FIFO, a device, a link or a gigabyte of garbage."""
 
 from __future__ import annotations
 
@@ -12,35 +12,55 @@ from fluxtui.persist.errors import DamagedError
 BLOCK = 1 << 20  # bytes read at a time
 
 
-def open_regular(path: Path, *, follow_links: bool = False) -> int:
-    """A read-only descriptor of a regular file; never blocks, whatever lies at `path`.
+def open_regular(path: Path, *, follow_links: bool = False, in_folder: int | None = None) -> int:
+    """A read-only descriptor of a regular file; never blocks, whatever lies at `path` (in the folder of that descriptor).
 
     Raises DamagedError where it is no regular file, and OSError as the system answers it.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, flags, dir_fd=in_folder)
     except OSError as error:
         # a link answers ELOOP, a socket ENXIO, a device without a driver ENXIO or ENODEV
-        if _is_irregular(path, follow_links):
+        if _is_irregular(path, follow_links, in_folder):
             raise DamagedError(f"{path} is not a regular file; remove it") from error
         raise
+    return _must_be_regular(path, descriptor)
+
+
+def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
+    """A descriptor of a regular file of ours to write to, made (0600) where it is missing; never blocks, never follows a link.
+
+    `flags` are O_WRONLY or O_RDWR, and O_APPEND. Raises DamagedError where it is no regular file, and OSError.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        # a link answers ELOOP, a folder EISDIR, a FIFO that nobody reads ENXIO
+        if _is_irregular(path, follow_links=False):
+            raise DamagedError(f"{path} is not a regular file; remove it") from error
+        raise
+    os.set_blocking(_must_be_regular(path, descriptor), True)
+    return descriptor
+
+
+def _must_be_regular(path: Path, descriptor: int) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DamagedError(f"{path} is not a regular file; remove it")
     return descriptor
 
 
-def _is_irregular(path: Path, follow_links: bool) -> bool:
+def _is_irregular(path: Path, follow_links: bool, in_folder: int | None = None) -> bool:
     try:
-        return not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode)
+        return not stat.S_ISREG(os.stat(path, dir_fd=in_folder, follow_symlinks=follow_links).st_mode)
     except OSError:
         return False
 
 
-def read_regular(path: Path, limit: int, *, follow_links: bool = False) -> bytes:
+def read_regular(path: Path, limit: int, *, follow_links: bool = False, in_folder: int | None = None) -> bytes:
     """The whole file, where it is regular and at most `limit` bytes; else DamagedError. OSError as the system answers it."""
-    descriptor = open_regular(path, follow_links=follow_links)
+    descriptor = open_regular(path, follow_links=follow_links, in_folder=in_folder)
     try:
         pieces: list[bytes] = []
         room = limit + 1

@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 import msgspec
 from msgspec import Struct
 
-from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist.durable import make_own_folder, write_file
 from fluxtui.persist.errors import DamagedError, StorageError, UsageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.regular import read_regular
@@ -42,7 +42,7 @@ def drop_request(folder: SessionFolder, verb: str, attempt: int, value: str | in
     if verb not in VERBS:
         raise UsageError(f"{verb!a} is no request; the requests are {', '.join(VERBS)}")
     request = Request(id=secrets.token_hex(8), verb=cast(Verb, verb), attempt=attempt, at=datetime.now(UTC), value=value)
-    make_folder(folder.control)
+    make_own_folder(folder.control)
     # the name carries the order; the clock may jump, and then only the order of two requests does
     write_file(folder.control / f"{time.time_ns():020d}-{request.id}.toml", msgspec.toml.encode(request))
     return request.id
@@ -52,32 +52,44 @@ def take_requests(folder: SessionFolder) -> tuple[list[Request], list[str]]:
     """The waiting requests, oldest first, and one sentence for each file that was none. All of them are unlinked.
 
     Reads at most 256 files of at most 4 KiB, never blocks, never raises for what lies in the folder. On a disk that turned
-    read-only the files stay: the same id may then be given again, so act on an id once.
+    read-only the files stay: the same id may then be given again, so act on an id once. Where somebody put a link, or a
+    folder of another user, in the place of ours, nothing is read and nothing deleted: a front is told so when it asks.
     """
     try:
-        with os.scandir(folder.control) as entries:
+        control = os.open(folder.control, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NOT_NOW or error.errno == errno.ENOTDIR:
+            return [], []
+        return [], [str(StorageError.of(error, "open", folder.control))]
+    try:
+        if os.fstat(control).st_uid != os.geteuid():
+            return [], []
+        with os.scandir(control) as entries:
             names = heapq.nsmallest(_AT_ONCE, (entry.name for entry in entries if not entry.name.startswith(".")))
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
+        return _take(names, control)
     except OSError as error:
         return [], [str(StorageError.of(error, "list", folder.control))]
+    finally:
+        os.close(control)
+
+
+def _take(names: list[str], control: int) -> tuple[list[Request], list[str]]:
     requests: list[Request] = []
     rejected: list[str] = []
     for name in names:
-        path = folder.control / name
         try:
-            requests.append(_read(path))
+            requests.append(_read(name, control))
         except (DamagedError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _NOT_NOW:
                 continue
             rejected.append(f"the control file {name[:80]!a} was ignored: {ascii(str(error)[:200])[1:-1]}")
-        _consume(path)
+        _consume(name, control)
     return requests, rejected
 
 
-def _read(path: Path) -> Request:
+def _read(name: str, control: int) -> Request:
     """Raises DamagedError, OSError, ValueError (which the errors of msgspec, TOML and Unicode are)."""
-    data = read_regular(path, LIMIT)
+    data = read_regular(Path(name), LIMIT, in_folder=control)
     try:
         request = msgspec.toml.decode(data, type=Request)
     except RecursionError as error:
@@ -87,10 +99,10 @@ def _read(path: Path) -> Request:
     return request
 
 
-def _consume(path: Path) -> None:
+def _consume(name: str, control: int) -> None:
     try:
-        path.unlink()
+        os.unlink(name, dir_fd=control)
     except OSError:
         # a folder: hide it, so that it is not complained about at every tick
         with contextlib.suppress(OSError):
-            path.rename(path.with_name(f".rejected-{secrets.token_hex(8)}"))
+            os.rename(name, f".rejected-{secrets.token_hex(8)}", src_dir_fd=control, dst_dir_fd=control)

@@ -17,7 +17,7 @@ State = Literal[
     "lost", "stalled", "suspended", "storage", "silent", "changed", "elsewhere", "unreadable",
 ]  # fmt: skip
 
-Output = Literal["", "ok", "missing", "different"]
+Output = Literal["", "ok", "missing", "different", "unreadable", "denied"]
 
 SILENT_SECONDS = 20.0       # a beat older than this is not one of the last three
 STORAGE_SECONDS = 10.0      # in process state D for longer than this: the disk does not answer
@@ -115,6 +115,12 @@ def _terminal(record: Record, facts: Facts) -> Shown:
         if facts.output == "different":
             why = "completed, but the file is not the one that was proven"
             return Shown("changed", why, f"fluxtui resume {facts.name}")
+        if facts.output == "unreadable":
+            why = "completed, but the file cannot be read: the disk failed"
+            return Shown("unreadable", why, f"look at `dmesg`; once the disk answers again, fluxtui verify {facts.name}")
+        if facts.output == "denied":
+            why = "completed, but the file cannot be read: permission denied"
+            return Shown("unreadable", why, f"make {facts.name}.safetensors yours; then fluxtui verify {facts.name}")
         return Shown("completed", record.reason)
     state: State = "failed" if record.status == "failed" else "stopped"
     return Shown(state, record.reason or f"{state} for no reason given", record.remedy or f"fluxtui resume {facts.name}")

@@ -1,32 +1,30 @@
 """What the machine says right now about a session's processes and product: /proc, the lock, the size of a file.
 
 Little is asked, so that a thousand sessions are looked at in a blink: only active ones have their lock and processes
-looked up, and a product is hashed only where it was written to after its proof.
+looked up, and a product is hashed only where its times are not those of its proof, once for each state of it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fluxtui.persist import process
 from fluxtui.persist.errors import DamagedError, StorageError
+from fluxtui.persist.hashed import sha256_of
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, ProcessIdentity, Record
-from fluxtui.persist.regular import blocks, open_regular
 from fluxtui.persist.state import Facts, Output
 
-_MTIME_SLACK = 2.0      # seconds that a product's time may lie after its proof: clocks of file systems are coarse
 _BEAT_LATE = 10.0       # seconds; a look without memory takes a late beat for the time spent in state D
 
 _waiting_since: dict[ProcessIdentity, float] = {}       # state D first seen; a front that lives long remembers
-_hashed: dict[tuple[str, int, int, int], str] = {}      # (path, inode, mtime, size) -> sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +106,23 @@ def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: da
 
 
 def output_of(folder: SessionFolder, record: Record) -> Output:
-    """Whether the product is the file that was proven: by size, and by hash where it was written to afterwards."""
+    """Whether the product is the file that was proven: by what the system said of it then, else by its hash.
+
+    Its times are no proof of sameness where they differ from those of the proof, whichever way: a copy of the home has others,
+    and so has a file that was written to.
+    """
     proof = record.proof
     path = folder.product
     try:
         facts = os.lstat(path)
-    except OSError:
+        if proof is None or not stat.S_ISREG(facts.st_mode) or facts.st_size != proof.size:
+            return "different"
+        if (facts.st_mtime_ns, facts.st_ctime_ns) == (proof.mtime_ns, proof.ctime_ns):
+            return "ok"
+        return "ok" if sha256_of(path) == proof.sha256 else "different"
+    except (FileNotFoundError, NotADirectoryError):
         return "missing"
-    if proof is None or facts.st_size != proof.size:
+    except DamagedError:
         return "different"
-    if proof.at is not None and facts.st_mtime <= proof.at.timestamp() + _MTIME_SLACK:
-        return "ok"
-    return "ok" if _sha256(path, facts) == proof.sha256 else "different"
-
-
-def _sha256(path: Path, facts: os.stat_result) -> str:
-    """The file's hash, remembered while inode, time and size stay; empty where it cannot be read."""
-    key = (str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size)
-    if key not in _hashed:
-        try:
-            descriptor = open_regular(path)
-        except (OSError, DamagedError):
-            return ""
-        digest = hashlib.sha256()
-        try:
-            for block in blocks(descriptor):
-                digest.update(block)
-        except (OSError, DamagedError):
-            return ""
-        finally:
-            os.close(descriptor)
-        _hashed[key] = digest.hexdigest()
-    return _hashed[key]
+    except OSError as error:
+        return "denied" if error.errno in (errno.EACCES, errno.EPERM) else "unreadable"

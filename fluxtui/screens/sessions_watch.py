@@ -8,6 +8,7 @@ since, nothing is read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -61,8 +62,8 @@ class SessionsWatch:
             is_due = (at + self._looks) % RELOOK_EVERY == 0
             if before is not None and mark == self._marks.get(name) and before.status not in ACTIVE and not is_due:
                 continue
-            if not isinstance(mark[0], tuple):
-                continue  # removed between the listing and the look
+            if mark[0] in (errno.ENOENT, errno.ENOTDIR):
+                continue  # removed between the listing and the look; one that the disk cannot look at is shown as that
             now = look_in(SessionFolder(self._home.sessions / name), here)
             self._marks[name] = mark
             if before != now:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxtui.persist import toml
 from fluxtui.persist.commit import committed, step_name
+from fluxtui.persist.durable import write_file
 from tests.faults import judge, mounts
 from tests.faults.program import content
 from tests.faults.sweep import Outcome, Traced
@@ -98,3 +100,16 @@ def test_the_same_cut_tears_a_commit_that_syncs_nothing(folder: Path) -> None:
         )
         assert not whole, "nothing was synced and all is there: the power was never cut"
         assert set(committed(disk / "work" / "checkpoints")) >= {step_name(1), step_name(2)}
+
+
+def test_a_beat_that_a_power_cut_catches_never_takes_the_transition_before_it_along(folder: Path) -> None:
+    """Somebody else's sync commits the journal, and with it the beat's rename: its bytes must be there by then."""
+    image = mounts.make_ext4(folder / "disk.image")
+    with mounts.ext4(image, folder / "disk", f"{OPTIONS},noauto_da_alloc") as disk:
+        toml.write(disk / "0001.toml", {"status": "running"})
+        toml.write_beat(disk / "0001.toml", {"status": "running", "step": 7})
+        write_file(disk / "other", b"x")
+        mounts.cut_power(image, folder / "cut.image")
+    with mounts.ext4(folder / "cut.image", folder / "after") as disk:
+        assert (disk / "other").read_bytes() == b"x"
+        assert toml.read(disk / "0001.toml", dict)["status"] == "running"

@@ -44,7 +44,7 @@ def main() -> int:
         os._exit(settings["prover_exit"])
     spec = recipe.load_spec(folder.spec_file)
     result = toml.read(folder.result_file, Result)
-    data = folder.product.read_bytes()
+    before, data = folder.product.stat(), folder.product.read_bytes()
     wanted = product_bytes(
         expected_state(spec.train.seed, spec.train.steps), spec.id, recipe.recipe_sha256(spec), spec.train.steps
     )
@@ -55,6 +55,8 @@ def main() -> int:
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         tensors_sha256=tensors_sha256(folder.product),
+        mtime_ns=before.st_mtime_ns,
+        ctime_ns=before.st_ctime_ns,
         checks=["bytes"],
     )
     assert result.step == spec.train.steps

@@ -106,13 +106,23 @@ def test_the_log_is_cut_at_its_cap_and_its_end_is_kept_beside_it(tmp_path):
     assert [name.name for name in tmp_path.iterdir() if "tmp" in name.name] == []
 
 
-def test_the_log_is_cut_even_where_no_copy_can_be_made(tmp_path):
+@pytest.mark.parametrize("stands_in_the_way", ["training.log.1", "training.log.1.tmp"])
+def test_the_log_is_cut_even_where_no_copy_can_be_made(tmp_path, stands_in_the_way):
     path = tmp_path / "training.log"
     log = Log(path, cap=1000)
-    (tmp_path / "training.log.1").mkdir()
+    (tmp_path / stands_in_the_way).mkdir()
     os.write(log.fd, b"x" * 5000)
     log.keep_short()
     assert path.stat().st_size == 0
+
+
+def test_a_fifo_in_the_place_of_the_logs_copy_holds_nobody_up(tmp_path):
+    log = Log(tmp_path / "training.log", cap=1000)
+    os.mkfifo(tmp_path / "training.log.1.tmp")
+    os.write(log.fd, b"x" * 5000)
+    log.keep_short()
+    assert (tmp_path / "training.log").stat().st_size == 0
+    assert (tmp_path / "training.log.1").read_bytes() == b"x" * 1000
 
 
 def test_the_watch_stands_still_for_what_came_late():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluxtui.persist import overview
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
-from fluxtui.persist.home import Home, SessionFolder, runtime_folder, safe_name
+from fluxtui.persist.home import LAST_ATTEMPT, Home, SessionFolder, runtime_folder, safe_name
 
 HOSTILE = [
     "", ".", "..", "../x", "a/../b", "/etc/passwd", "a/b", "a\\b", "a..b", "-rf", ".hidden", "_x", "A", "Ä", "a b",
@@ -158,3 +162,67 @@ def test_attempts_are_counted_by_their_names_alone(tmp_path: Path) -> None:
     assert session.attempt_numbers() == [1, 2, 10]
     assert session.attempt_file(3).name == "0003.toml"
     assert session.product.name == "s.safetensors"
+
+
+@pytest.mark.parametrize("which", ["attempts", "control", "checkpoints", "samples"])
+def test_a_folder_of_a_session_that_is_a_link_is_refused(tmp_path: Path, which: str) -> None:
+    session = SessionFolder(tmp_path / "s")
+    session.create()
+    (tmp_path / "stranger").mkdir()
+    (session.path / which).rmdir()
+    (session.path / which).symlink_to(tmp_path / "stranger")
+    with pytest.raises(StorageError, match=f"{which} is a link"):
+        session.complete()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
+@pytest.mark.parametrize("which", ["", "attempts", "control", "checkpoints", "samples"])
+def test_a_session_of_another_user_is_refused(tmp_path: Path, which: str) -> None:
+    session = SessionFolder(tmp_path / "s")
+    session.create()
+    os.chown(session.path / which, 12345, 12345)
+    with pytest.raises(StorageError, match="belongs to user 12345"):
+        session.complete()
+
+
+def test_a_number_that_no_attempt_has_is_passed_over_and_hides_no_record(tmp_path: Path) -> None:
+    session = SessionFolder(tmp_path / "s")
+    session.create()
+    for name in ("0001.toml", "0000.toml", "000002.toml", "10000.toml", "1000000.toml", "999999999.toml"):
+        (session.attempts / name).write_bytes(b"")
+    assert session.attempt_numbers() == [1, 10000]
+    assert session.attempt_file(LAST_ATTEMPT).name == "999999.toml"
+    with pytest.raises(StorageError, match="no attempt can follow"):
+        session.attempt_file(LAST_ATTEMPT + 1)
+
+
+def test_a_session_that_the_disk_cannot_look_at_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.open(tmp_path / "home")
+    for name in ("a", "b", "c"):
+        home.session(name).create()
+    broken, real = home.sessions / "b", os.lstat
+
+    def fails(path: str | Path, **more: Any) -> os.stat_result:
+        if str(path).startswith(str(broken)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", fails)
+    assert home.session_names() == ["a", "b", "c"]
+    monkeypatch.setattr(os, "open", lambda path, *more, real=os.open, **named: fails(path) and real(path, *more, **named))
+    assert ["the disk failed" in seen.reason for seen in overview.look_all(home)] == [False, True, False]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_session_that_the_full_disk_cannot_take_leaves_no_half_of_it(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", mount], check=True)
+    try:
+        with pytest.raises(StorageError, match="the disk is full"):
+            SessionFolder(mount / "s").create()
+        assert os.listdir(mount) == []
+    finally:
+        subprocess.run(["umount", mount], check=True)

@@ -22,7 +22,7 @@ from fluxtui.persist import defaults, overview, process, recall, recipe, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Phase, Proof, Record
+from fluxtui.persist.record import Phase, Record
 from tests.persist.inert import is_inert
 
 FIELDS = (
@@ -169,34 +169,6 @@ def test_a_stopped_keeper_is_suspended_and_a_recycled_pid_is_nobody(home: Home, 
     toml.write(folder.attempt_file(1), msgspec.structs.replace(record, keeper=stranger))
     assert overview.look(home, "a").state == "running", "whoever has the pid now says nothing about the keeper"
     lock.release()
-
-
-def completed(home: Home, data: bytes = b"product") -> SessionFolder:
-    import hashlib
-
-    proof = Proof(ok=True, size=len(data), sha256=hashlib.sha256(data).hexdigest(), tensors_sha256="t", at=datetime.now(UTC))
-    folder = make(home, "a", status="completed", proof=proof)
-    folder.product.write_bytes(data)
-    return folder
-
-
-def test_a_product_that_is_gone_cut_or_flipped_is_not_completed(home: Home) -> None:
-    folder = completed(home)
-    assert overview.look(home, "a").state == "completed"
-    assert overview.look(home, "a").output == str(folder.product)
-    later = time.time() + 60
-    folder.product.write_bytes(b"pr0duct")
-    os.utime(folder.product, (later, later))
-    assert overview.look(home, "a").state == "changed", "same size, other bytes"
-    folder.product.write_bytes(b"product")
-    os.utime(folder.product, (later + 1, later + 1))
-    assert overview.look(home, "a").state == "completed", "touched, but the very bytes that were proven"
-    os.truncate(folder.product, 3)
-    assert overview.look(home, "a").state == "changed"
-    assert not overview.look(home, "a").output
-    folder.product.unlink()
-    assert overview.look(home, "a").state == "changed"
-    assert overview.look(home, "a").is_resumable, "a resume makes the file again"
 
 
 def test_a_long_lived_front_sees_every_new_record_and_reads_none_twice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

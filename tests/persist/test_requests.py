@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxtui.persist.errors import UsageError
+from fluxtui.persist.errors import StorageError, UsageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.requests import LIMIT, VERBS, drop_request, take_requests
 
@@ -128,12 +128,35 @@ def test_a_keeper_out_of_descriptors_loses_no_request(session: SessionFolder, mo
 def test_on_a_read_only_disk_a_request_is_still_heard(session: SessionFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = drop_request(session, "kill", 1)
 
-    def refuses(*_: object) -> None:
+    def refuses(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Path, "unlink", refuses)
-    monkeypatch.setattr(Path, "rename", refuses)
+    monkeypatch.setattr(os, "unlink", refuses)
+    monkeypatch.setattr(os, "rename", refuses)
     assert [request.id for request in take_requests(session)[0]] == [wanted]
+
+
+def test_where_the_folder_became_a_link_no_file_of_a_stranger_is_read_or_deleted(session: SessionFolder, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    for name in ("thesis.txt", "0-x.toml"):
+        (stranger / name).write_bytes(GOOD)
+    session.control.rmdir()
+    session.control.symlink_to(stranger)
+    assert take_requests(session) == ([], [])
+    with pytest.raises(StorageError, match="control is a link"):
+        drop_request(session, "stop", 1)
+    assert sorted(os.listdir(stranger)) == ["0-x.toml", "thesis.txt"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
+def test_a_folder_of_another_user_is_not_obeyed(session: SessionFolder) -> None:
+    drop_request(session, "kill", 1)
+    os.chown(session.control, 12345, 12345)
+    assert take_requests(session) == ([], [])
+    with pytest.raises(StorageError, match="belongs to user 12345"):
+        drop_request(session, "stop", 1)
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxtui.persist.record import ACTIVE, Phase, ProcessIdentity, Record, Status
-from fluxtui.persist.state import Facts, Shown, State, derive
+from fluxtui.persist.state import Facts, Output, Shown, State, derive
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BOOT, OTHER_BOOT = "boot-1", "boot-2"
@@ -63,6 +63,22 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
         "changed",
         "not the one",
         "fluxtui resume a",
+    ),
+    (
+        "the disk cannot read the file",
+        record(status="completed"),
+        replace(FREE, output="unreadable"),
+        "unreadable",
+        "completed, but the file cannot be read: the disk failed",
+        "look at `dmesg`; once the disk answers again, fluxtui verify a",
+    ),
+    (
+        "the file is another user's",
+        record(status="completed"),
+        replace(FREE, output="denied"),
+        "unreadable",
+        "completed, but the file cannot be read: permission denied",
+        "make a.safetensors yours; then fluxtui verify a",
     ),
     (
         "failed",
@@ -170,7 +186,7 @@ _facts = st.builds(
     keeper_state=st.sampled_from([None, "R", "S", "D", "T"]),
     trainer_states=st.lists(st.sampled_from("RSDTZ"), max_size=2).map(tuple),
     storage_seconds=st.floats(0, 100),
-    output=st.sampled_from(["", "ok", "missing", "different"]),
+    output=st.sampled_from(get_args(Output)),
     unreadable=st.sampled_from(["", "torn"]),
     is_spec_readable=st.booleans(),
 )
@@ -193,7 +209,7 @@ def test_whatever_is_known_the_answer_is_no_lie(seen: Record | None, facts: Fact
     if shown.state == "completed":
         assert seen is not None
         assert seen.status == "completed"
-        assert facts.output not in ("missing", "different")
+        assert facts.output not in ("missing", "different", "unreadable", "denied")
     if shown.state in {"running", "stopping", "queued", "stalled", "suspended", "storage", "silent"}:
         assert facts.lock_held
         assert seen is not None

@@ -16,6 +16,7 @@ from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomEr
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.model_folder import recognise
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
 
@@ -58,6 +59,21 @@ def test_a_changed_data_set_is_refused_until_the_change_is_accepted(bench: Bench
     run(bench)      # the accepted one is the data set from here on
 
 
+def test_a_damaged_fingerprint_is_refused_naming_the_command_that_takes_it_anew(bench: Bench) -> None:
+    run(bench)
+    good = bench.folder.dataset_file.read_bytes()
+    bench.folder.dataset_file.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ChangedDataError, match=r"cannot be known: .*dataset\.toml") as caught:
+        run(bench)
+    assert f"fluxtui resume {bench.folder.name} --accept-changes" in caught.value.remedy
+    run(bench, rank=1, accept_changes=True)
+    assert bench.folder.dataset_file.read_bytes() == good[: len(good) // 2], "only the first rank writes"
+    run(bench, accept_changes=True)
+    assert bench.folder.dataset_file.read_bytes() == good
+    assert (bench.folder.path / ".corrupt-dataset.toml-1").read_bytes() == good[: len(good) // 2]
+    run(bench)
+
+
 def test_only_the_first_rank_writes(bench: Bench) -> None:
     run(bench, rank=1)
     assert not bench.folder.dataset_file.exists()
@@ -92,6 +108,16 @@ def test_a_disk_without_room_is_refused_with_what_is_needed_for_what(bench: Benc
         run(bench)
     assert caught.value.exit == TrainerExit.STORAGE
     assert "4.9 KiB free" in str(caught.value)
+
+
+def test_what_was_set_aside_makes_no_room_for_checkpoints(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = room.of_session(bench.spec, room.shape_of(recognise(bench.spec.model.source, bench.home)), 0)
+    aside = bench.folder.checkpoints / ".corrupt-step-000000008-1"
+    aside.mkdir(parents=True)
+    os.truncate(os.open(aside / "adapter", os.O_CREAT | os.O_WRONLY), 2 * need)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: Space(need, 0, need - 1))
+    with pytest.raises(NoRoomError):
+        run(bench)
 
 
 def test_a_folder_that_takes_no_write_is_refused(tmp_path: Path) -> None:

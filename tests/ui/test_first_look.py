@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
 from fluxtui.persist.home import Home
 from fluxtui.screens.sessions_watch import FirstLook, SessionsWatch, _index_file
@@ -49,6 +52,26 @@ def _three(root: Path) -> Home:
     for name in ("one", "two", "three"):
         make_record(make_session(home, name), status="stopped", step=10, reason="stopped by the user")
     return home
+
+
+def test_a_session_that_the_disk_cannot_look_at_is_shown_and_hides_no_other(
+    home_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _three(home_path)
+
+    def failing(real: Any) -> Any:
+        def fails(path: Any, *more: Any, **named: Any) -> Any:
+            if str(path).startswith(str(home.sessions / "two")):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(path, *more, **named)
+
+        return fails
+
+    for name in ("stat", "lstat", "open", "listdir"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    sessions, _, trouble = SessionsWatch(home).look()
+    assert ([session.name for session in sessions], trouble) == (["one", "three", "two"], "")
+    assert [session.state for session in sessions] == ["stopped", "stopped", "unreadable"]
 
 
 def test_a_child_sees_what_one_sees_oneself_and_all_of_it_arrives(home_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The record on disk, written by its keeper alone: transitions synced, beats not.
+"""The record on disk, written by its keeper alone: transitions synced, of beats only the bytes.
 
 A transition that the disk refuses is kept and tried again, first with the room that the reserve file gives up; what the
 keeper knows of an outcome is never lost to a full disk while the keeper lives.
@@ -7,6 +7,7 @@ keeper knows of an outcome is never lost to a full disk while the keeper lives.
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -16,10 +17,11 @@ import msgspec
 from fluxtui.engine.keeper.clock import Watch, wall
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist import toml
-from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.errors import DamagedError, FluxTUIError, StorageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import TRANSITIONS, Acknowledgement, Record, Status
+from fluxtui.persist.regular import open_for_writing
 
 RESERVE = 64 * 1024  # bytes
 BEAT = 5.0  # seconds between two writes where nothing changed
@@ -130,10 +132,16 @@ class Journal:
 
     def _make_reserve(self) -> None:
         path = self._folder.reserve_file
-        with suppress(OSError):
-            if path.exists() and path.stat().st_size >= RESERVE:
+        with suppress(FileNotFoundError):
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_size >= RESERVE:
                 return
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with suppress(OSError):
+            try:
+                fd = open_for_writing(path)
+            except DamagedError as error:
+                self._log.line(f"nothing is held in reserve for a full disk: {error}")
+                return
             try:
                 os.write(fd, os.urandom(RESERVE))  # real bytes: a hole, or what compresses, reserves nothing
                 os.fsync(fd)

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from fluxtui.persist.regular import open_for_writing
 from fluxtui.persist.text import clean
 
 CAP = 64 * 2**20  # bytes of training.log; then it is copied to training.log.1 and begun anew
@@ -25,7 +26,7 @@ class Log:
     def __init__(self, path: Path, cap: int = CAP) -> None:
         self.path = path
         self.cap = cap
-        self.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.fd = open_for_writing(path, os.O_RDWR | os.O_APPEND)
         self._copy: _Copy | None = None
 
     def line(self, text: str) -> None:
@@ -47,10 +48,10 @@ class Log:
 
     def keep_short(self) -> None:
         """Once a tick. Past the cap: copy to `.1`, at most 0.2 s a tick, then truncate; a flood never holds the keeper."""
+        size = os.fstat(self.fd).st_size
+        if self._copy is None and size <= self.cap:
+            return
         with contextlib.suppress(OSError):
-            size = os.fstat(self.fd).st_size
-            if self._copy is None and size <= self.cap:
-                return
             if self._copy is None:
                 self._copy = _Copy(self.fd, self.path, max(0, size - self.cap))
             if self._copy.proceed(time.monotonic() + _COPY_SECONDS) or size > 4 * self.cap:
@@ -58,11 +59,11 @@ class Log:
                 os.ftruncate(self.fd, 0)
                 self._copy = None
             return
-        if self._copy is not None:  # no room for a copy: the cap holds all the same
+        if self._copy is not None:
             self._copy.give_up()
             self._copy = None
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, 0)
+        with contextlib.suppress(OSError):  # no room, or no place, for a copy: the cap holds all the same
+            os.ftruncate(self.fd, 0)
 
     def _append(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -79,7 +80,9 @@ class _Copy:
         self._source, self._at = source, start
         self._final = path.with_name(path.name + ".1")
         self._temporary = path.with_name(path.name + ".1.tmp")
-        self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.unlink()  # of a keeper that was killed; whatever it is, it is never opened
+        self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def proceed(self, until: float) -> bool:
         """Copy until the end of the log (True) or until the time is up (False)."""

@@ -25,7 +25,7 @@ from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist import commit, process, recipe, toml, witness
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.durable import sweep_temporaries, write_file
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -114,6 +114,7 @@ def open_session(arguments: Arguments) -> Opened:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
     overrides = recipe.parse_sets(arguments.sets)
     folder.complete()
+    sweep(folder)
     history = read_history(folder)
     written = recipe.load_spec(folder.spec_file)
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
@@ -130,6 +131,16 @@ def open_session(arguments: Arguments) -> Opened:
     journal.begin(record)
     _keep_changed_product(folder, history, log)
     return Opened(Duties(home, folder, spec, loop, log, journal), arguments, unproven(folder, spec, history), lock)
+
+
+def sweep(folder: SessionFolder) -> None:
+    """What keepers and trainers that were killed in a write left half made. Only under the lock of the session.
+
+    In control/ fronts write as well, perhaps from another container, where their pids say nothing: there the young ones stay.
+    """
+    for place in (folder.path, folder.attempts, folder.samples):
+        sweep_temporaries(place, older_than=0.0)
+    sweep_temporaries(folder.control)
 
 
 def read_history(folder: SessionFolder) -> list[Record]:
@@ -171,7 +182,7 @@ def must_have_room(folder: SessionFolder) -> None:
     except OSError as error:
         raise StorageError.of(error, "remove", probe) from error
     names = commit.committed(folder.checkpoints)
-    one = sum(path.stat().st_size for path in (folder.checkpoints / names[-1]).iterdir()) if names else 0
+    one = max((commit.bytes_of(folder.checkpoints / name) for name in names), default=0)
     space = os.statvfs(folder.path)
     free, needed = space.f_bavail * space.f_frsize, 2 * one + LEAST_FREE
     if free < needed:
@@ -222,12 +233,24 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
         and wall() - last.beat_at < ELSEWHERE
     ):
         raise RefusedError(f"{name} is running on {last.host}; stop it there first")
-    if last.status == "completed" and arguments.resume == "auto" and witness.output_of(folder, last) == "ok":
-        raise RefusedError(f"{name} is completed; `fluxtui new OTHER --from {name}` goes on from it")
+    if last.status == "completed" and arguments.resume == "auto":
+        _refuse_completed(folder, last)
     if last.recipe_sha256 != digest and not arguments.accept_changes:
         raise RefusedError(
             f"the recipe in {folder.spec_file} is not the one of attempt {last.attempt}: put it back, "
             f"or `fluxtui resume {name} --accept-changes` goes on with it, no longer exact"
+        )
+
+
+def _refuse_completed(folder: SessionFolder, last: Record) -> None:
+    """Only one whose product is gone, or is another file now, has anything left to be done."""
+    found = witness.output_of(folder, last)
+    if found == "ok":
+        raise RefusedError(f"{folder.name} is completed; `fluxtui new OTHER --from {folder.name}` makes one with its settings")
+    if found in ("unreadable", "denied"):
+        raise RefusedError(
+            f"{folder.name} is completed, but {folder.product} cannot be read, so nobody knows whether it is the proven one; "
+            "make it readable, or move it away to have it made again"
         )
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from fluxtui.engine.memory.settings import check_settings
 from fluxtui.engine.trainer import fingerprint, room
 from fluxtui.engine.trainer.dataset import Dataset, read_dataset
-from fluxtui.engine.trainer.refusal import DataError, NoRoomError
+from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import cache_folder, toml
+from fluxtui.persist import cache_folder, commit, toml
 from fluxtui.persist.durable import make_folder, write_file
-from fluxtui.persist.errors import NotFoundError, StorageError, UsageError
+from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import ModelSource, recognise
 from fluxtui.persist.record import Phase
@@ -35,7 +35,7 @@ def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
     if writes:
         try_writing([folder.path, folder.checkpoints, folder.samples, home.cache])
     model = recognise(job.spec.model.source, home)
-    before = fingerprint.load(folder.dataset_file)
+    before = _known(job, folder, reporter)
     dataset = _read(job, before, reporter)
     _hold_against(job, folder, before, dataset, reporter)
     if writes:
@@ -54,6 +54,23 @@ def try_writing(folders: Iterable[Path]) -> None:
             probe.unlink()
         except OSError as error:
             raise StorageError.of(error, "remove", probe) from error
+
+
+def _known(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> fingerprint.Fingerprint | None:
+    """The data set as the first attempt found it. One that cannot be read is set aside where changes are accepted."""
+    try:
+        return fingerprint.load(folder.dataset_file)
+    except DamagedError as error:
+        if not job.accept_changes:
+            raise ChangedDataError(
+                f"what the data set was when this session began cannot be known: {str(error).rstrip('.')}",
+                f"put {folder.dataset_file.name} back, or take the data set as it is now: "
+                f"fluxtui resume {job.spec.name} --accept-changes",
+            ) from error
+        if reporter.rank == 0:
+            aside = commit.set_aside(folder.path, folder.dataset_file.name)
+            reporter.note(f"{folder.dataset_file.name} was damaged; it is kept as {aside.name}, and taken anew")
+        return None
 
 
 def _read(job: TrainJob, before: fingerprint.Fingerprint | None, reporter: Reporter) -> Dataset:
@@ -85,7 +102,7 @@ def _check_room(job: TrainJob, folder: SessionFolder, home: Home, model: ModelSo
     shape = room.shape_of(model)
     cached = cache_folder.usage(home.cache).bytes
     bytes_of_base = 4 if job.spec.model.precision == "fp32" or not job.devices else 2
-    held = sum(path.stat().st_size for path in folder.checkpoints.rglob("*") if path.is_file())
+    held = commit.held_bytes(folder.checkpoints)
     needs = {
         "checkpoints and the LoRA file": room.of_session(job.spec, shape, held),
         "caches": max(0, room.of_caches(dataset, shape, bytes_of_base) - cached),

@@ -21,7 +21,7 @@ from fluxtui.engine.memory.streaming import BlockSwapError
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.commit import step_name
-from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist.durable import make_own_folder, write_file
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import SampleSpec
 
@@ -79,8 +79,8 @@ class Painter:
     def _draw_all(self, step: int) -> None:
         pipeline = self._pipeline()
         folder = self.folder / step_name(step)
-        make_folder(self.folder)
-        make_folder(folder)
+        make_own_folder(self.folder)
+        make_own_folder(folder)
         for number, prompt in enumerate(self.prompts):
             picture = self._draw_one(pipeline, prompt, self.spec.seed + number, number)
             write_file(folder / f"{number:02d}.png", png(picture, self._settings(prompt, number, step)))

@@ -18,7 +18,7 @@ from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit, TrainJob
-from fluxtui.persist.durable import make_folder
+from fluxtui.persist.durable import make_own_folder
 from fluxtui.persist.errors import RefusedError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
@@ -105,7 +105,7 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
 
 def _write_alone(folder: SessionFolder) -> Lock:
     """The trainer's own lock on checkpoints/: a second trainer of this session, however it came to be, writes nothing."""
-    make_folder(folder.checkpoints)
+    make_own_folder(folder.checkpoints)
     lock = Lock.take(folder.checkpoints_lock)
     if lock is None:
         raise RefusedError(f"Another trainer of {folder.name} is still writing to {folder.checkpoints}; wait until it has ended.")
