@@ -33,6 +33,20 @@ def start_verb(arguments: Namespace) -> int:
     return int(ExitCode.DONE)
 
 
+def join_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--node", type=int, required=True, metavar="K", help="1, 2, …: the number of this machine")
+
+
+def join_verb(arguments: Namespace) -> int:
+    control.join(Home.open(), arguments.name, arguments.node)
+    say(
+        f"This machine is node {arguments.node} of {arguments.name}: it trains along when node 0 starts, and leaves with it; "
+        f"its log is nodes/{arguments.node}.log in the session's folder."
+    )
+    return int(ExitCode.DONE)
+
+
 def resume_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", default="")
     parser.add_argument("--checkpoint", default="", metavar="C", help="from this one; newer ones are set aside")

@@ -58,6 +58,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "Run",
         (
             Verb("start", "run", "NAME | SPEC.toml", "start a session; it goes on when you leave"),
+            Verb("join", "run", "NAME --node K", "on another machine: let it train along (docs/scale.md)"),
             Verb("stop", "run", "NAME [--after-epoch]", "write a checkpoint, then stop"),
             Verb("kill", "run", "NAME", "end it at once"),
             Verb("resume", "run", "NAME [--checkpoint C] | --lost", "go on, exactly where it was"),

@@ -5,7 +5,7 @@ Each function raises a `FluxTUIError` with one sentence where it cannot be done,
 
 from fluxtui.control.ask import Answer, checkpoint, kill, queue, sample, stop
 from fluxtui.control.create import create, create_from_file, next_name
-from fluxtui.control.launch import resume_lost, start
+from fluxtui.control.launch import join, resume_lost, start
 from fluxtui.control.prove import verify
 from fluxtui.control.remove import remove, remove_checkpoint
 from fluxtui.control.watch import wait
@@ -15,6 +15,7 @@ __all__ = [
     "checkpoint",
     "create",
     "create_from_file",
+    "join",
     "kill",
     "next_name",
     "queue",

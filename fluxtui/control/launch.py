@@ -68,6 +68,21 @@ def start(
     return _launch(name, command)
 
 
+def join(home: Home, name: str, node: int) -> None:
+    """Let this machine train along as node `node` of a session that is started on node 0, now or later.
+
+    Returns once the keeper of this machine holds its lock. Raises `NotFoundError`, `UsageError`, `RefusedError`.
+    """
+    record = overview.look(home, name).record
+    spec = recipe.apply(recipe.load_spec(home.session(name).spec_file), record.overrides if record else {})
+    if not 1 <= node < spec.hardware.nodes:
+        last = spec.hardware.nodes - 1
+        others = "none beside node 0 (hardware.nodes is 1)" if not last else f"nodes 1 to {last} beside node 0"
+        raise UsageError(f"{name} has {others}; --node {node} is none of them.")
+    command = [sys.executable, "-m", "fluxtui.engine", "join", "--home", str(home.root), "--session", name, "--node", str(node)]
+    _launch(name, command)
+
+
 def resume_lost(home: Home) -> list[tuple[str, int | FluxTUIError]]:
     """Resume every session that a reboot or a dead keeper ended: its attempt, or why not."""
     found: list[tuple[str, int | FluxTUIError]] = []

@@ -8,6 +8,7 @@ import sys
 
 VERBS = {
     "keep": "fluxtui.engine.keeper.keep",
+    "join": "fluxtui.engine.keeper.follow",
     "train": "fluxtui.engine.trainer.train",
     "check": "fluxtui.engine.check",
     "plan": "fluxtui.engine.plan",

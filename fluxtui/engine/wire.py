@@ -38,6 +38,7 @@ class TrainerExit(enum.IntEnum):
     DATA_WORKER = 82
     HUNG = 83
     NETWORK = 84
+    PEER = 85  # the connection to another rank broke: an echo of what befell that one
 
 
 class TrainJob(Struct, frozen=True, kw_only=True):

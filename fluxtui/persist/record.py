@@ -101,6 +101,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     run_id: str
     keeper: ProcessIdentity | None = None
     ranks: list[ProcessIdentity] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)       # hosts of all machines, node 0 first; empty: one machine
     gpus: list[str] = field(default_factory=list)        # UUIDs
     threads: int = 0                    # CPU threads of a rank; the first attempt's hold for all
     versions: dict[str, str] = field(default_factory=dict)

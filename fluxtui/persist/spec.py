@@ -217,6 +217,7 @@ class GuardSpec(Table, frozen=True):
     checkpoint: Seconds = 600.0
     sample: Seconds = 600.0
     prove: Seconds = 600.0
+    node: Seconds = 120.0
     stop: Annotated[float, Meta(ge=1.0, description="seconds a stop may take at the least")] = 60.0
     grace: Annotated[float, Meta(ge=0.1, le=600.0, description="seconds between SIGTERM and SIGKILL of a stalled trainer")] = 10.0
     auto_resume: Annotated[bool, Meta(description="retry from the last verified checkpoint after a hang or crash")] = True
@@ -235,6 +236,10 @@ class HardwareSpec(Table, frozen=True):
     ranks: Annotated[
         int, Meta(ge=1, le=64, description="trainer processes where there is no GPU (gloo); GPUs set it otherwise")
     ] = 1
+    nodes: Annotated[int, Meta(ge=1, le=64, description="machines that train one session together (docs/scale.md)")] = 1
+    rendezvous: Annotated[
+        str, Meta(max_length=300, examples=["10.0.0.1:29500"], description="HOST or HOST:PORT of node 0; empty: its own")
+    ] = ""
     preset: Annotated[
         MemoryPreset, Meta(description="decides what precision = 'auto' and stream_blocks = -1 mean; auto: by the GPU's memory")
     ] = "auto"

@@ -8,14 +8,15 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
-from fluxtui.engine.keeper import evidence, group_guard, guard
+from fluxtui.engine.keeper import evidence, guard
 from fluxtui.engine.keeper.classify import Because, Evidence, RankExit
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.hearing import Hearing
 from fluxtui.engine.keeper.journal import SessionGoneError
+from fluxtui.engine.keeper.peers import Alone, Peers
 from fluxtui.engine.keeper.spawn import Group
-from fluxtui.engine.keeper.stall import Ending, exit_of
+from fluxtui.engine.keeper.stall import Ending, How, exit_of
 from fluxtui.engine.wire import RequestLine, TrainerExit
 from fluxtui.persist import commit
 from fluxtui.persist.errors import StorageError
@@ -42,6 +43,7 @@ class Attendance:
     duties: Duties
     group: Group
     gauges: Gauges
+    peers: Peers = field(default_factory=Alone)  # the session's keepers on other machines
     hearing: Hearing = field(init=False)
     _exits: list[RankExit] = field(default_factory=list)
     _gone: set[int] = field(default_factory=set)
@@ -86,10 +88,12 @@ class Attendance:
                 self._obey(requests, now)
                 self._look(now)
             self._note_exits()
+            self._heed_peers(now)
             self._judge(now)
             if self._ending is not None:
+                self.peers.end(self._ending.how, self._ending.grace, now)
                 self._ending.tick(now, self._gone)
-                if self._ending.is_over(self._gone):
+                if self._ending.is_over(self._gone) and self.peers.are_gone(now):
                     break
         if gone_error is not None:
             raise gone_error
@@ -120,19 +124,38 @@ class Attendance:
         """Ranks that should follow the one that left are given their time; strays are given none."""
         is_whole = len(self._gone) == len(self.group.ranks)
         is_well = self._exits[0].code in (TrainerExit.DONE, TrainerExit.STOPPED)
+        how: How = "kill" if is_whole and not self.peers.are_others else "peer"
+        return Ending(self.group, how, self._patience(is_well), self.duties.loop.watch.now())
+
+    def _heed_peers(self, now: float) -> None:
+        """Ranks on all machines end together: what another machine's keeper says of its own counts as if it were here."""
+        news = self.peers.listen(now, self._exits)
+        if news is None:
+            return
+        if news.how == "stop":
+            if self._ending is None and self._because not in ("stop", "kill"):
+                self._begin_stop(news.why, now)
+        elif self._ending is None:
+            self._because = self._because or "peer"
+            self.duties.log.line(f"the ranks are ended: {news.why}")
+            patience = news.patience if news.patience is not None else self._patience(news.is_well)
+            self._ending = Ending(self.group, news.how, patience, now)
+        elif news.how == "kill" and self._ending.how != "kill":
+            self._end_at_once()
+
+    def _patience(self, is_well: bool) -> float:
         floors = self.duties.spec.guard
-        patience = floors.stop if is_well else min(floors.grace, 5.0)
-        return Ending(self.group, "kill" if is_whole else "peer", patience, self.duties.loop.watch.now())
+        return floors.stop if is_well else min(floors.grace, 5.0)
 
     def _judge(self, now: float) -> None:
         if self._ending is not None:
-            words = self._ending.still_there(now, self._gone)
+            words = self._ending.still_there(now, self._gone) or self.peers.waiting_words(now)
             if words:
                 self.duties.journal.update(amber=words)
             return
-        judged = group_guard.judge(self.hearing.guards, now)
+        judged = self.peers.judge(self.hearing.guards, now)
         self.duties.journal.update(amber=judged.amber_words())
-        if judged.is_hung:
+        if judged.is_hung and self.peers.decides:
             self._because, self._hung = self._because or "hung", judged.hung_words()
             self.duties.log.marker(f"TRAINING STUCK DETECTED - {judged.phase_words()}, {judged.last.waited:.0f} seconds")
         elif self._stop is not None and self._stop.is_over(now):
@@ -168,7 +191,7 @@ class Attendance:
         longest = max(one.longest_step for one in guards), max(one.longest_checkpoint for one in guards)
         self._stop = guard.StopGuard.asked(now, self.duties.spec.guard, *longest)
         is_sent = self.group.request(RequestLine(id=request_id, verb="stop"))
-        is_early = self.hearing.guards[0].kind in _EARLY
+        is_early = self.hearing.first.kind in _EARLY
         if is_early:
             self._stop.limit = self.duties.spec.guard.grace
         if is_early or not is_sent:
@@ -227,7 +250,7 @@ class Attendance:
             hung=self._hung,
             error=self.hearing.error,
             remedy=self.hearing.remedy,
-            has_spoken=self.hearing.guards[0].has_spoken,
+            has_spoken=self.hearing.first.has_spoken,
             last_log_line=self.duties.log.last_line(),
             out_of_memory=words,
             shared_memory_full=evidence.is_shared_memory_full(),

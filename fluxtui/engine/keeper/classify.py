@@ -102,6 +102,7 @@ _CODES: dict[int, tuple[str, str, bool]] = {
     ),
     TrainerExit.DATA_WORKER: ("a data worker died", _RESUME, True),
     TrainerExit.HUNG: ("the trainer found itself hung", _RESUME, True),
+    TrainerExit.PEER: ("the connection to the other ranks broke", _RESUME, True),
     TrainerExit.NETWORK: ("the network failed", "fluxtui resume {name} goes on with the download where it was", True),
 }
 
@@ -110,10 +111,14 @@ _CANNOT_IMPORT = re.compile(
 )
 
 
+# who left because another did explains less than that other
+_MILDER: dict[int | None, int] = {TrainerExit.PEER: 1, TrainerExit.STOPPED: 2, TrainerExit.DONE: 3}
+
+
 def culprit(exits: Sequence[RankExit]) -> RankExit:
     """The rank whose end explains the others': one that left by itself, by a signal first, then who left first."""
     own = [one for one in exits if not one.ended_by_keeper] or list(exits)
-    return min(own, key=lambda one: (one.code == TrainerExit.DONE, one.code == TrainerExit.STOPPED, one.signal is None))
+    return min(own, key=lambda one: (_MILDER.get(one.code, 0), one.signal is None))
 
 
 def classify(exits: Sequence[RankExit], seen: Evidence) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fluxtui.engine.keeper.journal import Journal
@@ -27,6 +28,7 @@ class Duties:
     loop: Loop
     log: Log
     journal: Journal
+    each_turn: list[Callable[[], None]] = field(default_factory=list)  # what else must go on whatever the stage
     _looked: float = field(default=-EVERY)
     _seen: dict[str, None] = field(default_factory=dict)  # ids consumed: on a read-only disk the files stay
 
@@ -38,6 +40,8 @@ class Duties:
         ready = self.loop.turn()
         self.journal.check_lock()
         self.journal.tick()
+        for chore in self.each_turn:
+            chore()
         now, requests = self.loop.watch.now(), []
         if now - self._looked >= EVERY:
             self._looked = now

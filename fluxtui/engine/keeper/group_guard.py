@@ -19,6 +19,8 @@ class GroupJudgement:
 
     by_rank: dict[int, Judgement]
     silent: dict[int, Judgement] = field(default_factory=dict)  # ranks that never spoke: what the others wait for
+    where: dict[int, str] = field(default_factory=dict)  # machine of each rank, where there are several
+    network: str = ""  # what the keepers found of the network between them
 
     @property
     def is_hung(self) -> bool:
@@ -47,10 +49,14 @@ class GroupJudgement:
             judged = self.last
             return f"in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
         said = [
-            f"rank {rank} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
+            f"{self._name(rank)} in {words(judged.kind)} for {judged.waited:.0f} s{_tick_words(judged)}"
             for rank, judged in self.by_rank.items()
         ]
-        return "; ".join([*said, *(f"rank {rank} never said a word" for rank in self.silent)])
+        said += [f"{self._name(rank)} never said a word" for rank in self.silent]
+        return "; ".join([*said, self.network] if self.network else said)
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank}{self.where.get(rank, '')}"
 
 
 def judge(ranks: dict[int, RankGuard], now: float) -> GroupJudgement:

@@ -36,7 +36,12 @@ class Hearing:
         self.guards = {rank.rank: RankGuard(self.duties.spec.guard, now) for rank in self.group.ranks}
         self._lines = Lines(self.group.progress_fd)
         if self.group.what == "prover":
-            self.guards[0].phase = Phase.PROVE  # it has no other; until its first line it is starting all the same
+            self.first.phase = Phase.PROVE  # it has no other; until its first line it is starting all the same
+
+    @property
+    def first(self) -> RankGuard:
+        """Of the group's first rank, which speaks for it."""
+        return self.guards[self.group.ranks[0].rank]
 
     @property
     def is_open(self) -> bool:
@@ -52,7 +57,7 @@ class Hearing:
                 continue
             known.heard(now, line)
             self._explain(line)
-            if line.rank == 0 and not line.alive:
+            if known is self.first and not line.alive:
                 self._record(line)
         if self._lines.garbage > self._told:
             if not self._told:

@@ -20,6 +20,8 @@ from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
+from fluxtui.engine.keeper.lead import Lead
+from fluxtui.engine.keeper.peers import Alone, Peers
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, Group, spawn_prover, spawn_trainer
 from fluxtui.engine.keeper.waiting import Pause, wait
@@ -65,6 +67,7 @@ class Keeper:
     maker: Record | None  # an attempt whose product only waits for its proof
     gauges: Gauges = field(default_factory=Gauges)
     lease: Lease | None = None
+    lead: Lead | None = None  # of the other machines, where hardware.nodes has any
 
     @property
     def journal(self) -> Journal:
@@ -88,6 +91,8 @@ class Keeper:
                 self.duties.log.line(f"no retry: its record cannot be written: {error}")
                 break
         self.give_back()
+        if self.lead is not None:
+            self.lead.close()
         aftermath.run_on_end(self.duties)
         return ExitCode.DONE
 
@@ -111,23 +116,30 @@ class Keeper:
         """Wait for the pause after a failed attempt, then for the devices; a verdict where it leaves the queue instead."""
         queue = Queue(self.duties.home, self.duties.folder.name, self.duties.spec.hardware, self.gauges)
         try:
+            if self.lead is None and self.duties.spec.hardware.nodes > 1 and self.maker is None:
+                self.lead = Lead.open(self.duties)
             found = wait(self.duties, pause, queue, self.lease)
+            if isinstance(found, Lease):
+                self.lease, self.gauges.uuids = found, found.uuids
+                self.journal.update(gpus=found.uuids)
+                if self.lead is not None and self.maker is None:
+                    return self.lead.gather(self.job(), self.local_ranks())
         except FluxTUIError as error:
             if isinstance(error, SessionGoneError):
                 raise
             return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
-        if isinstance(found, Verdict):
-            return found
-        self.lease = found
-        self.gauges.uuids = found.uuids
-        self.journal.update(gpus=found.uuids)
-        return None
+        return found if isinstance(found, Verdict) else None
 
-    def train(self) -> Verdict:
-        """Spawn every rank, attend them to their end, and say what that end means."""
+    def local_ranks(self) -> int:
+        """Ranks of this machine: one a GPU, else as many as the spec has on the CPU."""
+        assert self.lease is not None
+        return len(self.lease.uuids) or self.duties.spec.hardware.ranks
+
+    def job(self) -> wire.TrainJob:
+        """What the trainers of this attempt are told."""
         assert self.lease is not None
         record, spec = self.journal.record, self.duties.spec
-        job = wire.TrainJob(
+        return wire.TrainJob(
             home=str(self.duties.home.root),
             session=str(self.duties.folder.path),
             attempt=record.attempt,
@@ -143,9 +155,15 @@ class Keeper:
             devices=self.lease.uuids,
             card_memory=self.gauges.card_memory(),
         )
-        ranks = len(self.lease.uuids) or spec.hardware.ranks
-        attended = self.attend(spawn_trainer(job, ranks, self.duties.log.fd))
-        return classify(attended.exits, attended.evidence)
+
+    def train(self) -> Verdict:
+        """Spawn every rank, attend them to their end, and say what that end means."""
+        place = self.lead.place() if self.lead is not None else None
+        group = spawn_trainer(self.job(), self.local_ranks(), self.duties.log.fd, place)
+        if self.lead is None:
+            attended = self.attend(group)
+            return classify(attended.exits, attended.evidence)
+        return self.lead.verdict(self.attend(group, peers=self.lead))
 
     def prove(self, maker: Record) -> Verdict:
         """The keeper's own look at the product, then the proving process; only both together are `done`."""
@@ -174,12 +192,12 @@ class Keeper:
         journal.update(proof=found)
         return unproven(found.what)
 
-    def attend(self, group: Group, answer: list[Proof | None] | None = None) -> Attended:
+    def attend(self, group: Group, answer: list[Proof | None] | None = None, peers: Peers | None = None) -> Attended:
         """Watch a group to its end. Whatever happens in here, no process of it outlives this call."""
         self.journal.update(ranks=[rank.identity for rank in group.ranks])
         pids = group.kin.ranks
         try:
-            attended = Attendance(self.duties, group, self.gauges).run()
+            attended = Attendance(self.duties, group, self.gauges, peers or Alone()).run()
             if answer is not None:
                 answer.append(proof.read_answer(group.answer_fd))
         finally:

@@ -76,14 +76,14 @@ def parse(argv: list[str]) -> Arguments:
     return Arguments(found.home, found.session, found.resume, found.start_from, found.accept_changes, found.priority, found.sets)
 
 
-def own_run_id(argv: list[str]) -> str:
+def own_run_id(argv: list[str], verb: str = "keep") -> str:
     """The id in this process's environment, by which a front can tell it from a later process of the same pid.
 
     It must be in /proc/PID/environ, which shows what a process was started with: where it is missing the keeper starts anew.
     """
     if not os.environ.get(wire.RUN_ID):
         os.environ[wire.RUN_ID] = uuid.uuid4().hex
-        os.execv(sys.executable, [sys.executable, "-m", "fluxtui.engine", "keep", *argv])
+        os.execv(sys.executable, [sys.executable, "-m", "fluxtui.engine", verb, *argv])
     return os.environ[wire.RUN_ID]
 
 

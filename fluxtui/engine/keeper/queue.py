@@ -66,6 +66,7 @@ class Queue:
     name: str
     hardware: HardwareSpec
     gauges: Gauges
+    takes_cpu: bool = True  # the CPU's lock is the home's, and node 0 holds it for all machines of its session
     _wishes: dict[str, HardwareSpec] = field(default_factory=dict)  # of other sessions, by name
 
     def ask(self, own: Record) -> Turn:
@@ -145,7 +146,7 @@ class Queue:
 
     def _lock_paths(self, uuids: list[str]) -> list[tuple[Path, str]]:
         if not uuids:
-            return [(self.home.cpu_lock, "")]
+            return [(self.home.cpu_lock, "")] if self.takes_cpu else []
         return [(runtime_folder() / f"gpu-{uuid}", uuid) for uuid in sorted(uuids)]  # sorted: two who want both cannot cross
 
 

@@ -23,6 +23,7 @@ import msgspec
 
 from fluxtui.engine import life, wire
 from fluxtui.engine.keeper.kin import OWN_CHILD, Kin
+from fluxtui.engine.keeper.network import interface_of
 from fluxtui.persist import process
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.record import ProcessIdentity
@@ -30,6 +31,7 @@ from fluxtui.persist.record import ProcessIdentity
 TRAINER = "FLUXTUI_TRAINER"  # for tests: a module to run instead of `fluxtui.engine train`
 PROVER = "FLUXTUI_PROVER"
 _RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+_INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 class CannotStartError(FluxTUIError):
@@ -97,19 +99,31 @@ class Group:
                 os.close(fd)
 
 
-def spawn_trainer(job: wire.TrainJob, ranks: int, log_fd: int) -> Group:
-    """Start every rank of a trainer; raises `CannotStartError`, with none left behind."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the ranks that a keeper starts stand among those of all machines, and where all of them meet."""
+
+    node: int
+    first: int  # rank of the first one here
+    world_size: int
+    address: str
+    port: int
+
+
+def spawn_trainer(job: wire.TrainJob, ranks: int, log_fd: int, place: Place | None = None) -> Group:
+    """Start every rank of a trainer that this machine has; raises `CannotStartError`, with none left behind."""
+    first, world_size = (place.first, place.world_size) if place else (0, ranks)
     module = os.environ.get(TRAINER)
     command = [sys.executable, "-m", module] if module else [sys.executable, "-m", "fluxtui.engine", "train"]
     progress, progress_end = _progress_pipe()
     request_end, request = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(request, False)
-    environment = _environment(job.run_id, job.devices, job.threads) | _rendezvous(ranks)
+    environment = _environment(job.run_id, job.devices, job.threads) | (_meeting(place, ranks) if place else _rendezvous(ranks))
     started: list[Rank] = []
     try:
-        for number in range(ranks):
+        for number in range(first, first + ranks):
             own = {"RANK": str(number), wire.PROGRESS_FD: str(progress_end)}
-            own |= {"LOCAL_RANK": str(number)} if ranks > 1 else {}
+            own |= {"LOCAL_RANK": str(number - first)} if world_size > 1 else {}
             own |= {wire.REQUEST_FD: str(request_end)} if number == 0 else {}
             keep = (progress_end, request_end) if number == 0 else (progress_end,)
             started.append(_start(number, command, environment | own, keep, msgspec.json.encode(job), log_fd, log_fd))
@@ -205,6 +219,14 @@ def _rendezvous(ranks: int) -> dict[str, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _meeting(place: Place, ranks: int) -> dict[str, str]:
+    """What torch.distributed reads where ranks are on several machines. Loopback must not be what gloo or NCCL bind to."""
+    found = {"WORLD_SIZE": str(place.world_size), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": str(place.node)}
+    found |= {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port)}
+    interface = interface_of(place.address)
+    return found | {name: interface for name in _INTERFACES if interface and not os.environ.get(name)}
 
 
 def _undo(started: Sequence[Rank]) -> None:

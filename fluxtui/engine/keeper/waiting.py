@@ -24,7 +24,7 @@ def wait(duties: Duties, pause: Pause, queue: Queue, held: Lease | None) -> Leas
     next_ask = 0.0
     while True:
         _ready, requests = duties.turn()
-        withdrawn = _obey(duties, requests)
+        withdrawn = obey(duties, requests)
         if withdrawn is not None:
             return withdrawn
         now = duties.loop.watch.now()
@@ -40,7 +40,8 @@ def wait(duties: Duties, pause: Pause, queue: Queue, held: Lease | None) -> Leas
             duties.journal.update(waiting_for=turn.waiting_for)
 
 
-def _obey(duties: Duties, requests: list[Request]) -> Verdict | None:
+def obey(duties: Duties, requests: list[Request]) -> Verdict | None:
+    """What is asked of a session that does not train yet; a verdict where it is withdrawn."""
     if duties.loop.asked_by:
         return Verdict("stopped", f"stopped by {duties.loop.asked_by} while it waited", "fluxtui resume {name}")
     withdrawn: Verdict | None = None

@@ -81,6 +81,9 @@ def _of_torch(error: BaseException) -> Ending | None:
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", _LESS_MEMORY)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return _HOST_MEMORY
+    is_gloos = isinstance(error, RuntimeError) and "gloo/" in str(error)
+    if is_gloos or isinstance(error, getattr(torch.distributed, "DistError", ())):
+        return Ending(TrainerExit.PEER, f"the connection to the other ranks broke: {first_line(error)}", _LOOK)
     lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (
         isinstance(error, RuntimeError) and "CUDA error" in str(error)
     )

@@ -13,6 +13,7 @@ from fluxtui.engine.life import StopFlag
 from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
 from fluxtui.engine.memory.probe import note_first_step, planned_peak
 from fluxtui.engine.trainer import checkpoints, optim, runtime
+from fluxtui.engine.trainer.alike import must_be_alike
 from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.clip import load_clip
 from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
@@ -43,6 +44,9 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     wishes = Wishes.from_environment(signals, here)
     reporter.leave_early = wishes.leave_early
     components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
+    digest = checkpoints.dataset_digest(dataset.fingerprint)
+    others = {"the model": components.model_key} | checkpoints.versions()
+    must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
     texts = sample_texts(spec)
     encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
 
@@ -60,7 +64,6 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
 
     named = dict(adapter.named_parameters()) | (dict(clip.adapter.named_parameters()) if clip else {})
     ema = Ema(spec.train.ema_decay, named)
-    digest = checkpoints.dataset_digest(dataset.fingerprint)
     committer = Committer(job, folder, reporter, here, digest, components.model_key, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*own, *clips], optimizer)

@@ -1,0 +1,45 @@
+"""What must be the same on all ranks, wherever they run: the pictures, the model, the libraries. Rank 0's counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from fluxtui.engine.trainer import fingerprint
+from fluxtui.engine.trainer.fingerprint import Fingerprint
+from fluxtui.engine.trainer.refusal import DataError, Refusal
+from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.text import clean
+
+_NAMED = 5  # files named in the sentence
+
+
+def must_be_alike(runtime: Runtime, dataset: tuple[str, Fingerprint], written: Path, others: Mapping[str, str]) -> None:
+    """Compare with rank 0. `dataset` is digest and fingerprint here, `written` what rank 0 wrote of its own in `dataset.toml`.
+
+    Raises `DataError` or `Refusal` on the rank that differs; the keeper then ends the others.
+    """
+    if runtime.ranks == 1:
+        return
+    digest, here = dataset
+    first = json.loads(runtime.agree(json.dumps({"data set": digest, **others})) or "{}")
+    if first["data set"] != digest:
+        raise DataError(
+            f"the data set here is not the one of rank 0{_differences(written, here)}",
+            "give all machines the same files at dataset.path, then resume",
+        )
+    unlike = [f"{what} is {clean(value, 80)}, on rank 0 {clean(first[what], 80)}" for what, value in others.items() if first[what] != value]
+    if unlike:
+        raise Refusal(f"this rank is not as rank 0: {'; '.join(unlike)}", "make all machines alike, then resume")
+
+
+def _differences(written: Path, here: Fingerprint) -> str:
+    try:
+        first = fingerprint.load(written)
+    except FluxTUIError:
+        return ""
+    found = fingerprint.differences(first, here) if first else []
+    rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f": {', '.join(found[:_NAMED])}{rest}" if found else ""
