@@ -146,7 +146,7 @@ def test_every_status_reaches_every_end_over_allowed_transitions_only():
 def test_the_engine_names_its_verbs(capsys):
     assert engine.main([]) == 2
     assert engine.main(["dance"]) == 2
-    assert "keep, train, check" in capsys.readouterr().err
+    assert "keep, join, train, check" in capsys.readouterr().err
 
 
 def test_a_verb_that_is_missing_is_one_sentence(capsys, monkeypatch):
