@@ -21,7 +21,9 @@ def copy(app: App[Any], text: str, what: str) -> None:
     if not text:
         front_of(app).say("there is nothing to copy here", "warn")
         return
-    data = text.encode()[:MOST]
+    data = text.encode()
+    if len(data) > MOST:
+        data, what = data[:MOST].decode(errors="ignore").encode(), f"the first {MOST // 1000} kB of {what}"
     if os.environ.get("TMUX"):
         threading.Thread(target=_through_tmux, args=(app, data, what), daemon=True, name="copy").start()
     elif app._driver is not None and not app.is_headless:

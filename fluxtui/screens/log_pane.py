@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from fluxtui.persist.logfile import LogIndex
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ink import Line, Span, broken
 from fluxtui.screens.log_source import LogPage, LogSource
@@ -31,6 +32,9 @@ class LogPane(Pane, Walker):
         self.left = 0  # cells scrolled to the right
         self.page = LogPage()
         self._held_at = 0  # lines there were when the reader moved away
+        self.shown_places = 1  # lines drawn last, in whole or in part: fewer than rows where they are wrapped
+        self.was_rotated = False  # since the reader moved last
+        self.lost_byte = 0  # where the reader was in the file before
         self._source: LogSource | None = None
 
     # The file
@@ -41,12 +45,30 @@ class LogPane(Pane, Walker):
             return
         self.close()
         self.path, self.page = path, LogPage()
-        self.is_following, self.top, self.left = True, 0, 0
+        self.is_following, self.top, self.left, self.was_rotated, self.lost_byte = True, 0, 0, False, 0
         if path is not None:
             self._source = LogSource(path, self._take_later)
             self._source.want_end(self.rows + ROOM)
             self._source.start()
         self.repaint()
+
+    def open_at(self, path: Path, byte: int) -> None:
+        """Show this log where a byte of it stands."""
+        self.open(path)
+        source = self._source
+        if source is None or not byte:
+            return
+
+        def find(index: LogIndex) -> None:
+            self.call_later(self._opened_at, source, index.line_at(byte), index.count)
+
+        source.ask(find)
+
+    def _opened_at(self, source: LogSource, line: int, count: int) -> None:
+        if source is self._source:
+            self.is_following, self.top, self._held_at = False, line, count
+            self._want()
+            self.repaint()
 
     def close(self) -> None:
         if self._source is not None:
@@ -63,8 +85,8 @@ class LogPane(Pane, Walker):
     def _take(self, page: LogPage) -> None:
         if self._source is None or page.path != self.path:
             return
-        if page.generation != self.page.generation and not self.is_following:
-            self.is_following, self.top = True, 0  # cut off or begun anew: what was being read is gone
+        if page.generation != self.page.generation:
+            self.begun_anew(page)
         if page.moved and not self.is_following:
             self.top, self._held_at = self.top + page.moved, self._held_at + page.moved
         self.page = page
@@ -72,11 +94,27 @@ class LogPane(Pane, Walker):
             self._want()
         self.repaint()
 
+    def begun_anew(self, page: LogPage) -> None:
+        """The file was rotated, cut off or replaced: hold the place by its byte, as far as the new one goes."""
+        if self.is_following:
+            return
+        self.was_rotated = True
+        if page.held is None:
+            self.is_following, self.top = True, 0
+        else:
+            self.lost_byte, self.top = page.held
+            self._held_at = page.count
+
     # Where the reader is
 
     @property
     def rows(self) -> int:
         return max(1, self.inner[1])
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether what is written next scrolls in."""
+        return self.is_following
 
     @property
     def first(self) -> int:
@@ -104,21 +142,28 @@ class LogPane(Pane, Walker):
         last = max(0, self.page.count - self._rows_at_end())
         if to >= last:
             self.follow()
-            return
+        else:
+            self.hold(to)
+
+    def hold(self, line: int) -> None:
+        """Show this line first, and stay there."""
         if self.is_following:
             self.is_following, self._held_at = False, self.page.count
-        self.top = max(0, to)
+        self.top = max(0, min(line, self.page.count - 1))
         self._want()
         self.repaint()
 
     def follow(self) -> None:
-        self.is_following = True
+        self.is_following, self.was_rotated = True, False
         if self._source is not None:
+            self._source.held = None
             self._source.want_end(self.rows + ROOM)
         self.repaint()
 
     def _want(self) -> None:
         page, rows = self.page, self.rows
+        if self._source is not None:
+            self._source.held = self.top
         has_all = page.first <= max(0, self.top - rows) and self.top + 2 * rows <= page.first + len(page.lines)
         if self._source is not None and not has_all and page.indexed >= 1:
             self._source.want(max(0, self.top - AHEAD), rows + 2 * AHEAD)
@@ -151,10 +196,13 @@ class LogPane(Pane, Walker):
     def corner(self, width: int) -> Line:
         if self.path is None:
             return Line()
-        if self.is_following:
-            return Line(Span("following", "dim")) if self.page.count else Line()
-        place = f"{self.first + 1} of {self.page.count}" if self.page.indexed >= 1 else "counting lines"
-        line = Line(Span(place, "dim"))
+        if self.is_at_end:
+            return Line(Span("following", "dim")) if self.last() else Line()
+        place = f"{self.first + 1} of {self.last()}" if self.page.indexed >= 1 else "counting lines"
+        line = Line()
+        if self.was_rotated:
+            line.add("rotated", "warn").add(f" {self.glyphs.dot} ", "faint")
+        line.add(place, "dim")
         if self.new_lines:
             line.add(f" {self.glyphs.dot} ", "faint").add(f"+{self.new_lines} new", "accent").add(
                 f" {self.glyphs.dot} G follows", "dim"
@@ -185,6 +233,7 @@ class LogPane(Pane, Walker):
             else:
                 lines.append(self.styled(text[self.left :] if self.left else text, role, ground))
             at += 1
+        self.shown_places = at - self.first
         return lines
 
     def marked(self, at: int, text: str) -> tuple[str, str]:

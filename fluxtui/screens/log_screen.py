@@ -9,10 +9,9 @@ from typing import ClassVar
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
-from fluxtui.screens.copying import copy
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.filter_line import FilterLine
-from fluxtui.screens.log_view import LogView
+from fluxtui.screens.log_view import LogView, older
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.sheet import Sheet
 
@@ -46,6 +45,9 @@ class LogScreen(Sheet):
         self.call_after_refresh(self.view.open, self._path)
 
     def do_back(self) -> None:
+        if self.view.chosen is not None:
+            self.view.choose()
+            return
         if self.view.search is not None:
             self.view.look_for("", False)
             return
@@ -99,6 +101,28 @@ class LogScreen(Sheet):
     def do_wrap(self) -> None:
         self.view.do_wrap()
 
+    def do_log_choose(self) -> None:
+        self.view.choose()
+
     def do_copy(self) -> None:
-        lines = [self.view.page.line(self.view.first + at) for at in range(self.view.rows)]
-        copy(self.app, "\n".join(line for line in lines if line is not None), "the lines shown")
+        self.view.copy()
+
+    def do_log_older(self) -> None:
+        """The part before, and back. After a rotation: where the reader was."""
+        before = older(self._path)
+        if self.view.path == before:
+            self._show(self._path, 0)
+        else:
+            front_of(self.app).errand_quietly(lambda: self.app.call_from_thread(self._show_older, before, before.exists()))
+
+    def _show_older(self, path: Path, is_there: bool) -> None:
+        if is_there:
+            self._show(path, self.view.lost_byte)
+        else:
+            front_of(self.app).say(f"there is no part before: {path.name} is made when the log has grown long", "info")
+
+    def _show(self, path: Path, byte: int) -> None:
+        search, filters = self.view.search, self.view.is_filtered
+        self.view.open_at(path, byte)
+        if search is not None and filters:
+            self.view.look_for(search.pattern, True)

@@ -34,6 +34,7 @@ class LogPage:
     moved: int = 0  # how much higher the numbers of the provisional page before are counted now
     trouble: str = ""
     chosen: Mapping[int, str] | None = None  # lines by number, where only some were wanted
+    held: tuple[int, int] | None = None  # of a new generation: the byte that the reader was at, and the line it is in now
 
     def line(self, at: int) -> str | None:
         """The text of a line; None where it is not on this page."""
@@ -56,6 +57,10 @@ class LogSource:
         self._said: tuple[object, ...] = ()
         self._chosen: list[int] | None = None  # these lines and no others
         self._questions: deque[Callable[[LogIndex], None]] = deque()
+        self.held: int | None = None  # the line that the reader holds; its byte is kept for when the file is another one
+        self._held_before: int | None = None
+        self._held_byte = 0
+        self._generation = 0
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True, name="log").start()
@@ -105,10 +110,11 @@ class LogSource:
             moved, self._provisional_lines = (index.count - self._provisional_lines if self._provisional_lines else 0), 0
             while self._questions:
                 self._questions.popleft()(index)
+            held = self._held(index)
             wanted, chosen = self._wanted, self._chosen
             state = (index.generation, index.size, index.count, wanted, self._at_end, chosen)
             if state != self._said:
-                page = LogPage(self._path, index.generation, index.count, 0, (), True, 1.0, moved)
+                page = LogPage(self._path, index.generation, index.count, 0, (), True, 1.0, moved, held=held)
                 if chosen is not None:
                     texts = {number: text for number in chosen for text in index.read(number, 1)}
                     self._take(replace(page, chosen=texts))
@@ -120,8 +126,19 @@ class LogSource:
         except FluxTUIError as error:
             if self._said != (str(error),):
                 self._said = (str(error),)
-                self._take(LogPage(self._path, is_read=True, trouble=str(error)))
+                self._take(LogPage(self._path, index.generation, is_read=True, trouble=str(error)))
         return False
+
+    def _held(self, index: LogIndex) -> tuple[int, int] | None:
+        """Keep the byte that the held line begins at; where the file is another one now, say what stands there."""
+        if index.generation != self._generation:
+            self._generation, self._held_before = index.generation, None
+            held, self.held = self.held, None
+            return (self._held_byte, index.line_at(self._held_byte)) if held is not None else None
+        if self.held != self._held_before:
+            self._held_before = self.held
+            self._held_byte = index.offset_of(self.held or 0)
+        return None
 
     def _say_provisionally(self, index: LogIndex) -> None:
         if self._provisional_lines:

@@ -1,19 +1,22 @@
-"""A log pane that searches, filters and jumps to markers: what the dashboard's own leaves out for calm."""
+"""A log pane that searches, filters, jumps to markers and copies: what the dashboard's own leaves out for calm."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fluxtui.persist.logfile import LogIndex
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.doing import bindings_for, first_key, front_of
 from fluxtui.screens.ink import Line, Span, shorten
-from fluxtui.screens.log_pane import LogPane
+from fluxtui.screens.log_choice import ChoosingPane
 from fluxtui.screens.log_scan import folds, is_literal
 from fluxtui.screens.log_search import BadPattern, LogSearch
+from fluxtui.screens.log_source import LogPage
 
 MARKERS = r"^(TRAINING |ERROR: TRAINING)|attempt \d+ of |checkpoint step-\d+"
 SIDEWAYS = 16  # cells
 
 
-class LogView(LogPane):
+class LogView(ChoosingPane):
     """A log pane that can search and filter."""
 
     BINDINGS = bindings_for("reader")
@@ -22,20 +25,51 @@ class LogView(LogPane):
     def __init__(self, session: str) -> None:
         super().__init__(id="log-view")
         self._session_name = session
-        self.search: LogSearch | None = None
-        self.is_filtered = False
         self._markers: LogSearch | None = None
-        self._filter_top = 0  # place among the matches of the line shown first, while filtered
+        self._was_marked = False  # all markers have been found once
         self._serial = 0  # of the search that is wanted now
         self._goes_on: int = 0  # a search that has found nothing yet shall go to its first match: 1 down, -1 up
 
     def close(self) -> None:
         super().close()
-        for search in (self.search, self._markers):
-            if search is not None:
-                search.stop()
-        self.search = self._markers = None
+        if self.search is not None:
+            self.search.stop()
+        self._drop_markers()
+        self.search = self.chosen = None
         self.is_filtered = False
+
+    def _drop_markers(self) -> None:
+        if self._markers is not None:
+            self._markers.stop()
+        self._markers, self._was_marked = None, False
+
+    # The file
+
+    def _take(self, page: LogPage) -> None:
+        is_first = not self.page.count and page.count > 0
+        if self.chosen is not None and page.moved and not self.is_filtered:
+            self.chosen = (self.chosen[0] + page.moved, self.chosen[1] + page.moved)
+        super()._take(page)
+        if is_first:
+            self._search_again()  # a scan of a file that was not there has ended
+
+    def begun_anew(self, page: LogPage) -> None:
+        super().begun_anew(page)
+        self.chosen = None
+        self._search_again()
+        key = first_key(self.app, "log-older")
+        front_of(self.app).say(f"the log was rotated or begun anew: {key} opens the part before", "warn")
+
+    def _search_again(self) -> None:
+        """The lines are other ones now: so are those that match, and the markers."""
+        self._drop_markers()
+        if self.search is not None:
+            pattern, filters = self.search.pattern, self.is_filtered
+            self.search.stop()
+            self._serial += 1
+            self._begin(pattern, 0, 0)
+            if filters:
+                self.begin_filter()
 
     # Searching
 
@@ -43,7 +77,7 @@ class LogView(LogPane):
         """Search for a pattern, or show only what matches; empty: neither. Returns why the pattern cannot be used."""
         if self.search is not None:
             self.search.stop()
-        self.search, self.is_filtered = None, False
+        self.search, self.is_filtered, self.chosen = None, False, None
         self._serial += 1
         if not pattern or self.path is None or self._source is None:
             self._leave_filter()
@@ -55,7 +89,7 @@ class LogView(LogPane):
             self._leave_filter()
             return str(problem)
         self.is_filtered = filters
-        self._filter_top = 0
+        self.begin_filter()
         if not filters:
             self._leave_filter()
             self._goes_on = 1
@@ -104,7 +138,7 @@ class LogView(LogPane):
         if search is not self.search:
             return
         if self.is_filtered:
-            self._want_matches()
+            self.matches_changed()
         elif self._goes_on and search.count():
             way, self._goes_on = self._goes_on, 0
             self.go_to_match(way, self.first - 1 if way > 0 else self.first)
@@ -116,6 +150,9 @@ class LogView(LogPane):
         if search is None:
             front_of(self.app).say("nothing is searched for yet: / searches", "info")
             return
+        if self.is_filtered:
+            self.go(self.first + way)
+            return
         here = self.first if line is None else line
         found = search.after(here) if way > 0 else search.before(here)
         if found is None and search.count():
@@ -126,17 +163,12 @@ class LogView(LogPane):
             return
         self.hold(found)
 
-    def hold(self, line: int) -> None:
-        """Show this line first, and stay there."""
-        if self.is_following:
-            self.is_following, self._held_at = False, self.page.count
-        self.top = min(line, max(0, self.page.count - 1))
-        self._want()
-        self.repaint()
-
     def go_to_marker(self, way: int) -> None:
         """To the next attempt, error or checkpoint."""
         if self.path is None:
+            return
+        if self.is_filtered:
+            front_of(self.app).say("the filter hides the markers: q ends it", "info")
             return
         if self._markers is None:
             self._markers = LogSearch(self.path, MARKERS, 0, 0, lambda search: self._marked_later(search, way))
@@ -152,33 +184,7 @@ class LogView(LogPane):
             self._was_marked = True
             self.call_later(self.go_to_marker, way)
 
-    _was_marked = False
-
-    # The window, while filtered
-
-    @property
-    def first(self) -> int:
-        if self.is_filtered and self.search is not None:
-            return self._filter_top
-        return super().first
-
-    def go(self, to: int) -> None:
-        if not self.is_filtered or self.search is None:
-            super().go(to)
-            return
-        self._filter_top = max(0, min(to, self.search.count() - self.rows))
-        self._want_matches()
-        self.repaint()
-
-    def follow(self) -> None:
-        if self.is_filtered and self.search is not None:
-            self.go(self.search.count())
-            return
-        super().follow()
-
-    def _want_matches(self) -> None:
-        if self._source is not None and self.search is not None:
-            self._source.want_lines(self.search.part(max(0, self._filter_top - self.rows), 3 * self.rows))
+    # Drawing and moving sideways
 
     def do_log_left(self) -> None:
         self.left = max(0, self.left - SIDEWAYS)
@@ -189,42 +195,31 @@ class LogView(LogPane):
             self.left += SIDEWAYS
             self.repaint()
 
-    # Drawing
-
     def heading(self) -> Line:
-        return Line(Span(self._session_name, "!text"), Span("  log", "dim"))
+        is_older = self.path is not None and self.path.suffix == ".1"
+        return Line(Span(self._session_name, "!text"), Span("  the log before, training.log.1" if is_older else "  log", "dim"))
 
     def corner(self, width: int) -> Line:
-        search = self.search
         line = Line()
+        for part in (self._said_of_search(), self._said_of_choice(), Line(Span("wrapped", "dim")) if self.is_wrapped else Line()):
+            if part.spans:
+                line.extend(part).add(f" {self.glyphs.dot} ", "faint")
+        return line.extend(super().corner(width))
+
+    def _said_of_search(self) -> Line:
+        search, line = self.search, Line()
         if search is not None:
             number = f"{search.count()}{'+' if search.is_cut else ''}"
             said = f"{number} match{'' if number == '1' else 'es'}" + ("" if search.is_over else ", searching")
             line.add("only " if self.is_filtered else "", "dim").add(shorten(search.pattern, 24), "accent").add(f" {said}", "dim")
-            line.add(f" {self.glyphs.dot} ", "faint")
-        if self.is_wrapped:
-            line.add("wrapped", "dim").add(f" {self.glyphs.dot} ", "faint")
-        return line.extend(super().corner(width)) if not self.is_filtered else line
-
-    def body(self, width: int, height: int) -> list[Line]:
-        search = self.search
-        if not self.is_filtered or search is None:
-            return super().body(width, height)
-        lines: list[Line] = []
-        digits = len(str(self.page.count))
-        for number in search.part(self._filter_top, height):
-            text = self.page.line(number)
-            shown = self.glyphs.ellipsis if text is None else text[self.left :]
-            role, _ = super().marked(number, text or "")
-            lines.append(Line(Span(f"{number + 1:>{digits}} ", "faint")).extend(self.styled(shown, role, "")))
-        return lines or [Line(Span("no line matches" if search.is_over else "searching", "dim"))]
+        return line
 
     def marked(self, at: int, text: str) -> tuple[str, str]:
         role, ground = super().marked(at, text)
         search = self.search
         if search is not None and not is_literal(search.pattern) and search.is_match(at):
             ground = "found"
-        return role, ground
+        return role, "cursor" if self._is_chosen(at) else ground
 
     def styled(self, text: str, role: str, ground: str) -> Line:
         """The line, with what was searched for standing out where it is plain text."""
@@ -240,3 +235,8 @@ class LogView(LogPane):
             line.add(text[at:found], role).add(text[found : found + len(pattern)], f"{role}@found")
             at = found + len(pattern)
         return line.add(text[at:], role)
+
+
+def older(path: Path) -> Path:
+    """Where the keeper puts what a log held before it was begun anew."""
+    return path.with_name(path.name + ".1")
