@@ -134,6 +134,7 @@ TABLE: tuple[Action, ...] = (
         ("form-start", "ctrl+s", "create and start", "Make the session and start it.", 1),
         ("form-all", "f3", "every setting", "Ask for every setting, or only for what matters first.", 3),
         ("form-check", "f4", "examine pictures", "Look for damaged or missing pictures and captions before the start.", 4),
+        ("form-report", "f5", "report", "Read the report beside the questions, and back.", 5),
         ("form-leave", "escape,ctrl+g", "leave", "Back to the dashboard; the answers are kept.", 2),
     ),
     *_rows("Log", "log reader",

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.text import clean
 
+if TYPE_CHECKING:
+    import subprocess
+
 _LINE_LIMIT = 16 * 1024 * 1024  # bytes of one JSON line
 
 
-def run(verb: str, arguments: Sequence[str], on_line: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
+def run(
+    verb: str,
+    arguments: Sequence[str],
+    on_line: Callable[[dict[str, Any]], None],
+    on_begin: Callable[[subprocess.Popen[bytes]], None] | None = None,
+) -> tuple[int, str]:
     """Run a verb to its end; its exit code, and the last line it wrote on stderr. Each JSON object is given to `on_line`.
+
+    `on_begin` takes the process, for whoever may want to end it from another thread.
 
     What the engine prints beside (libraries warn) is not shown: it would be drawn over a UI.
     """
@@ -29,6 +39,8 @@ def run(verb: str, arguments: Sequence[str], on_line: Callable[[dict[str, Any]],
             raise StorageError.of(error, "start", command[0]) from error
         assert engine.stdout is not None
         try:
+            if on_begin is not None:
+                on_begin(engine)
             while line := engine.stdout.readline(_LINE_LIMIT):
                 value = _object(line)
                 if value is not None:
@@ -43,14 +55,16 @@ def run(verb: str, arguments: Sequence[str], on_line: Callable[[dict[str, Any]],
     return code, clean(lines[-1], 1000) if lines else ""
 
 
-def last_object(verb: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any] | None, str]:
+def last_object(
+    verb: str, arguments: Sequence[str], on_begin: Callable[[subprocess.Popen[bytes]], None] | None = None
+) -> tuple[int, dict[str, Any] | None, str]:
     """Run a verb; its exit code, the last JSON object that it printed, and its last line on stderr."""
     seen: list[dict[str, Any]] = []
 
     def keep(value: dict[str, Any]) -> None:
         seen[:] = [value]
 
-    code, said = run(verb, arguments, keep)
+    code, said = run(verb, arguments, keep, on_begin)
     return code, seen[0] if seen else None, said
 
 

@@ -1,6 +1,8 @@
 """What a session will take: memory by phase, disk, steps and time, from the model's own shapes without loading it.
 
-    python -m fluxtui.engine plan --home ROOT --session NAME [--json]
+    python -m fluxtui.engine plan --home ROOT (--session NAME | --spec FILE) [--json]
+
+With --spec, of a session that is not made yet.
 
 Weights are counted, activations are measured: a forward and backward pass on the meta device (`memory/activations.py`). What no
 count can know (the allocator's slack, CUDA's own gigabyte) is named, not hidden in a factor.
@@ -72,11 +74,13 @@ def main(argv: list[str]) -> int:
     quiet.hush()
     parser = argparse.ArgumentParser(prog="fluxtui.engine plan")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--session", required=True)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--session", default="")
+    asked.add_argument("--spec", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     try:
-        found = plan(options.home, options.session)
+        found = plan(options.home, options.session, options.spec)
     except FluxTUIError as error:
         print(str(error), file=sys.stderr)
         return int(error.exit_code)
@@ -84,14 +88,14 @@ def main(argv: list[str]) -> int:
     return int(ExitCode.DONE)
 
 
-def plan(home: Path, session: str) -> Plan:
-    """The plan of a session. Raises a `FluxTUIError` where its spec or its model cannot be read."""
+def plan(home: Path, session: str, file: Path | None = None) -> Plan:
+    """The plan of a session, or of the spec in a file. Raises a `FluxTUIError` where its spec or its model cannot be read."""
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
     from fluxtui.engine.trainer.room import of_session, shape_of
     from fluxtui.persist.model_folder import recognise
 
-    folder = Home(home).session(session)
-    spec = recipe.load_spec(folder.spec_file)
+    spec = recipe.load_spec(file or Home(home).session(session).spec_file)
+    folder = SessionFolder(file.parent) if file else Home(home).session(session)
     found = recognise(spec.model.source, Home(home))
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
     card, card_memory = _card(spec)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.events import Click, Key, Paste
 from textual.message import Message
 
 from fluxtui.persist.text import clean
 from fluxtui.screens.form_fields import Evaluation, Field, fields
+from fluxtui.screens.form_picker import Picker
 from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.walking import WHEEL
@@ -34,8 +36,10 @@ class Form(Pane):
     FRAME = "rule"
     can_focus = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,tab", "move(1)", show=False),
-        Binding("up,shift+tab", "move(-1)", show=False),
+        Binding("down", "walk(1)", show=False),
+        Binding("up", "walk(-1)", show=False),
+        Binding("tab", "complete", show=False),
+        Binding("shift+tab", "move(-1)", show=False),
         Binding("pagedown", "move(10)", show=False),
         Binding("pageup", "move(-10)", show=False),
         Binding("left", "side(-1)", show=False),
@@ -46,6 +50,7 @@ class Form(Pane):
         Binding("ctrl+w", "rub_word", show=False),
         Binding("ctrl+u", "clear", show=False),
         Binding("enter", "take", show=False),
+        Binding("escape", "shut", show=False),
     ]
 
     class Changed(Message):
@@ -65,6 +70,7 @@ class Form(Pane):
         self._at = 0
         self._cursor = 0
         self._top = 0
+        self._picker = Picker()
         self._fields = fields(is_clone, False)
 
     # What is in focus
@@ -88,7 +94,15 @@ class Form(Pane):
     def take(self, seen: Evaluation) -> None:
         """What the answers come to."""
         self.seen = seen
+        asked = self.question
+        if asked is not None and self._is_seen(asked):
+            answer = self._value(asked.name)
+            self._picker.take(seen.candidates, answer.strip(), asked.name not in seen.errors)
         self.repaint()
+
+    def _is_seen(self, asked: Field) -> bool:
+        """Whether what was looked at last is the present answer to this question."""
+        return self.seen.focus == asked.name and self.seen.answers.get(asked.name, "") == self._value(asked.name)
 
     def _value(self, name: str) -> str:
         return self.answers.get(name, "")
@@ -141,7 +155,11 @@ class Form(Pane):
             line.add(shorten(default, room, self.glyphs.ellipsis), "dim")
         if is_here and asked.choices:
             line.add("   ←→ chooses" if self.glyphs.up == "↑" else "   left, right: choose", "faint")
+        elif is_here and not answer and self._is_seen(asked) and self.seen.candidates and not self._picker.is_open:
+            line.add(f"   tab lists {len(self.seen.candidates)}", "faint")
         lines = [line]
+        if is_here and self._picker.is_open:
+            return lines + self._picker.lines(width, LABEL - 1, self.glyphs)
         if error and (is_here or answer):
             lines.append(Line(" " * (LABEL + 1), Span(shorten(error, width - LABEL - 1, self.glyphs.ellipsis), "bad")))
         return lines
@@ -158,7 +176,7 @@ class Form(Pane):
 
     def _ghost(self, answer: str) -> str:
         """How the first candidate goes on."""
-        longer = (candidate for candidate in self.seen.candidates if candidate.startswith(answer) and candidate != answer)
+        longer = (one.text for one in self.seen.candidates if one.text.startswith(answer) and one.text != answer)
         return next(longer, "")[len(answer) :]
 
     def _button(self, name: str, label: str, is_here: bool) -> Line:
@@ -195,12 +213,14 @@ class Form(Pane):
         assert self.question is not None
         self.answers[self.question.name] = answer[:MOST]
         self._cursor = max(0, min(cursor, len(answer)))
+        self._picker.typed()
         self.repaint()
         self.post_message(self.Changed())
 
     def go(self, at: int) -> None:
         """To a question or button, by its place."""
         self._at = max(0, min(at, len(self._fields) + len(BUTTONS) - 1))
+        self._picker.leave()
         self._cursor = len(self._value(self.question.name)) if self.question else 0
         self.repaint()
         self.post_message(self.Changed())
@@ -212,6 +232,40 @@ class Form(Pane):
     def action_move(self, by: int) -> None:
         self.go(self._at + by)
 
+    def action_walk(self, by: int) -> None:
+        """In the list of candidates where one is open, else to another question."""
+        if self._picker.is_open and self._picker.walk(by):
+            self.repaint()
+        else:
+            self.go(self._at + by)
+
+    def action_complete(self) -> None:
+        """Take the chosen candidate; else go on as far as all candidates agree; else open the list; else the next question."""
+        asked, picker = self.question, self._picker
+        answer = self._value(asked.name) if asked is not None else ""
+        if asked is None or asked.kind not in {"path", "model"} or (self._is_seen(asked) and not self.seen.candidates):
+            self.go(self._at + 1)
+        elif not self._is_seen(asked):
+            picker.expect()
+        elif picker.chosen is not None:
+            self._pick(picker.chosen.text)
+        elif picker.is_open and len(common := picker.common(answer)) > len(answer):
+            self._pick(common)
+        elif (picker.is_open and picker.walk(1)) or picker.open(self.seen.candidates, answer.strip()):
+            self.repaint()
+        else:
+            self.go(self._at + 1)
+
+    def _pick(self, answer: str) -> None:
+        self._set(answer, len(answer))
+
+    def action_shut(self) -> None:
+        """Shut the list; without one the key is the screen's."""
+        if not self._picker.is_open:
+            raise SkipAction
+        self._picker.shut()
+        self.repaint()
+
     def action_side(self, way: int) -> None:
         asked = self.question
         if asked is None:
@@ -221,8 +275,11 @@ class Form(Pane):
             shown = answer or self.seen.values.get(asked.name, "")
             at = asked.choices.index(shown) if shown in asked.choices else 0
             self._set(asked.choices[(at + way) % len(asked.choices)], 0)
-        elif way > 0 and self._cursor == len(answer) and self._ghost(answer):
-            self._insert(self._ghost(answer))
+        elif way > 0 and self._picker.is_open and self._cursor == len(answer):
+            self._pick((self._picker.chosen or self._picker.shown[0]).text)
+        elif way > 0 and self._cursor == len(answer) and self._is_seen(asked) and self.seen.candidates:
+            if self._picker.open(self.seen.candidates, answer.strip()):
+                self.repaint()
         else:
             self._cursor = max(0, min(self._cursor + way, len(answer)))
             self.repaint()
@@ -250,6 +307,8 @@ class Form(Pane):
     def action_take(self) -> None:
         if self.question is None:
             self.post_message(self.Pressed(self.button))
+        elif self._picker.chosen is not None:
+            self._pick(self._picker.chosen.text)
         else:
             self.go(self._at + 1)
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from fluxtui.control import room
 from fluxtui.control.create import check_inputs
-from fluxtui.persist import dataset_folder, defaults, keys, model_folder, model_search, recipe
+from fluxtui.persist import dataset_folder, defaults, keys, model_folder, recipe
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, safe_name
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
 from fluxtui.screens import words
+from fluxtui.screens.form_candidates import FLUX_DEV, Candidate, candidates
 
-FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 FIRST = (  # asked first, in this order; all else of the schema comes after, by table
     "name", "title", "model.source", "dataset.path", "dataset.trigger", "preset", "train.steps", "train.learning_rate",
     "train.batch_size", "lora.rank", "dataset.resolution", "sample.prompts", "train.seed",
@@ -81,7 +81,9 @@ class Evaluation:
     values: Mapping[str, str] = field(default_factory=dict)  # field -> what holds where nothing was answered
     spec: Spec | None = None
     facts: Sequence[tuple[str, str]] = ()  # what the session will be, label by label
-    candidates: Sequence[str] = ()  # ways to go on typing the field in focus
+    candidates: Sequence[Candidate] = ()  # ways to go on typing the field in focus
+    focus: str = ""  # the field they are of
+    steps: int = 0  # optimizer steps, about; 0: not known
 
     @property
     def problem(self) -> str:
@@ -115,7 +117,16 @@ def evaluate(home: Home, answers: Mapping[str, str], origin: str = "", focus: st
         errors.setdefault(_blamed(str(error)), _plain(str(error)))
     values = {"name": name, "model.source": source, "dataset.path": path, "preset": "none", "weights": "no"} | _values(spec)
     facts = _facts(home, spec, source, images, captions) if spec else []
-    return Evaluation(dict(answers), errors, values, spec if not errors else None, facts, _candidates(home, focus, given))
+    return Evaluation(
+        answers=dict(answers),
+        errors=errors,
+        values=values,
+        spec=spec if not errors else None,
+        facts=facts,
+        candidates=candidates(home, focus, answers.get(focus, "").strip()),
+        focus=focus,
+        steps=_steps(spec, images) if spec else 0,
+    )
 
 
 def _sets(answers: Mapping[str, str], errors: dict[str, str]) -> dict[str, object]:
@@ -180,15 +191,26 @@ def _values(spec: Spec | None) -> dict[str, str]:
     return found
 
 
+def _each_epoch(spec: Spec, images: int) -> int:
+    """Pictures of an epoch, at the most: one is used once at each listed resolution that it is large enough for."""
+    return max(0, images - spec.validate.images) * spec.dataset.repeats * len(spec.dataset.resolution)
+
+
+def _steps(spec: Spec, images: int) -> int:
+    """Optimizer steps, about: the buckets' last batches are not full."""
+    batch = spec.train.batch_size * spec.train.gradient_accumulation
+    return spec.train.steps or -(-_each_epoch(spec, images) // batch) * spec.train.epochs
+
+
 def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> list[tuple[str, str]]:
     train = spec.train
-    each = images * spec.dataset.repeats
     found = [("pictures", f"{words.count(images, 'picture')}, {words.count(captions, 'caption')}")]
+    each = _each_epoch(spec, images)
     batch = train.batch_size * train.gradient_accumulation
     if train.steps and each:
         found.append(("training", f"{train.steps} steps of {batch}, about {max(1, round(train.steps * batch / each))} epochs"))
     elif each:
-        found.append(("training", f"{train.epochs} epochs, about {-(-each // batch) * train.epochs} steps of {batch}"))
+        found.append(("training", f"{train.epochs} epochs, about {_steps(spec, images)} steps of {batch}"))
     prompts = len(spec.sample.prompts)
     found.append(("samples", f"{words.count(prompts, 'prompt')}" if prompts else "none: no prompt is given"))
     try:
@@ -200,44 +222,6 @@ def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> l
     except FluxTUIError:
         pass  # said at its field already
     return found
-
-
-def _candidates(home: Home, focus: str, given: Mapping[str, str]) -> list[str]:
-    """Folders and names that begin with what was typed."""
-    typed = given.get(focus, "")
-    if focus == "dataset.path":
-        return (["demo"] if "demo".startswith(typed) else []) + _folders(typed or "./")
-    if focus == "model.source":
-        known = ["pico", FLUX_DEV, "black-forest-labs/FLUX.1-schnell", *_names(home.models)]
-        known = [name for name in known if name.startswith(typed)] + _model_files(home, typed)
-        return known + (_folders(typed, model_search.SUFFIXES) if typed[:1] in {"/", "~", "."} else [])
-    return []
-
-
-def _model_files(home: Home, typed: str) -> list[str]:
-    """FLUX.1 in single files, by bare name, from the folders of models in config.toml."""
-    try:
-        return [path.name for path in model_search.transformer_files(home, typed)][:8] if "/" not in typed else []
-    except FluxTUIError:
-        return []  # said where the model is looked at
-
-
-def _folders(typed: str, suffixes: tuple[str, ...] = ()) -> list[str]:
-    """Folders whose path begins so, and files that end in one of these."""
-    path = Path(typed).expanduser()
-    parent, stem = (path, "") if typed.endswith("/") else (path.parent, path.name)
-    shown = typed[: len(typed) - len(stem)]
-    found = [f"{shown}{name}/" for name in _names(parent) if name.startswith(stem)][:8]
-    return found + [f"{shown}{name}" for name in _names(parent, suffixes) if suffixes and name.startswith(stem)][:8]
-
-
-def _names(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
-    """Names of folders; of files with these suffixes, where some are given."""
-    try:
-        seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        return sorted(entry.name for entry in seen if (entry.suffix in suffixes if suffixes else entry.is_dir()))
-    except OSError:
-        return []
 
 
 def _free_name(home: Home, stem: str) -> str:

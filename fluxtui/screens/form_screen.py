@@ -11,9 +11,11 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.persist.home import Home
+from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.form import Form
 from fluxtui.screens.form_fields import Evaluation, evaluate
+from fluxtui.screens.form_plan import Planner
 from fluxtui.screens.form_report import Report
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.sheet import Sheet
@@ -42,6 +44,7 @@ class FormScreen(Sheet):
         self.form = Form(f"new session like {draft.origin}" if draft.origin else "new session", bool(draft.origin))
         self.form.answers = draft.answers
         self.report = Report()
+        self.planner = Planner(home, lambda: self.app.post_message(ErrandDone(self._planned)))
         self._serial = 0
         self._is_evaluating = False
 
@@ -52,7 +55,7 @@ class FormScreen(Sheet):
         if size.width >= BESIDE:
             left = size.width * 3 // 5
             return {self.form: Region(0, 0, left, size.height), self.report: Region(left, 0, size.width - left, size.height)}
-        low = min(9, size.height // 3)
+        low = size.height - 8 if self.report.has_focus else min(9, size.height // 3)
         high = size.height - low
         return {self.form: Region(0, 0, size.width, high), self.report: Region(0, high, size.width, low)}
 
@@ -60,8 +63,21 @@ class FormScreen(Sheet):
         self.form.focus()
         self.form.go(0)
 
+    def on_unmount(self) -> None:
+        self.planner.stop()
+
+    def on_descendant_focus(self) -> None:
+        self.place()
+
+    def _show_report(self) -> None:
+        self.report.show(self.form.question, self.form.seen, self.planner.facts(self.form.seen.steps))
+
+    def _planned(self) -> None:
+        if self.is_mounted:
+            self._show_report()
+
     def on_form_changed(self, message: Form.Changed) -> None:
-        self.report.show(self.form.question, self.form.seen)
+        self._show_report()
         self._serial += 1
         self._begin_evaluation()
 
@@ -90,7 +106,8 @@ class FormScreen(Sheet):
             self._begin_evaluation()  # typed over meanwhile
         elif seen is not None:
             self.form.take(seen)
-            self.report.show(self.form.question, seen)
+            self.planner.want(seen.spec)
+            self._show_report()
 
     def on_form_pressed(self, message: Form.Pressed) -> None:
         self.press(message.button)
@@ -112,7 +129,13 @@ class FormScreen(Sheet):
             self.dismiss()
 
     def do_form_leave(self) -> None:
-        self.dismiss()
+        if self.report.has_focus:
+            self.form.focus()
+        else:
+            self.dismiss()
+
+    def do_form_report(self) -> None:
+        (self.form if self.report.has_focus else self.report).focus()
 
     def do_form_start(self) -> None:
         self.press("start")

@@ -20,6 +20,7 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
     bench = new_bench(train__steps=0, train__epochs=2)
     before = plan.plan(bench.root, "little")
     assert (before.steps, before.seconds) == (None, None)
+    assert plan.plan(bench.root, "", bench.folder.spec_file) == before, "a spec that is no session yet is planned like one"
     bench.run_here()
     capsys.readouterr()
     assert plan.main(["--home", str(bench.root), "--session", "little", "--json"]) == 0

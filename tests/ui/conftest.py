@@ -47,6 +47,12 @@ def still_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's plan beside a form takes seconds of both cores: a test that wants it says so."""
+    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 3600.0)
+
+
+@pytest.fixture(autouse=True)
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times without a weekday: just after midnight a snapshot would be four cells longer."""
     monkeypatch.setattr(words, "clock", lambda moment: moment.astimezone().strftime("%H:%M") if moment else "")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from fluxtui.persist.home import Home
 from fluxtui.persist.recipe import load_spec
+from fluxtui.screens.form_candidates import candidates
 from fluxtui.screens.form_fields import evaluate, fields
+from fluxtui.screens.form_plan import Planner
 from fluxtui.screens.form_screen import FormScreen
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_session
@@ -121,7 +125,9 @@ async def test_folders_are_completed(empty_home: Home, tmp_path: Path, monkeypat
         screen = await form_of(pilot, app)
         screen.form.go_to("dataset.path")
         await pilot.press(*"~/holi")
-        await seen(pilot, lambda: any(one.endswith("holiday-pictures/") for one in screen.form.seen.candidates), "no candidate")
+        await seen(
+            pilot, lambda: any(one.text.endswith("holiday-pictures/") for one in screen.form.seen.candidates), "no candidate"
+        )
         await pilot.press("right")
         assert screen.form.answers["dataset.path"] == "~/holiday-pictures/"
         await seen(pilot, lambda: "holds no images" in beside(app), "an empty folder is not said")
@@ -149,4 +155,173 @@ async def test_pictures_are_examined_before_the_start(empty_home: Home, tmp_path
         await pilot.press(*str(pictures))
         await seen(pilot, lambda: screen.form.seen.answers.get("dataset.path") == str(pictures), "not looked at")
         await pilot.press("f4")
-        await seen(pilot, lambda: "refused until" in text_of(app), "the damage is not found", 90)
+        await seen(pilot, lambda: "1 thing to mend" in text_of(app), "the damage is not found", 90)
+
+
+async def test_findings_come_first_and_are_read_at_80x24(
+    empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [{"level": "error", "sentence": f"old-{at:02d}.png is not an image that can be read"} for at in range(20)]
+    report = {"report": {"ok": False, "images": 50, "findings": findings}}
+    fake_engine(tmp_path, monkeypatch, f"echo '{json.dumps(report)}'")
+    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 3600.0)
+    async with opened(empty_home, (80, 24)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        await pilot.press("f4")
+        notices = app.board_of_notices
+        await seen(pilot, lambda: notices.notices and "20 things to mend" in notices.notices[-1].text, "no toast")
+        rows = text_of(app).splitlines()
+        top = next(at for at, row in enumerate(rows) if "what it comes to" in row)
+        assert "things to mend" in rows[top + 1], "the findings are not first"
+        assert "f5 reads it" in rows[top]
+        await pilot.press("f5")
+        await pilot.pause()
+        assert screen.report.has_focus
+        assert screen.report.size.height > 12, "it does not get the room"
+        before = text_of(app)
+        await pilot.press("pagedown", "j")
+        await pilot.pause()
+        assert text_of(app) != before, "it does not scroll"
+        await pilot.press("G")
+        await pilot.pause()
+        assert screen.report._top == screen.report.last() > 0
+        await pilot.press("escape")
+        assert screen.form.has_focus
+        assert app.screen is screen
+        await pilot.press("down")
+        rows = text_of(app).splitlines()
+        top = next(at for at, row in enumerate(rows) if "what it comes to" in row)
+        assert "mend" not in rows[top + 1], "another question's help does not come first"
+
+
+async def test_the_list_of_folders_is_walked_and_goes_deeper(
+    empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sets/apples", "sets/apricots/good", "sets/pears"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(next(DEMO.glob("*.png")), tmp_path / "sets" / "pears" / "one.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with opened(empty_home, (80, 24)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        screen.form.go_to("dataset.path")
+
+        async def answer(text: str) -> None:
+            await seen(pilot, lambda: screen.form._value("dataset.path") == text, f"not {text}")
+            await seen(pilot, lambda: screen.form.seen.answers.get("dataset.path") == text, f"{text} is not looked at")
+            await pilot.pause()
+
+        await pilot.press(*"~/se")
+        await answer("~/se")
+        await pilot.press("tab")
+        await answer("~/sets/")
+        await seen(pilot, lambda: "~/sets/pears/" in text_of(app), "not listed")
+        assert "1 picture, 0 captions" in text_of(app)
+        await pilot.press("down", "down", "down", "up")
+        assert screen.form._picker.chosen.text == "~/sets/apricots/"
+        await pilot.press("escape")
+        assert app.screen is screen, "esc shuts the list, not the form"
+        assert not screen.form._picker.is_open
+        await pilot.press("tab", "down", "tab")
+        await answer("~/sets/apricots/")
+        await pilot.press("tab")
+        await answer("~/sets/apricots/good/")
+        await pilot.press("down")
+        assert screen.form.question.name == "dataset.trigger"
+        await pilot.press("up", "ctrl+u", *"~/sets/ap")
+        await answer("~/sets/ap")
+        await pilot.press("right")
+        await answer("~/sets/apples/")
+
+
+async def test_models_are_found_on_this_machine_on_the_hub_and_in_other_sessions(
+    empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_home.models / "my-flux").mkdir()
+    cached = tmp_path / "hub" / "models--somebody--flux-tuned" / "snapshots" / "abc"
+    (cached / "transformer").mkdir(parents=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    make_session(empty_home, "before", model__source="someone/their-flux")
+    found = {one.text: one.note for one in candidates(empty_home, "model.source", "")}
+    assert "pocket FLUX" in found["pico"]
+    assert found["my-flux"] == "in models/"
+    assert found["somebody/flux-tuned"] == "of the hub, on this machine"
+    assert found["someone/their-flux"] == "used before"
+    assert found["black-forest-labs/FLUX.1-dev"] == "on the hub"
+    assert [one.text for one in candidates(empty_home, "model.source", "schnell")] == ["black-forest-labs/FLUX.1-schnell"]
+    async with opened(empty_home, (80, 24)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        screen.form.go_to("model.source")
+        await seen(pilot, lambda: screen.form.seen.focus == "model.source" and "tab lists" in text_of(app), "no hint")
+        await pilot.press("tab")
+        assert "used before" in text_of(app)
+        await pilot.press("escape", *"krea")
+        await seen(pilot, lambda: screen.form._picker.is_open, "no list")
+        await pilot.press("right")
+        await seen(pilot, lambda: screen.form._value("model.source") == "black-forest-labs/FLUX.1-Krea-dev", "not taken")
+
+
+def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("fluxtui.control.engine.sys.executable", str(program))
+    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 0.0)
+
+
+async def test_the_plan_stands_beside_the_form_and_is_made_once_for_the_same_answers(
+    empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = '{"training_peak": 21474836480, "card": "NVIDIA L4", "fits": false, "estimated_step_seconds": 2}'
+    fake_engine(tmp_path, monkeypatch, f"echo x >> {tmp_path}/made; echo '{plan}'")
+    async with opened(empty_home, (120, 36)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        await seen(pilot, lambda: "20.0G at the peak" in beside(app), "no memory")
+        assert "DOES NOT FIT NVIDIA L4" in beside(app)
+        assert "13m, 2.00 s a step estimated" in beside(app), "400 steps of 2 s"
+        screen.form.go_to("train.steps")
+        await pilot.press(*"10")
+        await seen(pilot, lambda: "20s, 2.00 s a step" in beside(app), "not planned anew")
+        await pilot.press("backspace", "backspace")
+        await seen(pilot, lambda: "13m, 2.00 s a step" in beside(app), "not as before")
+        count = len((tmp_path / "made").read_text().split())
+        assert count <= 3, f"made {count} times for three different answers"
+
+
+async def test_a_plan_that_is_typed_over_is_ended(empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_engine(tmp_path, monkeypatch, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
+    async with opened(empty_home, (120, 36)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        pids = tmp_path / "pids"
+        await seen(pilot, lambda: pids.exists() and pids.read_text().strip(), "not begun")
+        first = pids.read_text().split()[0]
+        assert "reckoning" in beside(app)
+        screen.form.go_to("train.steps")
+        await pilot.press(*"77")
+        await seen(pilot, lambda: not Path(f"/proc/{first}").exists(), "the first goes on")
+        await seen(pilot, lambda: len(pids.read_text().split()) > 1, "no second")
+        await pilot.press("escape")
+        await seen(
+            pilot, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "goes on after the form"
+        )
+
+
+async def test_a_plan_that_fails_says_why(empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_engine(tmp_path, monkeypatch, "echo 'no torch here' >&2; exit 1")
+    async with opened(empty_home, (120, 36)) as (app, pilot):
+        await form_of(pilot, app)
+        await seen(pilot, lambda: "no torch here" in beside(app), "not said")
+
+
+@pytest.mark.soak
+def test_the_engine_plans_a_spec_that_is_no_session_yet(empty_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real engine, as the form asks it."""
+    spec = evaluate(empty_home, {"train.steps": "30"}).spec
+    told = threading.Event()
+    planner = Planner(empty_home, told.set)
+    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 0.0)
+    planner.want(spec)
+    assert told.wait(240)
+    facts = {label: value for label, value, _ in planner.facts(0)}
+    assert facts["memory"].endswith("M at the peak"), facts
+    assert "time" in facts
+    assert empty_home.session_names() == []
