@@ -11,7 +11,7 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.remove import sweep_removed
-from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, overview, recipe, toml
+from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, optimizers, overview, recipe, toml
 from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.durable import remove_tree
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
@@ -111,7 +111,7 @@ def _cloned(
     if "train.epochs" in chosen and "train.steps" not in chosen:
         wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
     wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""
-    before = spec
+    before, wanted = spec, {**defaults.for_optimizer(spec, chosen), **wanted}
     spec = recipe.apply(msgspec.structs.replace(spec, name=name, id=uuid.uuid4().hex, title=""), {**wanted, **chosen})
     if spec.model.start_from:
         _must_train_on(home, before, spec)
@@ -167,6 +167,7 @@ def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
 
 def check_inputs(home: Home, spec: Spec) -> None:
     """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
+    optimizers.check(spec)
     source = model_folder.recognise(spec.model.source, home)
     data = spec.dataset
     pairs = dataset_folder.check_cheaply(dataset_folder.resolve(data.path), data.caption_extension, data.trigger)

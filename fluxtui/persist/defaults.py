@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fluxtui.demo import PROMPTS, TRIGGER
-from fluxtui.persist import dataset_folder, recipe
+from fluxtui.persist import dataset_folder, optimizers, recipe
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
@@ -78,7 +78,15 @@ def new_spec(
         model=ModelSpec(source=source),
         dataset=DatasetSpec(path=dataset),
     )
-    return recipe.apply(spec, {**values, **sets})
+    return recipe.apply(spec, {**values, **optimizers.defaults_of(sets.get("train.optimizer", "adamw"), values), **sets})
+
+
+def for_optimizer(spec: Spec, sets: Mapping[str, object]) -> dict[str, object]:
+    """What goes with another optimizer than the spec has, where `sets` ask for one; nothing where they do not."""
+    optimizer = sets.get("train.optimizer", spec.train.optimizer)
+    if optimizer == spec.train.optimizer:
+        return {}
+    return optimizers.defaults_of(optimizer, _PICO if spec.kind == "pico" else _FLUX1)
 
 
 # Named recipes, on top of the defaults; reasons and sources in docs/recipes.md.
@@ -119,6 +127,7 @@ def with_recipe(name: str, images: int, chosen: Mapping[str, object]) -> dict[st
     if name not in RECIPES:
         raise UsageError(f"There is no recipe {name[:40]!a}; there are {', '.join(RECIPES)}.")
     values = dict(RECIPES[name])
+    values |= optimizers.defaults_of(chosen.get("train.optimizer", "adamw"), values)
     if images and name in STEPS and "train.epochs" not in chosen:  # who asks for epochs gets them: steps would win
         values["train.steps"] = steps_for(images, *STEPS[name])
     return {**values, **chosen}

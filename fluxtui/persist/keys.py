@@ -163,6 +163,8 @@ def _beyond_the_type(dotted: str, value: object) -> str:
             return f"give attention, attention+mlp, all, single, or a regular expression that is one ({error})"
     if dotted == "lora.layers" and isinstance(value, list):
         return next((problem for problem in map(layers.problem_of, value) if problem), "")
+    if dotted == "train.betas" and isinstance(value, list) and len(value) == 1:
+        return "give two numbers like [0.9, 0.999], or [] for the optimizer's own"
     if dotted == "lora.lokr_factor" and value in (0, 1):
         return "give -1, or a side from 2 up"
     if dotted in ("dataset.trigger", "title") and not str(value).isprintable():

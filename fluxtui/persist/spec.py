@@ -136,9 +136,18 @@ class TrainSpec(Table, frozen=True):
     preservation_weight: Annotated[
         float, Meta(ge=0.0, le=100.0, description="weight of the loss that keeps dataset.class_word as the base draws it")
     ] = 1.0
-    optimizer: Annotated[
-        Optimizer, Meta(description="prodigy wants learning_rate = 1, schedule_free scheduler = 'constant'")
-    ] = "adamw"
+    optimizer: Annotated[Optimizer, Meta(description="each with a rate of its own (docs/recipes.md), set where you set none")] = "adamw"
+    betas: Annotated[
+        list[Annotated[float, Meta(ge=0.0, lt=1.0)]],
+        Meta(max_length=2, description="how long it remembers the gradient and its square; []: the optimizer's own"),
+    ] = field(default_factory=list)
+    eps: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="what the optimizer adds where it divides; 0: the optimizer's own")
+    ] = 0.0
+    d_coef: Annotated[float, Meta(gt=0.0, le=100.0, description="times the rate that prodigy finds; 0.5 to 2")] = 1.0
+    lora_plus: Annotated[
+        float, Meta(gt=0.0, le=1000.0, description="times the rate, for B alone (LoRA+); 1: A and B alike, 16: its authors'")
+    ] = 1.0
     scheduler: Annotated[Scheduler, Meta(description="learning-rate schedule")] = "constant_with_decay"
     warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000, description="optimizer steps of linear warm-up")] = 50
     decay_share: Annotated[

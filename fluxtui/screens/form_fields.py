@@ -108,7 +108,7 @@ def evaluate(home: Home, answers: Mapping[str, str], origin: str = "", focus: st
         written = dataset_folder.written(path) if path else "?"
         if base is not None:
             fixed = {"dataset.path": written, "model.source": source}
-            spec = recipe.apply(base, {**fixed, **wanted})
+            spec = recipe.apply(base, {**fixed, **defaults.for_optimizer(base, sets), **wanted})
         else:
             spec = defaults.new_spec(name, source, written, kind, images, "", wanted)
         if not errors:

@@ -263,6 +263,33 @@ def test_another_session_goes_on_with_weights_optimizer_and_counters(new_bench: 
     assert other.result().tensors_sha256 == long.result().tensors_sha256
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "module", "learnt"),
+    [("adamw", "torch", ()), ("prodigy", "prodigyopt", ("d", "d_max", "k")), ("schedule_free", "schedulefree", ("k", "weight_sum"))],
+)
+def test_what_goes_on_keeps_what_was_learnt_and_takes_the_settings_of_the_new_recipe(
+    new_bench: NewBench, optimizer: str, module: str, learnt: tuple[str, ...]
+) -> None:
+    pytest.importorskip(module, reason="pip install 'fluxtui[optimizers]'")
+    rate = 1.0 if optimizer == "prodigy" else 1e-3
+    sets = {"train__optimizer": optimizer, "train__learning_rate": rate, "train__scheduler": "constant", "train__steps": 3}
+    first = new_bench("first", **sets)
+    before = first.run_here().optimizer.param_groups[0]
+    wanted = {"train__weight_decay": 0.5, "train__betas": [0.5, 0.75], "train__eps": 1e-4}
+    checkpoint = str(first.folder.checkpoints / "step-000000003")
+    other = new_bench("other", **sets | wanted).prepare_here(start_from=checkpoint).optimizer.param_groups[0]
+    assert (other["weight_decay"], tuple(other["betas"]), other["eps"]) == (0.5, (0.5, 0.75), 1e-4)
+    assert {key: other[key] for key in learnt} == {key: before[key] for key in learnt}
+    assert all(before[key] for key in learnt)
+    if optimizer == "adamw":
+        first.spec = recipe.apply(first.spec, {"train.weight_decay": 0.25})
+        assert first.prepare_here(accept_changes=True).optimizer.param_groups[0]["weight_decay"] == 0.25
+        # B in a group of its own now: nothing of the state is lost
+        split = new_bench("split", **sets, train__lora_plus=2.0).prepare_here(start_from=checkpoint).optimizer
+        assert len(split.param_groups) == 2
+        assert all(state["step"].item() == 3 for state in split.state.values())
+
+
 def test_two_trainers_of_one_session_never_write_together(new_bench: NewBench) -> None:
     bench = new_bench(train__steps=2000)
     first = bench.start()

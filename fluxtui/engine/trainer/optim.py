@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,38 +17,63 @@ from fluxtui.persist.spec import TrainSpec
 LIBRARY_OF = {"adamw8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 
 
-def shares(train: TrainSpec) -> tuple[float, ...]:
-    """What part of the learning rate each group of the optimizer has: the transformer's, then CLIP's where it is trained."""
-    return (1.0, train.clip_learning_rate / train.learning_rate) if train.clip_learning_rate else (1.0,)
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters of one learning rate."""
+
+    share: float  # of the run's learning rate
+    named: dict[str, torch.nn.Parameter]
 
 
-def new_optimizer(
-    parameters: Iterable[torch.nn.Parameter], train: TrainSpec, of_clip: Sequence[torch.nn.Parameter] = ()
-) -> torch.optim.Optimizer:
-    """The optimizer of the recipe, CLIP's parameters in a group of their own.
+def groups_of(
+    train: TrainSpec, own: Mapping[str, torch.nn.Parameter], of_clip: Mapping[str, torch.nn.Parameter] | None = None
+) -> list[Group]:
+    """The transformer's parameters, then CLIP's; with `train.lora_plus` each as A and B, and B faster (arXiv:2402.12354)."""
+    found = []
+    for named, share in ((own, 1.0), (of_clip or {}, train.clip_learning_rate / train.learning_rate)):
+        fast = {name: p for name, p in named.items() if name.endswith(".lora_B")} if train.lora_plus != 1.0 else {}
+        slow = {name: p for name, p in named.items() if name not in fast}
+        found += [Group(share, slow), Group(share * train.lora_plus, fast)]
+    return [group for group in found if group.named]
 
-    Raises `Refusal` naming what to install where its library is not there.
-    adamw: decoupled weight decay (arXiv:1711.05101), state in float32. adafactor: torch's (arXiv:1804.04235). The others are
-    their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free (arXiv:2405.15682),
-    adamw8bit of bitsandbytes.
+
+def new_optimizer(groups: Sequence[Group], train: TrainSpec) -> torch.optim.Optimizer:
+    """The optimizer of the recipe. Raises `Refusal` naming what to install where its library is not there.
+
+    adamw: decoupled weight decay (arXiv:1711.05101), state in float32. adafactor: transformers' (arXiv:1804.04235) as the
+    field trains LoRAs with it, by the rate alone; scaled by the size of a parameter, B, which begins at zero, would not move.
+    The others are their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free
+    (arXiv:2405.15682), adamw8bit of bitsandbytes.
     """
-    own: list[Any] = [{"params": list(parameters)}, {"params": list(of_clip)}] if of_clip else list(parameters)
+    own: list[Any] = [{"params": list(group.named.values())} for group in groups]
     common: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
+    more: dict[str, Any] = ({"betas": tuple(train.betas)} if train.betas else {}) | ({"eps": train.eps} if train.eps else {})
     match train.optimizer:
         case "adamw":
-            return torch.optim.AdamW(own, **common, fused=True)
+            return torch.optim.AdamW(own, **common, **more, fused=True)
         case "adafactor":
-            return torch.optim.Adafactor(own, **common)
+            return _adafactor(own, common, train.eps)
         case "adamw8bit":
-            return _of_library("bitsandbytes.optim", "AdamW8bit", "bitsandbytes", train)(own, **common)
+            return _of_library("bitsandbytes.optim", "AdamW8bit", "bitsandbytes", train)(own, **common, **more)
         case "lion":
-            return _of_library("lion_pytorch", "Lion", "optimizers", train)(own, **common)
+            return _of_library("lion_pytorch", "Lion", "optimizers", train)(own, **common, **more)
         case "prodigy":
-            return _of_library("prodigyopt", "Prodigy", "optimizers", train)(own, **common)
+            # the warm-up must not weigh in its estimate of the rate
+            more |= {"safeguard_warmup": True, "d_coef": train.d_coef}
+            return _of_library("prodigyopt", "Prodigy", "optimizers", train)(own, **common, **more)
         case "schedule_free":
-            made = _of_library("schedulefree", "AdamWScheduleFree", "optimizers", train)(own, **common)
+            more["warmup_steps"] = train.warmup_steps  # its own, which the average knows of
+            made = _of_library("schedulefree", "AdamWScheduleFree", "optimizers", train)(own, **common, **more)
             made.train()
             return made
+
+
+def _adafactor(groups: list[Any], common: dict[str, Any], eps: float) -> torch.optim.Optimizer:
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        groups, **common, eps=(eps or 1e-30, 1e-3), scale_parameter=False, relative_step=False, warmup_init=False
+    )
 
 
 def _of_library(module: str, name: str, extra: str, train: TrainSpec) -> Any:  # noqa: ANN401  (a class without types)

@@ -57,16 +57,17 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     clip = load_clip(spec, components, here, adapter.place)
     if clip:
         reporter.note("CLIP is trained along: its pooled output is computed in every step, not taken from the caches")
-    own, clips = adapter.parameters(), clip.adapter.parameters() if clip else []
-    optimizer = optim.new_optimizer(own, spec.train, clips)
+    of_clip = dict(clip.adapter.named_parameters()) if clip else None
+    groups = optim.groups_of(spec.train, dict(adapter.named_parameters()), of_clip)
+    optimizer = optim.new_optimizer(groups, spec.train)
+    named = {name: parameter for group in groups for name, parameter in group.named.items()}  # in the optimizer's order
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
 
-    named = dict(adapter.named_parameters()) | (dict(clip.adapter.named_parameters()) if clip else {})
     ema = Ema(spec.train.ema_decay, named)
     committer = Committer(job, folder, reporter, here, digest, components.model_key, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
-    check_float32([*own, *clips], optimizer)
+    check_float32([*named.values()], optimizer)
     if here.card and here.is_first:
         seen = partial(torch.cuda.max_memory_allocated, here.device)
         note_first_step(optimizer, partial(planned_peak, spec, components, here.card), seen, reporter.note)
@@ -88,13 +89,13 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         encoded=encoded,
         adapter=adapter,
         clip=clip,
-        parameters=[*own, *clips],
+        parameters=[*named.values()],
         predict=partial(velocity, transformer, guidance=guidance, dtype=here.dtype),
         penalty=penalty_of(spec.train),
         optimizer=optimizer,
         ema=ema,
         rate=optim.schedule(spec.train, steps),
-        shares=optim.shares(spec.train),
+        shares=tuple(group.share for group in groups),
         steps=steps,
         steps_per_epoch=per_epoch,
         state=state,

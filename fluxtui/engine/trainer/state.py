@@ -29,6 +29,9 @@ EVALUATED_FILE = "evaluated.safetensors"  # what a schedule-free optimizer is ev
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32",
            torch.uint8: "U8", torch.bool: "BOOL", torch.float64: "F64", torch.int8: "I8"}  # fmt: skip
+# What optimizers find out and keep in their groups: prodigy's distance, schedule-free's average. All else there are
+# settings, and those are the recipe's: another session's checkpoint, or an accepted change, must not bring back old ones.
+_LEARNT = frozenset({"d", "d0", "d_max", "d_hat", "d_numerator", "d_denom", "k", "weight_sum", "lr_max", "scheduled_lr"})
 _TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
@@ -189,7 +192,9 @@ def _join_optimizer(
         state.setdefault(number[name], {})[key] = tensor
     for name, values in counters["scalars"].items():
         state.setdefault(number[name], {}).update({key: _from_plain(value) for key, value in values.items()})
-    groups = [{key: _from_plain(value) for key, value in group.items()} for group in counters["groups"]]
+    learnt = [{key: _from_plain(value) for key, value in group.items() if key in _LEARNT} for group in counters["groups"]]
+    fresh = torch.optim.Optimizer.state_dict(optimizer)["param_groups"]
+    groups = [group | learnt[min(index, len(learnt) - 1)] for index, group in enumerate(fresh)]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
