@@ -136,7 +136,9 @@ class TrainSpec(Table, frozen=True):
     preservation_weight: Annotated[
         float, Meta(ge=0.0, le=100.0, description="weight of the loss that keeps dataset.class_word as the base draws it")
     ] = 1.0
-    optimizer: Annotated[Optimizer, Meta(description="each with a rate of its own (docs/recipes.md), set where you set none")] = "adamw"
+    optimizer: Annotated[
+        Optimizer, Meta(description="each has a rate of its own, which it brings where you set none (docs/recipes.md)")
+    ] = "adamw"
     betas: Annotated[
         list[Annotated[float, Meta(ge=0.0, lt=1.0)]],
         Meta(max_length=2, description="how long it remembers the gradient and its square; []: the optimizer's own"),

@@ -265,7 +265,11 @@ def test_another_session_goes_on_with_weights_optimizer_and_counters(new_bench: 
 
 @pytest.mark.parametrize(
     ("optimizer", "module", "learnt"),
-    [("adamw", "torch", ()), ("prodigy", "prodigyopt", ("d", "d_max", "k")), ("schedule_free", "schedulefree", ("k", "weight_sum"))],
+    [
+        ("adamw", "torch", ()),
+        ("prodigy", "prodigyopt", ("d", "d_max", "k")),
+        ("schedule_free", "schedulefree", ("k", "weight_sum")),
+    ],
 )
 def test_what_goes_on_keeps_what_was_learnt_and_takes_the_settings_of_the_new_recipe(
     new_bench: NewBench, optimizer: str, module: str, learnt: tuple[str, ...]
