@@ -9,7 +9,10 @@ from typing import NoReturn
 
 
 def become_engine(verb: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by `python -m fluxtui.engine VERB …`: Ctrl-C, pipes and exit code are the engine's own."""
+    """Replace this process by `python -m fluxtui.engine VERB …`: Ctrl-C, pipes and exit code are the engine's own.
+
+    `-P`: the folder somebody stands in, a downloaded data set perhaps, is not a place that modules are imported from.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "fluxtui.engine", verb, *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "fluxtui.engine", verb, *arguments])

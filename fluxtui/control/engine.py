@@ -31,7 +31,7 @@ def run(
     import subprocess
     import tempfile
 
-    command = [sys.executable, "-m", "fluxtui.engine", verb, *arguments]
+    command = [sys.executable, "-P", "-m", "fluxtui.engine", verb, *arguments]
     with tempfile.TemporaryFile() as errors:
         try:
             engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/")

@@ -58,7 +58,7 @@ def start(
     spec = recipe.apply(recipe.load_spec(folder.spec_file), overrides or {}, recipe.CHANGEABLE_TABLES)
     if seen.record is None or seen.record.phase != "prove":
         check_inputs(home, spec)  # where only the proof is left, nothing of it is asked for
-    command = [sys.executable, "-m", "fluxtui.engine", "keep", "--home", str(home.root), "--session", name]
+    command = [sys.executable, "-P", "-m", "fluxtui.engine", "keep", "--home", str(home.root), "--session", name]
     command += ["--resume", resume] if resume else ["--resume", ""]
     beginning = start_folder(home, spec)
     command += ["--start-from", str(beginning)] if beginning is not None else []

@@ -30,7 +30,7 @@ class LogSearch:
         self.is_cut = False  # more lines match than are kept
         self._on_found = on_found
         self._lock = threading.Lock()
-        command = [sys.executable, "-m", "fluxtui.screens.log_scan", str(path), pattern, str(offset), str(line)]
+        command = [sys.executable, "-P", "-m", "fluxtui.screens.log_scan", str(path), pattern, str(offset), str(line)]
         self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         threading.Thread(target=self._read, daemon=True, name="log search").start()
 

@@ -122,6 +122,9 @@ def test_36_a_token_in_the_environment_is_in_no_file_no_argument_and_on_no_scree
     assert bad().state == "failed", bad()
     for words in (["ls"], ["show", "bad", "--json"], ["logs", "bad"], ["doctor"], ["verify", "good"]):
         texts.append(_said(*words))
+    for words in (["check", str(pictures)], ["plan", "good"], ["export", "good", "--format", "kohya", "-o", str(tmp_path / "k")]):
+        texts.append(_said(*words))  # these become the engine, where the data set is the working folder
+    texts.append(_said("publish", "good", "--repo", "me/good"))
     with Tmux(160, 50) as tmux:
         tmux.start(str(FLUXTUI))
         texts += [tmux.see("completed"), _pressed(tmux, "l"), _pressed(tmux, "question_mark")]
@@ -134,7 +137,7 @@ def test_36_a_token_in_the_environment_is_in_no_file_no_argument_and_on_no_scree
 
 def _with_traps(folder: Path, trap: Path) -> Path:
     """Modules that would be imported, were the folder on anybody's path."""
-    for name in ("json", "torch", "msgspec", "sitecustomize", "usercustomize", "conftest", "fluxtui", "numpy"):
+    for name in ("json", "torch", "msgspec", "sitecustomize", "usercustomize", "conftest", "fluxtui", "numpy", "argparse", "PIL"):
         (folder / f"{name}.py").write_text(f"open({str(trap)!r}, 'w')\n")
     return folder
 

@@ -46,7 +46,7 @@ class Workers:
         self._decoder = msgspec.msgpack.Decoder(list[Read])
         self._tickets = itertools.count()
         self._answers: dict[int, list[Read] | None] = {}    # by ticket; None: nobody waits for it any more
-        command = [sys.executable, "-m", _MODULE, str(os.getpid()), str(folder)]
+        command = [sys.executable, "-P", "-m", _MODULE, str(os.getpid()), str(folder)]
         self._workers = [
             _Worker(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)) for _ in range(count)
         ]
