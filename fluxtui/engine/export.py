@@ -6,13 +6,11 @@ python -m fluxtui.engine export --home ROOT --session NAME --format F [--checkpo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxtui import __version__
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.persist import commit, recipe, tensorfile
@@ -60,6 +58,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     import torch
 
     from fluxtui.engine.family.flux1 import lora_file
+    from fluxtui.engine.family.flux1.lora_metadata import describe
     from fluxtui.engine.trainer.product import tensors_of
     from fluxtui.engine.trainer.state import to_safetensors
 
@@ -70,7 +69,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     kind: torch.dtype = getattr(torch, DTYPES[dtype])
     parts, step = source_parts(folder, spec, checkpoint, ema)
     if spec.lora.kind != "lora":
-        return _export_as_it_is(spec, parts, step, form, kind, output, is_schnell=not guidance_embeds(home, spec, folder))
+        return _export_as_it_is(spec, parts, step, form, kind, output, guidance_embeds(home, spec, folder))
     exact = {module: (of["lora_A"], of["lora_B"]) for module, of in parts.items()}
     factors = {module: (a.to(kind), b.to(kind)) for module, (a, b) in exact.items()}
     shapes = linear_shapes(home, spec, folder)
@@ -81,7 +80,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
             tensors = lora_file.to_comfyui(factors, shapes)
         case _:
             tensors = tensors_of({module: {"lora_A": a, "lora_B": b} for module, (a, b) in factors.items()}, kind)
-    described = metadata(spec, tensors, form, step, is_schnell=not guidance_embeds(home, spec, folder))
+    described = describe(spec, tensors, step, form=form, has_guidance=guidance_embeds(home, spec, folder))
     write_file(output, to_safetensors(tensors, described))
     try:
         lost = read_back(output, exact, factors, shapes, dtype)
@@ -107,16 +106,17 @@ def must_carry(form: str, spec: Spec) -> None:
 
 
 def _export_as_it_is(
-    spec: Spec, parts: dict[str, dict[str, Any]], step: int, form: str, dtype: torch.dtype, output: Path, is_schnell: bool
+    spec: Spec, parts: dict[str, dict[str, Any]], step: int, form: str, dtype: torch.dtype, output: Path, has_guidance: bool
 ) -> str:  # fmt: skip
     """A DoRA or LoKr under the only names it has; read back bit for bit."""
     import torch
 
+    from fluxtui.engine.family.flux1.lora_metadata import describe
     from fluxtui.engine.trainer.product import tensors_of
     from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
 
     tensors = tensors_of(parts, dtype)
-    write_file(output, to_safetensors(tensors, metadata(spec, tensors, form, step, is_schnell)))
+    write_file(output, to_safetensors(tensors, describe(spec, tensors, step, form=form, has_guidance=has_guidance)))
     found = from_safetensors(output)
     if found.keys() != tensors.keys() or not all(torch.equal(found[key], tensors[key]) for key in tensors):
         output.unlink()
@@ -131,8 +131,8 @@ def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) 
     from fluxtui.engine.trainer import state
 
     names = commit.committed(folder.checkpoints)
-    if not checkpoint and names and folder.product.exists():
-        checkpoint = names[-1]
+    if not checkpoint and folder.product.exists():
+        checkpoint = _checkpoint_of_product(folder, names)
     if checkpoint:
         if checkpoint not in names:
             raise NotFoundError(f"{folder.name} has no checkpoint {checkpoint}; `fluxtui checkpoints {folder.name}` lists them.")
@@ -145,13 +145,24 @@ def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) 
     if ema:
         raise RefusedError(f"{folder.name} has no checkpoint left, and averaged weights are only there.")
     if not folder.product.exists():
-        raise RefusedError(f"{folder.name} has no finished file yet; give --checkpoint, one of: {', '.join(names) or 'none'}.")
+        after = f"give --checkpoint, one of: {', '.join(names)}" if names else f"fluxtui start {folder.name} makes one"
+        raise RefusedError(f"{folder.name} has no finished file yet; {after}.")
     parts: dict[str, dict[str, Any]] = {}
     for key, tensor in state.from_safetensors(folder.product).items():
         if (found := taken_apart(key)) is not None:
             parts.setdefault(found[0], {})[found[1]] = tensor.float()
     said = json.loads(tensorfile.read_header(folder.product).metadata.get("fluxtui", "{}"))
     return parts, int(said.get("step", 0))
+
+
+def _checkpoint_of_product(folder: SessionFolder, names: list[str]) -> str:
+    """The checkpoint of the finished file's own step, whose numbers are float32; empty where it is gone or there is another."""
+    try:
+        said = json.loads(tensorfile.read_header(folder.product).metadata.get("fluxtui", "{}"))
+        name = commit.step_name(int(said["step"]))
+    except (FluxTUIError, ValueError, TypeError, KeyError):
+        return ""  # a damaged product is refused where it is read
+    return name if name in names else ""
 
 
 def _scaled(saved: dict[str, Any], spec: Spec) -> dict[str, dict[str, Any]]:
@@ -232,39 +243,6 @@ def update_distance(one: Any, other: Any) -> float:  # noqa: ANN401  ((A, B) pai
     difference = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0.0).sqrt()
     whole = ((full_b.T @ full_b) * (full_a @ full_a.T)).sum().clamp(min=0.0).sqrt()
     return float(difference / whole) if whole > 0 else float(difference)
-
-
-def metadata(spec: Spec, tensors: Any, form: str, step: int, is_schnell: bool) -> dict[str, str]:  # noqa: ANN401
-    """What programs look for: ours, the model spec of Stability AI, and the keys of kohya's sd-scripts. Sorted when written."""
-    model_hash = hashlib.sha256()
-    from fluxtui.engine.trainer.state import to_safetensors
-
-    for number, piece in enumerate(to_safetensors(tensors)):
-        if number:  # the first is the header, which holds these metadata
-            model_hash.update(piece)
-    kind = "flux-1-schnell" if is_schnell else "flux-1-dev"
-    ours = {
-        "session_id": spec.id, "recipe_sha256": recipe.recipe_sha256(spec), "step": step, "trigger": spec.dataset.trigger,
-        "format": form, "fluxtui": __version__,
-    }  # fmt: skip
-    described = {
-        "fluxtui": json.dumps(ours, sort_keys=True, ensure_ascii=False),
-        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{kind}/lora",
-        "modelspec.implementation": "https://github.com/black-forest-labs/flux", "modelspec.title": spec.title or spec.name,
-        "modelspec.trigger_phrase": spec.dataset.trigger, "modelspec.prediction_type": "flow",
-        "modelspec.resolution": f"{max(spec.dataset.resolution)}x{max(spec.dataset.resolution)}",
-        "modelspec.hash_sha256": "0x" + model_hash.hexdigest(), "sshs_model_hash": model_hash.hexdigest(),
-        "ss_network_module": "networks.lora_flux", "ss_base_model_version": "flux1", "ss_output_name": spec.name,
-        "ss_network_dim": str(spec.lora.rank), "ss_network_alpha": str(spec.lora.alpha), "ss_seed": str(spec.train.seed),
-        "ss_learning_rate": str(spec.train.learning_rate), "ss_steps": str(step), "ss_optimizer": spec.train.optimizer,
-        "ss_lr_scheduler": spec.train.scheduler, "ss_batch_size_per_device": str(spec.train.batch_size),
-        "ss_gradient_accumulation_steps": str(spec.train.gradient_accumulation),
-        "ss_training_comment": "the scale alpha / rank is folded into the up factors",
-        "ss_network_args": json.dumps({"kind": spec.lora.kind, "layers": spec.lora.layers}),
-    }  # fmt: skip
-    if spec.dataset.trigger:
-        described["ss_tag_frequency"] = json.dumps({spec.name: {spec.dataset.trigger: 1}}, ensure_ascii=False)
-    return described
 
 
 def _must_be_writable(output: Path) -> None:

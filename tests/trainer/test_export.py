@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from fluxtui.engine.export import export, main, update_distance
 from fluxtui.engine.family.flux1 import lora_file
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
-from fluxtui.persist import tensorfile
+from fluxtui.persist import commit, tensorfile
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from tests.trainer.job import Bench
 
@@ -93,13 +94,90 @@ def test_a_session_is_exported_read_back_and_described(trained: Bench, tmp_path:
     metadata = tensorfile.read_header(path).metadata
     assert metadata["modelspec.architecture"] == "flux-1-dev/lora"
     assert metadata["ss_network_dim"] == "4"
-    assert len(metadata["sshs_model_hash"]) == 64
+    assert metadata["sshs_model_hash"] == behind_the_header(path)
     assert json.loads(metadata["fluxtui"])["trigger"] == "zorp"
     again = tmp_path / "again.safetensors"
     export(trained.root, "little", form, again, "", "bf16", False)
     assert again.read_bytes() == path.read_bytes()
     if form == "diffusers":
         assert tensorfile.tensors_sha256(path) == trained.result().tensors_sha256
+
+
+def behind_the_header(path: Path) -> str:
+    """kohya's `addnet_hash_safetensors`: SHA-256 from the header's end to the file's."""
+    data = path.read_bytes()
+    return hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+
+
+def test_the_product_itself_says_what_programs_look_for(trained: Bench) -> None:
+    """It is the file that people copy and publish, more often than an export."""
+    said = tensorfile.read_header(trained.folder.product).metadata
+    assert said["sshs_model_hash"] == behind_the_header(trained.folder.product)
+    assert said["modelspec.hash_sha256"] == f"0x{said['sshs_model_hash']}"
+    assert (said["modelspec.trigger_phrase"], said["ss_network_module"], said["ss_steps"]) == ("zorp", "networks.lora_flux", "8")
+    assert json.loads(said["ss_tag_frequency"]) == {"little": {"zorp": 1}}
+
+
+# Whose rows a layer of FLUX.1's own code holds, in order, by diffusers' names: ComfyUI's and kohya's map, written down anew.
+_DOUBLE = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "img_attn.proj": ("attn.to_out.0",), "txt_attn.proj": ("attn.to_add_out",),
+    "img_mlp.0": ("ff.net.0.proj",), "img_mlp.2": ("ff.net.2",), "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+}  # fmt: skip
+_SINGLE = {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"), "linear2": ("proj_out",)}
+
+
+@pytest.mark.parametrize("form", ["kohya", "comfyui"])
+def test_a_reader_that_shares_no_code_finds_the_trained_updates(trained: Bench, tmp_path: Path, form: str) -> None:
+    """alpha 2, rank 4: whoever reads up, down and alpha as sd-scripts and ComfyUI do gets 0.5 B A of each module."""
+    path = tmp_path / "out.safetensors"
+    export(trained.root, "little", form, path, "", "fp32", False)
+    tensors = from_safetensors(path)
+    saved = from_safetensors(trained.folder.checkpoints / "step-000000008" / "adapter.safetensors")
+    modules = {name.rpartition(".")[0] for name in saved}
+    seen = set()
+    double, single = ("transformer_blocks", _DOUBLE, "double_blocks"), ("single_transformer_blocks", _SINGLE, "single_blocks")
+    for blocks, rows, kohya in (double, single):
+        for number in range(1 + max(int(name.split(".")[1]) for name in modules if name.startswith(blocks))):
+            for layer, parts in rows.items():
+                dotted = f"{kohya}.{number}.{layer}"
+                if form == "kohya":
+                    key = "lora_unet_" + dotted.replace(".", "_")
+                    up, down = tensors.pop(f"{key}.lora_up.weight"), tensors.pop(f"{key}.lora_down.weight")
+                    whole = up @ down * (float(tensors.pop(f"{key}.alpha")) / down.shape[0])
+                else:
+                    key = f"diffusion_model.{dotted}"
+                    whole = tensors.pop(f"{key}.lora_B.weight") @ tensors.pop(f"{key}.lora_A.weight")
+                start = 0
+                for part in parts:
+                    module = f"{blocks}.{number}.{part}"
+                    meant = saved[f"{module}.lora_B"] @ saved[f"{module}.lora_A"] * 0.5
+                    torch.testing.assert_close(whole[start : start + len(meant)], meant, rtol=1e-4, atol=1e-7)
+                    assert meant.any()
+                    start += len(meant)
+                    seen.add(module)
+                assert start == len(whole)
+    assert seen == modules
+    assert not tensors
+
+
+def test_a_rank_that_bf16_cannot_say_is_exported_all_the_same(new_bench: NewBench, tmp_path: Path) -> None:
+    """Three ranks of 129 make a fused one of 387, and bf16 knows 386 and 388."""
+    bench = new_bench("wide", lora__rank=129, lora__alpha=129.0, train__steps=2, lora__targets="attention")
+    bench.run_here()
+    bench.write_record()
+    assert "read back" in export(bench.root, "wide", "kohya", tmp_path / "wide.safetensors", "", "bf16", False)
+
+
+def test_without_a_checkpoint_the_products_own_step_is_exported(trained: Bench, tmp_path: Path) -> None:
+    """A later checkpoint, of a training that went on elsewhere and was copied in, is not the finished file."""
+    newer = trained.folder.checkpoints / "step-000000009"
+    older = trained.folder.checkpoints / "step-000000004"
+    files = {path.name: path.read_bytes() for path in older.iterdir() if path.name != "MANIFEST"}
+    commit.commit_checkpoint(trained.folder.checkpoints, newer.name, files, {})
+    assert "of step 8" in export(trained.root, "little", "diffusers", tmp_path / "out.safetensors", "", "bf16", False)
 
 
 def test_a_checkpoint_and_another_precision_can_be_exported(trained: Bench, tmp_path: Path) -> None:

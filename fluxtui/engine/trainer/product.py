@@ -1,13 +1,12 @@
 """The product: one LoRA file that loads in diffusers and ComfyUI, and the claim of what it is.
 
 Keys are diffusers'; the scale alpha / rank is folded into B, because a reader that does not know the metadata would use 1;
-bf16, as the base is distributed. One metadata key with sorted JSON: the library writes several in random order.
+bf16, as the base is distributed. Metadata keys are sorted by us: the library writes several in random order.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from fluxtui import __version__
 from fluxtui.engine.family.flux1.keys import key_of
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.lora import Adapter
@@ -25,8 +23,6 @@ from fluxtui.persist import tensorfile, toml
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Result
-
-METADATA_KEY = "fluxtui"
 
 
 def folded(adapters: Iterable[Adapter], dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
@@ -61,18 +57,6 @@ def tensors_of(parts: Mapping[str, Mapping[str, torch.Tensor]], dtype: torch.dty
             padded = functional.pad(tensor, (0, 0, 0, missing) if part == "lora_A" else (0, missing)) if missing else tensor
             tensors[key_of(module, part)] = padded.to(torch.float32 if part == "magnitude" else dtype)
     return tensors
-
-
-def metadata(job: TrainJob, step: int, base: str) -> dict[str, str]:
-    """The one metadata key: who made this of what. Nothing of one attempt, so that a resumed run writes the same bytes."""
-    spec = job.spec
-    facts = {
-        "session_id": spec.id, "session": spec.name, "recipe_sha256": job.recipe_sha256, "step": step, "base_model": base,
-        "trigger": spec.dataset.trigger, "rank": spec.lora.rank, "alpha": spec.lora.alpha, "targets": spec.lora.targets,
-        "kind": spec.lora.kind,
-        "fluxtui": __version__,
-    }  # fmt: skip
-    return {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fluxtui.engine.family.flux1.components import Components
+from fluxtui.engine.family.flux1.lora_metadata import describe
 from fluxtui.engine.family.flux1.transformer import scale_latents
 from fluxtui.engine.trainer import product
 from fluxtui.engine.trainer.checkpoints import Committer
@@ -230,7 +231,10 @@ class Run:
         self.reporter.progress(Phase.EXPORT, step=self.state.step)
         with evaluated(self.optimizer, self.parameters):
             tensors = product.folded(self.adapters)
-        described = product.metadata(self.job, self.state.step, self._base())
+        described = describe(
+            self.job.spec, tensors, self.state.step,
+            form="diffusers", has_guidance=bool(self.components.guidance_embeds), base=self._base(),
+        )  # fmt: skip
         made = product.write_product(self.folder.product, tensors, described)
         product.claim(self.job, self.folder, self.state.step, made)
         self.reporter.say(f"{self.folder.product.name} written: {made.size} bytes, tensors {made.tensors_sha256[:16]}")

@@ -65,7 +65,7 @@ def to_kohya(factors: Factors, shapes: Shapes) -> dict[str, torch.Tensor]:
     for layer, (a, b) in fused.items():
         key = layer.replace(".", "_")
         tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = a, b
-        tensors[f"{key}.alpha"] = torch.tensor(float(a.shape[0]), dtype=a.dtype)
+        tensors[f"{key}.alpha"] = torch.tensor(float(a.shape[0]))  # float32: bf16 has no 387
     return tensors
 
 
