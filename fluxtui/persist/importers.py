@@ -1,27 +1,26 @@
 """Configurations of other trainers as keys of ours: FluxGym's ui_state.json, kohya's TOML or JSON, ai-toolkit's YAML.
 
-Every key is either carried over or named with the reason why not; nothing is dropped in silence. Nothing is executed, and
+Every key is either carried over or named with the reason why not; nothing is dropped in silence, and a value that becomes
+another one is named too. What their keys mean stands in `import_tables.py`. Nothing is executed, and
 no path is opened but the configuration's own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fluxtui.persist import keys, toml
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.import_tables import SOURCES, CannotError, Changed, Source
 from fluxtui.persist.text import clean
 
 LIMIT = 4 * 1024 * 1024     # bytes of a configuration
 LEAVES = 10_000             # values; YAML's aliases can make a small file into a huge document
 DEPTH = 30
-
-Convert = Callable[[Any], object]
-
 
 @dataclass(slots=True)
 class Imported:
@@ -31,11 +30,7 @@ class Imported:
     sets: dict[str, object] = field(default_factory=dict)      # "train.steps" -> 1500
     dataset: str = ""
     model: str = ""
-    left: list[str] = field(default_factory=list)              # "network_module: not carried over, …"
-
-
-class _Cannot(Exception):
-    """Why a value cannot be carried over."""
+    left: list[str] = field(default_factory=list)              # what was not carried over, or as something else: a line each
 
 
 def read(path: Path) -> Imported:
@@ -43,9 +38,15 @@ def read(path: Path) -> Imported:
     document = _parse(path)
     flat = dict(_flatten(document))
     source = _source_of(document, flat)
-    found = Imported(source, sets=dict(_UNSAID[source]))
+    found = Imported(source, sets=dict(SOURCES[source].unsaid))
+    overridden = _overridden(flat, SOURCES[source])
     for name, value in flat.items():
-        _carry(found, name, value, _TABLES[source])
+        if (winner := overridden.get(name)) is not None:
+            found.left.append(f"{clean(name, 100)} = {keys.show(value)}: {winner} wins over it")
+        else:
+            _carry(found, name, value, SOURCES[source])
+    said = {name.rpartition(".")[2] for name in flat}
+    found.left += [f"{name}, unsaid: {why}" for name, why in SOURCES[source].notes.items() if name not in said]
     return found
 
 
@@ -105,21 +106,36 @@ def _source_of(document: Mapping[str, Any], flat: Mapping[str, Any]) -> str:
     raise UsageError("The configuration is none of FluxGym's, kohya's or ai-toolkit's; fluxtui keys lists what is taken here.")
 
 
-def _carry(found: Imported, name: str, value: object, table: Mapping[str, tuple[str, Convert]]) -> None:
+def _overridden(flat: Mapping[str, Any], source: Source) -> dict[str, str]:
+    """Keys that another one overrides in that trainer, with the name of that one."""
+    said = {name for name, value in flat.items() if value not in (None, "", False)}
+
+    def named(ending: str) -> list[str]:
+        return [name for name in said if name == ending or name.endswith(f".{ending}")]
+
+    return {loser: winner for winner, ending in source.wins if named(winner) for loser in named(ending)}
+
+
+def _carry(found: Imported, name: str, value: object, source: Source) -> None:
     """Take one key over, or say why not."""
-    shown = clean(name, 100)
-    entry = table.get(name) or table.get(name.rpartition(".")[2])
+    shown, last = clean(name, 100), name.rpartition(".")[2]
+    entry = source.table.get(name) or source.table.get(last)
+    done = source.done_here.get(name) or source.done_here.get(last)
     if value is _ONLY_FIRST:
         found.left.append(f"{shown}: only the first of several is carried over")
+    elif value is None or value == "" or (done is not None and str(value).lower() in done):
+        return  # nothing is asked for, or what is always so here
     elif entry is None:
         found.left.append(f"{shown} = {keys.show(value)}: there is no such key here")
-    elif value is None or value == "":
-        return
     else:
         target, convert = entry
         try:
-            _take(found, target, convert(value))
-        except (_Cannot, UsageError, ValueError, TypeError) as error:
+            meant = convert(value)
+            if isinstance(meant, Changed):
+                found.left.append(f"{shown} = {keys.show(value)}: it is {target} = {keys.show(meant.value)} here; {meant.why}")
+                meant = meant.value
+            _take(found, target, meant)
+        except (CannotError, UsageError, ValueError, TypeError) as error:
             found.left.append(f"{shown} = {keys.show(value)}: {clean(str(error), 300)}")
 
 
@@ -130,172 +146,3 @@ def _take(found: Imported, target: str, value: object) -> None:
         found.model = str(value)
     else:
         found.sets[target] = keys.check(target, value)
-
-
-def _whole(value: Any) -> int:  # noqa: ANN401
-    number = float(value)
-    if not number.is_integer():
-        raise _Cannot("it is no whole number")
-    return int(number)
-
-
-def _number(value: Any) -> float:  # noqa: ANN401
-    return float(value)
-
-
-def _same(value: Any) -> object:  # noqa: ANN401
-    return value
-
-
-def _sides(value: Any) -> list[int]:  # noqa: ANN401
-    """512, "512", "512,512", [512, 768]: the distinct sides."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return sorted({_whole(part) for part in parts})
-
-
-def _lines(value: Any) -> list[str]:  # noqa: ANN401
-    """Prompts, one a line; kohya's options behind `--` are cut off."""
-    texts = value.splitlines() if isinstance(value, str) else [str(item) for item in value]
-    return [text.partition(" --")[0].strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
-
-
-def _prompts(value: Any) -> list[str]:  # noqa: ANN401
-    if isinstance(value, str) and "\n" not in value and value.endswith((".txt", ".toml", ".json")):
-        raise _Cannot("the prompts stand in a file of their own; give them with --set sample.prompts=[…]")
-    return _lines(value)
-
-
-def _model(value: Any) -> str:  # noqa: ANN401
-    text = str(value)
-    low = text.lower()
-    if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
-        return text
-    if text.endswith((".safetensors", ".sft")) or "/" not in text:
-        for kind in ("dev", "schnell"):
-            if f"flux1-{kind}" in low or f"flux-{kind}" in low or low == f"flux.1-{kind}":
-                return f"black-forest-labs/FLUX.1-{kind}"
-        raise _Cannot("there is no such file here; give --model the file, a folder in diffusers layout, or a hub id")
-    return text
-
-
-def _scheduler(value: Any) -> str:  # noqa: ANN401
-    return {"constant": "constant", "adafactor": "constant"}.get(str(value), str(value))
-
-
-# 8 bits: the state of a LoRA is small, the whole precision costs little and needs no extra.
-_OPTIMIZERS = {name: name for name in ("adamw", "adafactor", "lion", "prodigy")} | {
-    "adamw8bit": "adamw", "adamwschedulefree": "schedule_free",
-}  # fmt: skip
-
-
-def _optimizer(value: Any) -> str:  # noqa: ANN401
-    name = str(value).lower()
-    if name not in _OPTIMIZERS:
-        raise _Cannot("there is no such optimizer here; see fluxtui keys optimizer, and its learning rate may need another value")
-    return _OPTIMIZERS[name]
-
-
-def _vram(value: Any) -> str:  # noqa: ANN401
-    names = {"12G": "12GB", "16G": "16GB", "20G": "16GB"}  # 20G: cards of 20 GB and more, the least of which 16GB fits
-    if str(value) not in names:
-        raise _Cannot("FluxGym knows 12G, 16G and 20G; see hardware.preset")
-    return names[str(value)]
-
-
-def _timesteps(value: Any) -> str:  # noqa: ANN401
-    names = {"sigma": "uniform", "uniform": "uniform", "sigmoid": "sigmoid", "shift": "shift", "flux_shift": "flux_shift"}
-    if str(value) not in names:
-        raise _Cannot("there is no such distribution here; see fluxtui keys timestep")
-    return names[str(value)]
-
-
-_KOHYA: dict[str, tuple[str, Convert]] = {
-    "pretrained_model_name_or_path": ("model", _model),
-    "train_data_dir": ("dataset", _same),
-    "image_dir": ("dataset", _same),
-    "class_tokens": ("dataset.trigger", _same),
-    "num_repeats": ("dataset.repeats", _whole),
-    "resolution": ("dataset.resolution", _sides),
-    "caption_extension": ("dataset.caption_extension", _same),
-    "caption_dropout_rate": ("dataset.caption_dropout", _number),
-    "network_dim": ("lora.rank", _whole),
-    "network_alpha": ("lora.alpha", _number),
-    "network_dropout": ("lora.dropout", _number),
-    "learning_rate": ("train.learning_rate", _number),
-    "unet_lr": ("train.learning_rate", _number),
-    "max_train_epochs": ("train.epochs", _whole),
-    "max_train_steps": ("train.steps", _whole),
-    "train_batch_size": ("train.batch_size", _whole),
-    "batch_size": ("train.batch_size", _whole),
-    "gradient_accumulation_steps": ("train.gradient_accumulation", _whole),
-    "gradient_checkpointing": ("train.gradient_checkpointing", _same),
-    "optimizer_type": ("train.optimizer", _optimizer),
-    "lr_scheduler": ("train.scheduler", _scheduler),
-    "lr_warmup_steps": ("train.warmup_steps", _whole),
-    "max_grad_norm": ("train.max_grad_norm", _number),
-    "timestep_sampling": ("train.timestep_sampling", _timesteps),
-    "discrete_flow_shift": ("train.timestep_shift", _number),
-    "guidance_scale": ("train.guidance", _number),
-    "seed": ("train.seed", _whole),
-    "save_every_n_epochs": ("checkpoint.every_epochs", _whole),
-    "save_every_n_steps": ("checkpoint.every_steps", _whole),
-    "sample_prompts": ("sample.prompts", _prompts),
-    "sample_every_n_epochs": ("sample.every_epochs", _whole),
-    "sample_at_first": ("sample.at_start", _same),
-    "max_data_loader_n_workers": ("hardware.workers", _whole),
-}
-_FLUXGYM: dict[str, tuple[str, Convert]] = {
-    **_KOHYA,
-    "lora_name": ("title", _same),
-    "concept_sentence": ("dataset.trigger", _same),
-    "base_model": ("model", _model),
-    "dataset_folder": ("dataset", _same),
-    "rank": ("lora.rank", _whole),
-    "workers": ("hardware.workers", _whole),
-    "vram": ("hardware.preset", _vram),
-}
-_AI_TOOLKIT: dict[str, tuple[str, Convert]] = {
-    f"config.process.{name}": entry
-    for name, entry in {
-        "trigger_word": ("dataset.trigger", _same),
-        "network.linear": ("lora.rank", _whole),
-        "network.linear_alpha": ("lora.alpha", _number),
-        "save.save_every": ("checkpoint.every_steps", _whole),
-        "save.max_step_saves_to_keep": ("checkpoint.keep", lambda value: max(2, _whole(value))),
-        "datasets.folder_path": ("dataset", _same),
-        "datasets.caption_ext": ("dataset.caption_extension", lambda value: "." + str(value).lstrip(".")),
-        "datasets.caption_dropout_rate": ("dataset.caption_dropout", _number),
-        "datasets.resolution": ("dataset.resolution", _sides),
-        "datasets.num_repeats": ("dataset.repeats", _whole),
-        "train.batch_size": ("train.batch_size", _whole),
-        "train.steps": ("train.steps", _whole),
-        "train.gradient_accumulation_steps": ("train.gradient_accumulation", _whole),
-        "train.gradient_checkpointing": ("train.gradient_checkpointing", _same),
-        "train.optimizer": ("train.optimizer", _optimizer),
-        "train.lr": ("train.learning_rate", _number),
-        "train.timestep_type": ("train.timestep_sampling", _timesteps),
-        "train.max_grad_norm": ("train.max_grad_norm", _number),
-        "model.name_or_path": ("model", _model),
-        "sample.width": ("sample.width", _whole),
-        "sample.height": ("sample.height", _whole),
-        "sample.prompts": ("sample.prompts", _lines),
-        "sample.seed": ("sample.seed", _whole),
-        "sample.guidance_scale": ("sample.guidance", _number),
-        "sample.sample_steps": ("sample.steps", _whole),
-    }.items()
-}
-_AI_TOOLKIT["config.name"] = ("title", _same)
-# What those trainers do where nothing is said, and ours would do otherwise.
-_UNSAID_KOHYA: dict[str, object] = {
-    "lora.alpha": 1.0,
-    "train.scheduler": "constant",
-    "train.warmup_steps": 0,
-    "train.timestep_sampling": "uniform",
-    "dataset.caption_dropout": 0.0,
-}
-_UNSAID: dict[str, dict[str, object]] = {
-    "kohya": _UNSAID_KOHYA,
-    "FluxGym": {**_UNSAID_KOHYA, "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "lora.rank": 4},
-    "ai-toolkit": {"train.scheduler": "constant", "train.warmup_steps": 0, "train.timestep_sampling": "sigmoid"},
-}
-_TABLES = {"kohya": _KOHYA, "FluxGym": _FLUXGYM, "ai-toolkit": _AI_TOOLKIT}

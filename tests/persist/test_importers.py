@@ -9,6 +9,7 @@ import pytest
 
 from fluxtui.persist import importers
 from fluxtui.persist.errors import FluxTUIError, UsageError
+from fluxtui.persist.import_tables import SOURCES
 from tests.persist.inert import is_inert
 
 KOHYA = """
@@ -65,15 +66,17 @@ def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
         "train.warmup_steps": 0,
         "train.timestep_sampling": "shift",
         "train.timestep_shift": 3.1582,
+        "train.guidance": 3.5,
         "dataset.resolution": [512],
         "dataset.trigger": "ohwx",
         "dataset.repeats": 10,
         "dataset.caption_dropout": 0.0,
     }
     assert [sentence.split(":")[0].split(" ")[0] for sentence in found.left] == [
-        "network_module",
+        "optimizer_type",  # adamw, and why
         "sample_prompts",
         "datasets.subsets[2]",
+        "model_prediction_type,",
     ]
 
 
@@ -115,15 +118,59 @@ def test_ai_toolkit_is_carried_over(tmp_path: Path) -> None:
         2,
         ["a", "b"],
     )
-    assert len(found.left) == 5, found.left
+    assert found.sets["model.precision"] == "int8"
+    assert [sentence.partition(" ")[0] for sentence in found.left] == ["config.process.train.optimizer", "config.process.model.quantize"]
+
+
+def imported(tmp_path: Path, name: str, **said: object) -> importers.Imported:
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps({"kohya": {"train_data_dir": "/p"}, "ai": {}}[name] | said))
+    return importers.read(path)
+
+
+def test_what_sd_scripts_does_where_nothing_is_said_is_said_here(tmp_path: Path) -> None:
+    """Its `sigma`: an even draw from sigmas shifted by 3; guidance 3.5; alpha 1."""
+    sets = imported(tmp_path, "kohya").sets
+    assert (sets["train.timestep_sampling"], sets["train.timestep_shift"], sets["train.guidance"]) == ("uniform_shift", 3.0, 3.5)
+    assert sets["lora.alpha"] == 1.0
+
+
+def test_what_wins_there_wins_here_and_the_loser_is_named(tmp_path: Path) -> None:
+    found = imported(tmp_path, "kohya", max_train_steps=1000, max_train_epochs=8, unet_lr=4e-4, learning_rate=1e-5,
+                     network_train_unet_only=True, text_encoder_lr=1e-5)  # fmt: skip
+    assert (found.sets["train.epochs"], found.sets["train.learning_rate"]) == (8, 4e-4)
+    assert not found.sets.keys() & {"train.steps", "train.clip_learning_rate"}
+    assert {line.partition(" ")[0] for line in found.left} >= {"max_train_steps", "learning_rate", "text_encoder_lr"}
+
+
+def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
+    found = imported(
+        tmp_path, "kohya", flip_aug=True, keep_tokens=2, shuffle_caption=True, loss_type="huber", huber_c=0.2, alpha_mask=True,
+        network_weights="/l.safetensors", fp8_base=True, blocks_to_swap=18, bucket_reso_steps=64, prior_loss_weight=0.5,
+        output_name="mine", optimizer_args=["weight_decay=0.1"], text_encoder_lr=[2e-5],
+    ).sets  # fmt: skip
+    assert found | {
+        "dataset.flip": True, "dataset.keep_tags": 2, "dataset.shuffle_tags": 16, "train.loss": "pseudo_huber",
+        "train.loss_delta": 0.2, "dataset.masks": "alpha", "lora.weights": "/l.safetensors", "model.precision": "fp8",
+        "hardware.stream_blocks": 27, "dataset.bucket_step": 64, "dataset.regularisation_weight": 0.5, "title": "mine",
+        "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5,
+    } == found  # fmt: skip
+
+
+def test_ai_toolkits_unsaid_alpha_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("config: {process: [{network: {linear: 32}, train: {timestep_type: flux_shift, skip_first_sample: true}}]}")
+    sets = importers.read(path).sets
+    assert (sets["lora.rank"], sets["lora.alpha"], sets["dataset.caption_dropout"]) == (32, 1.0, 0.0)
+    assert (sets["train.timestep_sampling"], sets["sample.at_start"]) == ("uniform_flux_shift", False)
 
 
 def test_a_value_that_does_not_fit_is_named_and_left(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"network_dim": 0, "train_batch_size": "many", "optimizer_type": "prodigy\x1b[31m", "seed": 1.5}))
     found = importers.read(path)
-    assert set(found.sets) == set(importers._UNSAID["kohya"])
-    assert len(found.left) == 4
+    assert set(found.sets) == set(SOURCES["kohya"].unsaid)
+    assert len(found.left) == 5
     assert all(is_inert(sentence) for sentence in found.left)
 
 

@@ -1,0 +1,358 @@
+"""What the keys of FluxGym, kohya's sd-scripts and ai-toolkit mean in our words.
+
+Read off the trainers' own code: sd-scripts' `flux_train_utils.py`, `train_util.py`, `flux_train_network.py`; ai-toolkit's
+`config_modules.py` and `custom_flowmatch_sampler.py`; FluxGym's `app.py`. A value that becomes another one says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Value = Any  # of somebody's JSON, TOML or YAML: of any type
+
+
+class CannotError(Exception):
+    """Why a value cannot be carried over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A value that is carried over as another one, and why that is."""
+
+    value: object
+    why: str
+
+
+Convert = Callable[[Value], object]
+Table = Mapping[str, tuple[str, Convert]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One trainer's configurations."""
+
+    table: Table  # their key, whole or its last part -> ours
+    unsaid: Mapping[str, object]  # what it does where nothing is said, and ours would do otherwise
+    done_here: Mapping[str, frozenset[str]]  # keys that ask for what is always so here, and the values (low, as text) that do
+    wins: tuple[tuple[str, str], ...]  # (key, key that it overrides there), by their last parts
+    notes: Mapping[str, str]  # what it does where a key is missing, and cannot be had here
+
+
+def whole(value: Value) -> int:
+    number = float(value)
+    if not number.is_integer():
+        raise CannotError("it is no whole number")
+    return int(number)
+
+
+def number(value: Value) -> float:
+    return float(value)
+
+
+def same(value: Value) -> object:
+    return value
+
+
+def switch(value: Value) -> bool:
+    if isinstance(value, str):
+        return value.lower() in ("true", "1", "yes", "on")
+    return bool(value)
+
+
+def sides(value: Value) -> list[int]:
+    """512, "512", "512,512", [512, 768]: the distinct sides."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return sorted({whole(part) for part in parts})
+
+
+def lines(value: Value) -> list[str]:
+    """Prompts, one a line; kohya's options behind `--` stay where they are, in its own spelling."""
+    texts = value.splitlines() if isinstance(value, str) else [str(item) for item in value]
+    return [text.strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
+
+
+def prompts(value: Value) -> list[str]:
+    if isinstance(value, str) and "\n" not in value and value.endswith((".txt", ".toml", ".json")):
+        raise CannotError("the prompts stand in a file of their own; give them with --set sample.prompts=[…]")
+    return lines(value)
+
+
+def model(value: Value) -> str:
+    text = str(value)
+    low = text.lower()
+    if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
+        return text
+    if text.endswith((".safetensors", ".sft")) or "/" not in text:
+        for kind in ("dev", "schnell"):
+            if f"flux1-{kind}" in low or f"flux-{kind}" in low or low == f"flux.1-{kind}":
+                return f"black-forest-labs/FLUX.1-{kind}"
+        raise CannotError("there is no such file here; give --model the file, a folder in diffusers layout, or a hub id")
+    return text
+
+
+def scheduler(value: Value) -> str:
+    return {"adafactor": "constant"}.get(str(value), str(value))
+
+
+_OPTIMIZERS = {name: name for name in ("adamw", "adafactor", "lion", "prodigy")} | {"adamwschedulefree": "schedule_free"}
+_WHOLE_STATE = "its state in whole numbers costs a LoRA little, and needs no extra; adamw8bit is there too"
+
+
+def optimizer(value: Value) -> object:
+    name = str(value).lower()
+    if name in ("adamw8bit", "pagedadamw8bit"):
+        return Changed("adamw", _WHOLE_STATE)
+    if name in ("lion8bit", "pagedlion8bit"):
+        return Changed("lion", _WHOLE_STATE)
+    if name not in _OPTIMIZERS:
+        why = "there is no such optimizer here; see fluxtui keys optimizer, and its learning rate may need another value"
+        raise CannotError(why)
+    return _OPTIMIZERS[name]
+
+
+def vram(value: Value) -> str:
+    names = {"12G": "12GB", "16G": "16GB", "20G": "16GB"}  # 20G: cards of 20 GB and more, the least of which 16GB fits
+    if str(value) not in names:
+        raise CannotError("FluxGym knows 12G, 16G and 20G; see hardware.preset")
+    return names[str(value)]
+
+
+def _one_of(names: Mapping[str, object], why: str) -> Convert:
+    def convert(value: Value) -> object:
+        if str(value) not in names:
+            raise CannotError(why)
+        return names[str(value)]
+
+    return convert
+
+
+_NO_DISTRIBUTION = "there is no such distribution here; see fluxtui keys timestep"
+# `sigma`: an index drawn uniformly into the scheduler's sigmas, which are shifted by discrete_flow_shift
+timesteps_of_kohya = _one_of(
+    {"sigma": "uniform_shift"} | {name: name for name in ("uniform", "sigmoid", "shift", "flux_shift")}, _NO_DISTRIBUTION
+)
+# its schedulers are evenly spaced sigmas, shifted by the resolution where FLUX.1's configuration says so, as it does
+timesteps_of_ai_toolkit = _one_of(
+    {"linear": "uniform", "sigmoid": "sigmoid", "flux_shift": "uniform_flux_shift", "shift": "uniform_flux_shift"},
+    _NO_DISTRIBUTION,
+)
+loss_of_kohya = _one_of(
+    {"l2": "mse", "l1": "l1", "huber": "pseudo_huber"}, "there is no such loss here; see fluxtui keys train.loss"
+)  # sd-scripts calls huber what is the pseudo-Huber loss
+loss_of_ai_toolkit = _one_of({"mse": "mse", "mae": "l1"}, "there is no such loss here; see fluxtui keys train.loss")
+
+
+def prediction(value: Value) -> object:
+    raise CannotError("here the velocity is trained, which is 'raw' there")
+
+
+def shuffled(value: Value) -> object:
+    if not switch(value):
+        return 0
+    return Changed(16, "so many orders of a caption's tags are made once, for the cache")
+
+
+def swapped(value: Value) -> object:
+    """sd-scripts: half of so many double blocks, and two single blocks for each of the rest."""
+    count = whole(value)
+    double = count // 2
+    return Changed(double + 2 * (count - double), "blocks are counted one by one here, the last ones first")
+
+
+def clip_rate(value: Value) -> float:
+    """One rate, or one for each text encoder, CLIP's first."""
+    return float(value[0] if isinstance(value, list) else value)
+
+
+def eight_bits(name: str, theirs: str) -> Convert:
+    def convert(value: Value) -> object:
+        if not switch(value):
+            raise CannotError("the base's precision is chosen by the card here; model.precision says otherwise")
+        return Changed(name, theirs)
+
+    return convert
+
+
+def argument(name: str) -> Convert:
+    """One of kohya's `optimizer_args`: a list of NAME=VALUE."""
+
+    def convert(value: Value) -> object:
+        pairs = dict(str(one).partition("=")[::2] for one in (value if isinstance(value, list) else [value]))
+        if set(pairs) - {name} or name not in pairs:
+            raise CannotError(f"only {name} of these is carried over")
+        return float(pairs[name])
+
+    return convert
+
+
+_KOHYA: Table = {
+    "pretrained_model_name_or_path": ("model", model),
+    "train_data_dir": ("dataset", same),
+    "image_dir": ("dataset", same),
+    "output_name": ("title", same),
+    "class_tokens": ("dataset.trigger", same),
+    "num_repeats": ("dataset.repeats", whole),
+    "resolution": ("dataset.resolution", sides),
+    "bucket_reso_steps": ("dataset.bucket_step", whole),
+    "flip_aug": ("dataset.flip", switch),
+    "alpha_mask": ("dataset.masks", lambda value: "alpha" if switch(value) else ""),
+    "caption_extension": ("dataset.caption_extension", same),
+    "caption_dropout_rate": ("dataset.caption_dropout", number),
+    "shuffle_caption": ("dataset.shuffle_tags", shuffled),
+    "keep_tokens": ("dataset.keep_tags", whole),
+    "prior_loss_weight": ("dataset.regularisation_weight", number),
+    "network_dim": ("lora.rank", whole),
+    "network_alpha": ("lora.alpha", number),
+    "network_dropout": ("lora.dropout", number),
+    "network_weights": ("lora.weights", same),
+    "learning_rate": ("train.learning_rate", number),
+    "unet_lr": ("train.learning_rate", number),
+    "text_encoder_lr": ("train.clip_learning_rate", clip_rate),
+    "max_train_epochs": ("train.epochs", whole),
+    "max_train_steps": ("train.steps", whole),
+    "train_batch_size": ("train.batch_size", whole),
+    "batch_size": ("train.batch_size", whole),
+    "gradient_accumulation_steps": ("train.gradient_accumulation", whole),
+    "gradient_checkpointing": ("train.gradient_checkpointing", switch),
+    "optimizer_type": ("train.optimizer", optimizer),
+    "optimizer_args": ("train.weight_decay", argument("weight_decay")),
+    "lr_scheduler": ("train.scheduler", scheduler),
+    "lr_warmup_steps": ("train.warmup_steps", whole),
+    "max_grad_norm": ("train.max_grad_norm", number),
+    "loss_type": ("train.loss", loss_of_kohya),
+    "huber_c": ("train.loss_delta", number),
+    "timestep_sampling": ("train.timestep_sampling", timesteps_of_kohya),
+    "discrete_flow_shift": ("train.timestep_shift", number),
+    "model_prediction_type": ("train", prediction),
+    "guidance_scale": ("train.guidance", number),
+    "seed": ("train.seed", whole),
+    "fp8_base": ("model.precision", eight_bits("fp8", "with a scale for each row, which loses less")),
+    "blocks_to_swap": ("hardware.stream_blocks", swapped),
+    "save_every_n_epochs": ("checkpoint.every_epochs", whole),
+    "save_every_n_steps": ("checkpoint.every_steps", whole),
+    "sample_prompts": ("sample.prompts", prompts),
+    "sample_every_n_epochs": ("sample.every_epochs", whole),
+    "sample_at_first": ("sample.at_start", switch),
+    "max_data_loader_n_workers": ("hardware.workers", whole),
+}
+_FLUXGYM: Table = {
+    **_KOHYA,
+    "lora_name": ("title", same),
+    "concept_sentence": ("dataset.trigger", same),
+    "base_model": ("model", model),
+    "dataset_folder": ("dataset", same),
+    "rank": ("lora.rank", whole),
+    "workers": ("hardware.workers", whole),
+    "vram": ("hardware.preset", vram),
+}
+_AI_TOOLKIT: Table = {
+    "config.name": ("title", same),
+    **{
+        f"config.process.{name}": entry
+        for name, entry in {
+            "trigger_word": ("dataset.trigger", same),
+            "network.linear": ("lora.rank", whole),
+            "network.rank": ("lora.rank", whole),
+            "network.alpha": ("lora.alpha", number),
+            "network.linear_alpha": ("lora.alpha", number),
+            "network.dropout": ("lora.dropout", number),
+            "save.save_every": ("checkpoint.every_steps", whole),
+            "save.max_step_saves_to_keep": ("checkpoint.keep", lambda value: max(2, whole(value))),
+            "datasets.folder_path": ("dataset", same),
+            "datasets.caption_ext": ("dataset.caption_extension", lambda value: "." + str(value).lstrip(".")),
+            "datasets.caption_dropout_rate": ("dataset.caption_dropout", number),
+            "datasets.shuffle_tokens": ("dataset.shuffle_tags", shuffled),
+            "datasets.keep_tokens": ("dataset.keep_tags", whole),
+            "datasets.resolution": ("dataset.resolution", sides),
+            "datasets.num_repeats": ("dataset.repeats", whole),
+            "datasets.flip_x": ("dataset.flip", switch),
+            "datasets.mask_path": ("dataset.masks", same),
+            "datasets.mask_min_value": ("dataset.mask_outside", number),
+            "train.batch_size": ("train.batch_size", whole),
+            "train.steps": ("train.steps", whole),
+            "train.gradient_accumulation_steps": ("train.gradient_accumulation", whole),
+            "train.gradient_accumulation": ("train.gradient_accumulation", whole),
+            "train.gradient_checkpointing": ("train.gradient_checkpointing", switch),
+            "train.optimizer": ("train.optimizer", optimizer),
+            "train.optimizer_params.weight_decay": ("train.weight_decay", number),
+            "train.lr": ("train.learning_rate", number),
+            "train.timestep_type": ("train.timestep_sampling", timesteps_of_ai_toolkit),
+            "train.loss_type": ("train.loss", loss_of_ai_toolkit),
+            "train.max_grad_norm": ("train.max_grad_norm", number),
+            "train.ema_config.ema_decay": ("train.ema_decay", number),
+            "train.skip_first_sample": ("sample.at_start", lambda value: not switch(value)),
+            "model.name_or_path": ("model", model),
+            "model.quantize": ("model.precision", eight_bits("int8", "8 bits with a scale for each row, which loses less")),
+            "sample.width": ("sample.width", whole),
+            "sample.height": ("sample.height", whole),
+            "sample.prompts": ("sample.prompts", lines),
+            "sample.seed": ("sample.seed", whole),
+            "sample.guidance_scale": ("sample.guidance", number),
+            "sample.sample_steps": ("sample.steps", whole),
+        }.items()
+    },
+}
+
+_YES, _NO = frozenset({"true", "1"}), frozenset({"false", "0", "none", "no"})
+_HALF = frozenset({"bf16", "fp16", "float16", "bfloat16"})
+_KOHYA_DONE: Mapping[str, frozenset[str]] = {
+    "network_module": frozenset({"networks.lora_flux"}), "cache_latents": _YES, "cache_latents_to_disk": _YES,
+    "cache_text_encoder_outputs": _YES, "cache_text_encoder_outputs_to_disk": _YES, "network_train_unet_only": _YES,
+    "sdpa": _YES, "mixed_precision": _HALF, "save_precision": _HALF, "save_model_as": frozenset({"safetensors"}),
+    "persistent_data_loader_workers": _YES, "enable_bucket": _YES, "bucket_no_upscale": _YES,
+    "model_prediction_type": frozenset({"raw"}), "weighting_scheme": frozenset({"none"}), "loss_type": frozenset({"l2"}),
+    "highvram": _YES | _NO, "disable_mmap_load_safetensors": _YES | _NO, "fp8_base": _NO, "blocks_to_swap": frozenset({"0"}),
+}  # fmt: skip
+_AI_TOOLKIT_DONE: Mapping[str, frozenset[str]] = {
+    f"config.process.{name}": values
+    for name, values in {
+        "type": frozenset({"sd_trainer", "diffusion_trainer"}), "device": frozenset({"cuda", "cuda:0"}),
+        "network.type": frozenset({"lora"}), "save.dtype": _HALF, "train.dtype": _HALF,
+        "train.noise_scheduler": frozenset({"flowmatch"}),
+        "train.train_unet": _YES, "train.train_text_encoder": _NO, "train.content_or_style": frozenset({"balanced"}),
+        "train.ema_config.use_ema": _YES | _NO, "model.is_flux": _YES, "model.arch": frozenset({"flux"}), "model.quantize": _NO,
+        "model.quantize_te": _YES | _NO, "model.low_vram": _YES | _NO, "datasets.cache_latents_to_disk": _YES,
+        "sample.sampler": frozenset({"flowmatch"}), "sample.neg": frozenset({""}), "sample.walk_seed": _YES,
+    }.items()
+} | {"job": frozenset({"extension"}), "meta.version": frozenset({"1.0"}), "meta.name": frozenset({"[name]"})}  # fmt: skip
+
+_KOHYA_UNSAID: Mapping[str, object] = {
+    "lora.alpha": 1.0,
+    "train.scheduler": "constant",
+    "train.warmup_steps": 0,
+    "train.timestep_sampling": "uniform_shift",
+    "train.timestep_shift": 3.0,
+    "train.guidance": 3.5,
+    "dataset.caption_dropout": 0.0,
+}
+_KOHYA_WINS = (
+    ("max_train_epochs", "max_train_steps"), ("unet_lr", "learning_rate"), ("network_train_unet_only", "text_encoder_lr"),
+)  # fmt: skip
+
+_KOHYA_NOTES: Mapping[str, str] = {
+    "model_prediction_type": "sd-scripts takes 'sigma_scaled' then; here the velocity is trained, which is 'raw' there",
+}
+
+SOURCES: Mapping[str, Source] = {
+    "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES),
+    "FluxGym": Source(
+        _FLUXGYM,
+        {**_KOHYA_UNSAID, "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0, "lora.rank": 4},
+        _KOHYA_DONE,
+        _KOHYA_WINS,
+        {},
+    ),
+    "ai-toolkit": Source(
+        _AI_TOOLKIT,
+        {
+            "lora.rank": 4, "lora.alpha": 1.0, "train.scheduler": "constant", "train.warmup_steps": 0,
+            "train.timestep_sampling": "sigmoid", "dataset.caption_dropout": 0.0,
+        },  # fmt: skip
+        _AI_TOOLKIT_DONE,
+        (("network.rank", "network.linear"), ("network.linear_alpha", "network.alpha")),
+        {},
+    ),
+}
