@@ -340,7 +340,10 @@ SOURCES: Mapping[str, Source] = {
     "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES),
     "FluxGym": Source(
         _FLUXGYM,
-        {**_KOHYA_UNSAID, "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0, "lora.rank": 4},
+        {
+            **_KOHYA_UNSAID,
+            "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0, "lora.rank": 4,
+        },
         _KOHYA_DONE,
         _KOHYA_WINS,
         {},
@@ -350,7 +353,7 @@ SOURCES: Mapping[str, Source] = {
         {
             "lora.rank": 4, "lora.alpha": 1.0, "train.scheduler": "constant", "train.warmup_steps": 0,
             "train.timestep_sampling": "sigmoid", "dataset.caption_dropout": 0.0,
-        },  # fmt: skip
+        },
         _AI_TOOLKIT_DONE,
         (("network.rank", "network.linear"), ("network.linear_alpha", "network.alpha")),
         {},

@@ -18,7 +18,7 @@ RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
 Precision = Literal["auto", "bf16", "fp32", "int8", "fp8", "nf4"]
 MemoryPreset = Literal["auto", "8GB", "10GB", "12GB", "16GB", "24GB", "48GB", "80GB"]
-TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal"]
+TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal", "uniform_shift", "uniform_flux_shift"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
 AdapterKind = Literal["lora", "dora", "lokr"]
 Loss = Literal["mse", "l1", "huber", "pseudo_huber"]
@@ -165,7 +165,7 @@ class TrainSpec(Table, frozen=True):
     ] = 0.0
     timestep_sampling: Annotated[TimestepSampling, Meta(description="distribution of sigma")] = "flux_shift"
     timestep_shift: Annotated[
-        float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift'; 1: sigmoid, 3: more noise")
+        float, Meta(gt=0.0, le=1000.0, description="S of timestep_sampling = 'shift' and 'uniform_shift'; 1: none, 3: more noise")
     ] = 3.0
     timestep_mean: Annotated[float, Meta(ge=-10.0, le=10.0, description="mean of 'logit_normal'; above 0: more noise")] = 0.0
     timestep_std: Annotated[float, Meta(gt=0.0, le=10.0, description="standard deviation of 'logit_normal'")] = 1.0

@@ -67,6 +67,13 @@ def grey_16(value: int) -> bytes:
     return encoded(Image.new("I;16", (64, 48), value))
 
 
+def colour_16() -> bytes:
+    """A PNG of 64x48 with 16 bits for each of red, green and blue, which PIL opens as if they were 8."""
+    rows = zlib.compress(b"".join(b"\0" + struct.pack(">3H", 40_000, 900, 65_535) * 64 for _ in range(48)))
+    head = struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 def display_p3() -> bytes:
     """A profile whose red is not sRGB's: sRGB's own with red and blue exchanged."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

@@ -19,7 +19,7 @@ from fluxtui.engine.trainer.likeness import alike, look_of
 from fluxtui.engine.trainer.tokens import token_counter
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
-from tests.trainer.hostile import encoded, grey_16, hostile_images, quarters, turned
+from tests.trainer.hostile import colour_16, encoded, grey_16, hostile_images, quarters, turned
 
 
 def photo(number: int, width: int = 320, height: int = 240) -> Image.Image:
@@ -153,7 +153,8 @@ def test_how_a_picture_is_read_is_told(folder: Path) -> None:
     stored, exif = turned(photo(5), 6)
     files = {
         "turned.jpg": encoded(stored, "JPEG", exif=exif), "ink.jpg": encoded(photo(6).convert("CMYK"), "JPEG"),
-        "clear.png": encoded(photo(7).convert("RGBA")), "deep.png": grey_16(3000), "strip.png": encoded(photo(8, 1200, 200)),
+        "clear.png": encoded(photo(7).convert("RGBA")), "deep.png": grey_16(3000), "colour.png": colour_16(),
+        "strip.png": encoded(photo(8, 1200, 200)),
         "small.png": encoded(quarters(64, 48)), "not.gif": encoded(photo(9), "GIF"),
     }  # fmt: skip
     for name, data in files.items():
@@ -163,7 +164,7 @@ def test_how_a_picture_is_read_is_told(folder: Path) -> None:
     (folder / "more").mkdir()
     report = report_on(folder)
     assert report.ok
-    assert kinds(report, "note") == {("rotated", "turned.jpg"), ("16-bit", "deep.png")}
+    assert kinds(report, "note") == {("rotated", "turned.jpg"), ("16-bit", "deep.png"), ("16-bit", "colour.png")}
     assert kinds(report, "warning") >= {
         ("cmyk", "ink.jpg"), ("alpha", "clear.png"), ("strip", "strip.png"), ("small", "small.png"), ("not-read", "not.gif"),
         ("folder", ""),

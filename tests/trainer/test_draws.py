@@ -6,6 +6,7 @@ import math
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest, logistic, norm
@@ -52,6 +53,18 @@ def test_shift_is_the_shifted_sigmoid(shift: float) -> None:
 def test_flux_shift_depends_on_the_tokens_of_the_bucket(tokens: int, mu: float) -> None:
     assert draws.flux_mu(tokens) == pytest.approx(mu)
     assert kstest(logits(sigmas(tokens, timestep_sampling="flux_shift")), norm(mu, 1).cdf).pvalue > P_LOW
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_uniform_shift_is_a_flat_draw_shifted(shift: float) -> None:
+    found = np.asarray(sigmas(timestep_sampling="uniform_shift", timestep_shift=shift))
+    assert kstest(found / (shift - (shift - 1) * found), "uniform").pvalue > P_LOW
+
+
+@pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15)])
+def test_uniform_flux_shift_depends_on_the_tokens_of_the_bucket(tokens: int, mu: float) -> None:
+    found, shift = np.asarray(sigmas(tokens, timestep_sampling="uniform_flux_shift")), np.exp(mu)
+    assert kstest(found / (shift - (shift - 1) * found), "uniform").pvalue > P_LOW
 
 
 def test_a_wrong_distribution_would_be_noticed() -> None:

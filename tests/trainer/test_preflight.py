@@ -153,3 +153,28 @@ def test_a_trainer_ends_with_the_code_and_the_sentence_and_trains_nothing(bench:
     assert "01.png" in ended.error
     assert not bench.checkpoints()
     assert "Traceback" not in ended.log
+
+
+class Noting(Reporter):
+    """Keeps what is for the record."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def test_files_that_are_passed_over_are_said_at_the_start_and_not_only_by_the_doctor(
+    bench: Bench, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (data / "moving.gif").write_bytes(b"GIF89a")
+    (data / "more").mkdir()
+    reporter = Noting()
+    preflight.run(bench.new_job(), bench.folder, reporter)
+    assert reporter.notes == ["1 folders inside are not looked into: more, and 1 more like it"]
+    said = capfd.readouterr().out
+    assert "warning: moving.gif is not used: .gif is not read; save it as PNG or JPEG" in said
+    preflight.run(bench.new_job(), bench.folder, reporter)
+    assert "moving.gif" not in capfd.readouterr().out, "once is enough"

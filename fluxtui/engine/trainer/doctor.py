@@ -112,6 +112,17 @@ def check(
     )  # fmt: skip
 
 
+def warned(spec: DatasetSpec, model: Path | None) -> list[Finding]:
+    """What a start says without opening a picture: which files it passes over, and captions that are not what they look like."""
+    folder = dataset_folder.resolve(spec.path)
+    pairs = dataset_folder.pair(folder, spec.caption_extension)
+    counter = token_counter(model)
+    findings = list(_of_folder(folder, pairs, spec))
+    for pair in pairs.items:
+        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), spec, counter)
+    return [found for found in findings if found.level == "warning"]
+
+
 def plan_of(uses: Sequence[Place], global_batch: int) -> Plan:
     """How an epoch falls into buckets and steps."""
     buckets = [
@@ -192,8 +203,8 @@ def _of_image(one: Examined, spec: DatasetSpec, uses: list[Place]) -> Iterator[F
     if header.mode == "CMYK":
         how = "by its profile" if header.has_profile else "without a profile, so its colours are a guess"
         yield Finding("note" if header.has_profile else "warning", "cmyk", name, f"{name} is CMYK and is converted to RGB {how}")
-    if header.mode.startswith("I;16"):
-        yield Finding("note", "16-bit", name, f"{name} has 16 bits a sample and is read with 8")
+    if header.bits > 8:
+        yield Finding("note", "16-bit", name, f"{name} has {header.bits} bits a sample and is read with 8")
 
 
 def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:

@@ -85,13 +85,19 @@ def flux_mu(packed_tokens: int) -> float:
 def sigma(session_seed: int, step: int, slot: int, train: TrainSpec, packed_tokens: int) -> float:
     """The noise level of a sample, in the open interval (0, 1); 1 is noise alone.
 
-    `uniform`: flat. All others are one family, the sigmoid of a normal number with mean m and deviation d: `sigmoid`
-    m=0, d=1; `logit_normal` as given; `shift` by S and `flux_shift` by e^mu have m = ln S, m = mu and d=1 (shifting
-    sigma to S*sigma / (1 + (S - 1)*sigma) adds ln S to its logit).
+    `uniform`: flat. `sigmoid`, `logit_normal`, `shift` and `flux_shift` are one family, the sigmoid of a normal number with
+    mean m and deviation d: `sigmoid` m=0, d=1; `logit_normal` as given; `shift` by S and `flux_shift` by e^mu have m = ln S,
+    m = mu and d=1 (shifting sigma to S*sigma / (1 + (S - 1)*sigma) adds ln S to its logit). `uniform_shift` and
+    `uniform_flux_shift` shift a flat draw so: the sigmas of diffusers' schedulers, as sd-scripts' `sigma` and ai-toolkit's
+    `flux_shift` draw them.
     """
     match train.timestep_sampling:
         case "uniform":
             return uniform(session_seed, "sigma", step, slot)
+        case "uniform_shift":
+            return _shifted(uniform(session_seed, "sigma", step, slot), train.timestep_shift)
+        case "uniform_flux_shift":
+            return _shifted(uniform(session_seed, "sigma", step, slot), math.exp(flux_mu(packed_tokens)))
         case "sigmoid":
             mean, deviation = 0.0, 1.0
         case "flux_shift":
@@ -108,6 +114,10 @@ def sigmas(session_seed: int, step: int, slots: Sequence[int], train: TrainSpec,
     import torch
 
     return torch.tensor([sigma(session_seed, step, slot, train, packed_tokens) for slot in slots], dtype=torch.float32)
+
+
+def _shifted(value: float, shift: float) -> float:
+    return _inside(shift * value / (1.0 + (shift - 1.0) * value))
 
 
 def _sigmoid(value: float) -> float:

@@ -66,6 +66,7 @@ class Header:
     orientation: int        # EXIF, 1 … 8; 1 is upright
     has_alpha: bool
     has_profile: bool
+    bits: int = 8           # of a sample in the file; PIL reads 16-bit colour as 8 without a word
 
 
 def read_regular(path: Path, limit: int = FILE_LIMIT) -> bytes:
@@ -116,6 +117,7 @@ def header_of(file: IO[bytes], name: str) -> Header:
             orientation=orientation,
             has_alpha=_has_alpha(image),
             has_profile=bool(image.info.get("icc_profile")),
+            bits=_sample_bits(image, file),
         )
 
 
@@ -238,6 +240,21 @@ def _orientation(image: Image.Image, file: IO[bytes], name: str) -> int:
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _sample_bits(image: Image.Image, file: IO[bytes]) -> int:
+    """Bits of a sample as the file has them: of a PNG by its IHDR (byte 24), of a TIFF by BitsPerSample (tag 258)."""
+    if image.format == "PNG":
+        where = file.tell()
+        try:
+            file.seek(24)
+            return (file.read(1) or b"\x08")[0]
+        finally:
+            file.seek(where)
+    if image.format == "TIFF":
+        said = getattr(image, "tag_v2", {}).get(258, 8)
+        return max((bits for bits in (said if isinstance(said, tuple) else (said,)) if isinstance(bits, int)), default=8)
+    return 16 if image.mode.startswith("I;16") else 8
 
 
 def _png_holds_metadata(file: IO[bytes]) -> bool:

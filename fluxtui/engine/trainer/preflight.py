@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fluxtui.engine.memory.settings import check_settings
-from fluxtui.engine.trainer import fingerprint, room
+from fluxtui.engine.trainer import doctor, fingerprint, room
 from fluxtui.engine.trainer.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
@@ -21,6 +21,7 @@ from fluxtui.persist.model_folder import ModelSource, recognise
 from fluxtui.persist.record import Phase
 
 _PROBE = ".preflight"
+_WARNINGS = 20  # lines in the log; the rest is counted
 
 
 def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
@@ -42,6 +43,8 @@ def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
     if writes:
         _check_room(job, folder, home, model, dataset)
     _say_what_was_found(dataset, reporter)
+    if before is None and writes:
+        _say_what_is_doubtful(job, model, reporter)
     return dataset
 
 
@@ -123,3 +126,16 @@ def _say_what_was_found(dataset: Dataset, reporter: Reporter) -> None:
     buckets = len({place.bucket for place in places})
     worst = max(place.crop_loss for place in places)
     reporter.say(f"data set: {len(dataset.items)} images{held}, {buckets} buckets, at most {worst:.1%} of an image cropped away")
+
+
+def _say_what_is_doubtful(job: TrainJob, model: ModelSource, reporter: Reporter) -> None:
+    """The doctor's warnings, in the log of the first attempt; files that are passed over stand in the record too."""
+    found = doctor.warned(job.spec.dataset, model.path if model.path and model.path.is_dir() else None)
+    passed_over = [one for one in found if one.kind in ("not-read", "folder")]
+    for one in found[:_WARNINGS]:
+        reporter.say(f"warning: {one.sentence}")
+    if len(found) > _WARNINGS:
+        reporter.say(f"warning: and {len(found) - _WARNINGS} more; fluxtui check {job.spec.dataset.path} lists them all")
+    if passed_over:
+        more = f", and {len(passed_over) - 1} more like it" if len(passed_over) > 1 else ""
+        reporter.note(f"{passed_over[0].sentence}{more}")
