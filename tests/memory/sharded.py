@@ -1,6 +1,6 @@
 """A transformer of any size in shards on disk, and a process that loads it and says what it took.
 
-As a script, `python -m tests.memory.sharded FOLDER PRECISION streamed|whole`: prints one JSON line of bytes.
+As a script, `python -m tests.memory.sharded FOLDER PRECISION streamed|whole`, or `FOLDER t5 both`: prints one JSON line of bytes.
 """
 
 from __future__ import annotations
@@ -45,6 +45,25 @@ def write_sharded(folder: Path, shard_bytes: int, **config: Any) -> int:
     return total
 
 
+def write_t5(folder: Path, shard: str) -> int:
+    """A T5 encoder in bf16, as transformers writes it, in shards of at most `shard` ("100MB"); gives its bytes."""
+    import torch
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=2048, d_model=1024, d_kv=64, d_ff=2816, num_layers=6, num_heads=16, feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False, use_cache=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        module = T5EncoderModel(config)
+    module = module.to(torch.bfloat16).to_empty(device="cpu")
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    module.save_pretrained(folder, max_shard_size=shard)
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
 class Anonymous:
     """The most anonymous memory that this process had while inside, in bytes: not file pages, which the kernel takes back."""
 
@@ -69,8 +88,26 @@ def anonymous_bytes() -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 
+def main_t5(folder: Path) -> None:
+    """To another device, the meta device, where nothing stays: streamed, and as a loader does that is not."""
+    import accelerate  # noqa: F401  (what the load imports is not the load's)
+    import torch
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    from fluxtui.engine.family.flux1.stream import stream_t5
+
+    torch.set_num_threads(1)
+    with Anonymous() as streamed:
+        stream_t5(folder, torch.float32, "meta")
+    with Anonymous() as whole:
+        T5EncoderModel.from_pretrained(folder, dtype=torch.float32).to("meta")
+    print(json.dumps({"streamed": streamed.peak - streamed.before, "whole": whole.peak - whole.before}))
+
+
 def main(folder: Path, precision: str, how: str) -> None:
     quiet.hush()
+    if precision == "t5":
+        return main_t5(folder)
     import torch
 
     from fluxtui.engine.family.flux1.components import Components

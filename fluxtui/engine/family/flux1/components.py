@@ -104,14 +104,15 @@ class Components:
         """CLIP and T5 with their tokenizers."""
         from transformers.models.clip.modeling_clip import CLIPTextModel
         from transformers.models.clip.tokenization_clip import CLIPTokenizer
-        from transformers.models.t5.modeling_t5 import T5EncoderModel
         from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+        from fluxtui.engine.family.flux1.stream import stream_t5
 
         return TextEncoders(
             tokenizer=CLIPTokenizer.from_pretrained(self.folder / "tokenizer"),
             clip=_frozen(_loaded(CLIPTextModel, self.folder / "text_encoder", dtype), device),
             tokenizer_2=T5Tokenizer.from_pretrained(self.folder / "tokenizer_2"),
-            t5=_frozen(_loaded(T5EncoderModel, self.folder / "text_encoder_2", dtype), device),
+            t5=_frozen(stream_t5(self.folder / "text_encoder_2", dtype, device), device),
             text_tokens=self.text_tokens,
         )
 
@@ -206,9 +207,7 @@ def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
 
     with init_empty_weights(include_buffers=False):     # buffers are computed, and in no file
         module = kind.from_config(_config(folder)) if folder.name == "vae" else kind(kind.config_class.from_pretrained(folder))
-    if folder.name == "text_encoder_2":
-        module.tie_weights()    # T5's embedding has two names; making it without bytes has parted them
-    original.fill(module, single, dtype, "cpu")
+    original.fill(module, original.tensors(single), single.path, single.part, dtype, "cpu")
     return module
 
 

@@ -7,7 +7,7 @@ counts the decoder's blocks from the other end. fp8 weights that carry a scale a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ _VAE_LAYERS = (
     (r"decoder\.up\.(\d+)\.upsample\.(.+)", r"decoder.up_blocks.\1.upsamplers.0.\2"),
     (r"(encoder|decoder)\.norm_out\.(.+)", r"\1.conv_norm_out.\2"),
 )
-_NOT_WEIGHTS = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection\.\w+)$|^text_projection$|^decoder\.|^lm_head\.")
+NOT_WEIGHTS = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection\.\w+)$|^text_projection$|^decoder\.|^lm_head\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,9 @@ def _renaming(file: WeightFile, header: Header) -> Callable[[str], list[Piece]]:
     if file.part == "text_encoder_2" and "shared.weight" not in shapes:
         return lambda name: [Piece("shared.weight" if name == "encoder.embed_tokens.weight" else name)]
     if file.part == "text_encoder_2":
-        return lambda name: [] if _NOT_WEIGHTS.search(name) or name == "encoder.embed_tokens.weight" else [Piece(name)]
+        return lambda name: [] if NOT_WEIGHTS.search(name) or name == "encoder.embed_tokens.weight" else [Piece(name)]
     if file.part == "text_encoder":
-        return lambda name: [] if _NOT_WEIGHTS.search(name) else [Piece(name)]
+        return lambda name: [] if NOT_WEIGHTS.search(name) else [Piece(name)]
     return lambda name: [Piece(name)]
 
 
@@ -171,9 +171,17 @@ def vae_pieces(name: str, shape: tuple[int, ...], ups: int) -> list[Piece]:
     return [Piece(name, is_flat=".attentions.0.to_" in name and len(shape) == 4)]
 
 
-def fill(module: torch.nn.Module, file: WeightFile, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Fills a module whose parameters are on the meta device; tied weights stay tied.
+def fill(
+    module: torch.nn.Module,
+    weights: Iterable[tuple[str, torch.Tensor, int]],
+    where: Path,
+    part: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> None:
+    """Fills a module whose parameters are on the meta device, one tensor at a time; tied weights stay tied.
 
+    `weights`: as `tensors` gives them; they come from the file or folder `where`.
     Raises `DamagedError` where a tensor is missing, unknown, or of another shape.
     """
     import torch
@@ -184,13 +192,13 @@ def fill(module: torch.nn.Module, file: WeightFile, dtype: torch.dtype, device: 
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters(remove_duplicate=False)}
     names_of = {name: names for names in places.values() for name in names}
     missing = set(shapes)
-    for name, value, _ in tensors(file):
+    for name, value, _ in weights:
         if shapes.get(name) != tuple(value.shape):
-            raise DamagedError(f"{file.path} holds {name} {tuple(value.shape)}, which is no weight of FLUX.1's {file.part}.")
+            raise DamagedError(f"{where} holds {name} {tuple(value.shape)}, which is no weight of FLUX.1's {part}.")
         placed = torch.nn.Parameter(value.to(device=device, dtype=dtype, copy=True), requires_grad=False)
         for alias in names_of[name]:
             owner, _, last = alias.rpartition(".")
             module.get_submodule(owner)._parameters[last] = placed
         missing.difference_update(names_of[name])
     if missing:
-        raise DamagedError(f"{file.path} lacks {len(missing)} weights, {min(missing)} among them; get it anew.")
+        raise DamagedError(f"{where} lacks {len(missing)} weights, {min(missing)} among them; get it anew.")

@@ -11,22 +11,23 @@ from fluxtui.persist.errors import DamagedError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import T5EncoderModel
 
-INDEX = "diffusion_pytorch_model.safetensors.index.json"
-SINGLE = "diffusion_pytorch_model.safetensors"
+OF_DIFFUSERS, OF_TRANSFORMERS = "diffusion_pytorch_model", "model"  # what the libraries name their weight files
 
 
-def shards(folder: Path) -> list[Path]:
-    """The weight files of a diffusers model folder, in order. Only safetensors: a pickle is never opened."""
-    if (folder / INDEX).is_file():
+def shards(folder: Path, stem: str = OF_DIFFUSERS) -> list[Path]:
+    """The weight files of a library's model folder, in order. Only safetensors: a pickle is never opened."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise DamagedError(f"{folder / INDEX} is not an index of weights: fetch the model again.") from None
+            raise DamagedError(f"{index} is not an index of weights: fetch the model again.") from None
         if any(not isinstance(name, str) or "/" in name for name in names):
-            raise DamagedError(f"{folder / INDEX} names files outside its folder: fetch the model again.")
+            raise DamagedError(f"{index} names files outside its folder: fetch the model again.")
     else:
-        names = [SINGLE]
+        names = [f"{stem}.safetensors"]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DamagedError(f"{folder / missing[0]} is missing: fetch the model again (only safetensors weights are read).")
@@ -87,6 +88,28 @@ def stream_weights(
         raise DamagedError(f"{folder} lacks {len(wanted)} tensors, {next(iter(wanted))} among them: fetch the model again.")
     assert not any(tensor.is_meta for tensor in module.state_dict().values())
     assert torch.device(device).type != "meta"
+
+
+def stream_t5(folder: Path, dtype: torch.dtype, device: torch.device | str) -> T5EncoderModel:
+    """T5 in a text encoder's folder, straight to where it computes: host memory holds a tensor of it at a time.
+
+    Raises `DamagedError` where a tensor is missing or of another shape.
+    """
+    from accelerate import init_empty_weights
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    from fluxtui.engine.family.flux1 import original
+
+    with init_empty_weights():
+        module = T5EncoderModel(T5Config.from_pretrained(folder))
+    module.tie_weights()  # its embedding has two names; making it without bytes has parted them
+    if (single := original.weight_file(folder)) is not None:
+        original.fill(module, original.tensors(single), single.path, single.part, dtype, device)
+        return module
+    weights = (found for found in _read(shards(folder, OF_TRANSFORMERS)) if not original.NOT_WEIGHTS.search(found[0]))
+    original.fill(module, weights, folder, folder.name, dtype, device)
+    return module
 
 
 def _place(
