@@ -100,6 +100,16 @@ def verify(situation: Situation) -> str:
     return f"{session.name} is {session.state}; only a completed one can be proven"
 
 
+def edit_spec(situation: Situation) -> str:
+    if why := needs_session(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    if session.state == "new":
+        return ""
+    return f"{session.name} was started, so its settings stay: N clones it, `fluxtui resume {session.name} --set` changes some"
+
+
 def delete(situation: Situation) -> str:
     if situation.session is None:
         return "no session is selected"

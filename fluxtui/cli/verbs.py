@@ -51,6 +51,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("demo", "make", "[--headless]", "train the bundled pico FLUX on the bundled images, start to proof"),
             Verb("new", "make", "NAME --dataset DIR [--model M] [--set K=V …]", "make a session that trains as it stands"),
             Verb("import", "make", "NAME FILE", "make a session from a FluxGym, kohya or ai-toolkit configuration"),
+            Verb("edit", "edit", "NAME [--set K=V …]", "change a session that was not started yet, in $EDITOR or key by key"),
             Verb("rm", "make", "NAME [--yes]", "remove a session"),
         ),
     ),

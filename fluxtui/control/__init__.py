@@ -5,6 +5,7 @@ Each function raises a `FluxTUIError` with one sentence where it cannot be done,
 
 from fluxtui.control.ask import Answer, checkpoint, kill, queue, sample, stop
 from fluxtui.control.create import create, create_from_file, next_name
+from fluxtui.control.edit import draft, edit, take_draft
 from fluxtui.control.launch import join, resume_lost, start
 from fluxtui.control.prove import verify
 from fluxtui.control.remove import remove, remove_checkpoint
@@ -15,6 +16,8 @@ __all__ = [
     "checkpoint",
     "create",
     "create_from_file",
+    "draft",
+    "edit",
     "join",
     "kill",
     "next_name",
@@ -25,6 +28,7 @@ __all__ = [
     "sample",
     "start",
     "stop",
+    "take_draft",
     "verify",
     "wait",
 ]

@@ -107,7 +107,9 @@ def _cloned(
     if dataset:
         wanted["dataset.path"] = dataset_folder.written(dataset)
     if model or "model.source" in chosen:
-        wanted["model.source"] = model_folder.settle(str(chosen.pop("model.source", "")) or model, home).written
+        seen = model_folder.settle(str(chosen.pop("model.source", "")) or model, home)
+        wanted["model.source"] = seen.written
+        spec = msgspec.structs.replace(spec, kind=seen.kind)
     if "train.epochs" in chosen and "train.steps" not in chosen:
         wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
     wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""

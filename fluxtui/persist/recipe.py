@@ -103,6 +103,11 @@ def _without_defaults(table: msgspec.Struct) -> dict[str, object]:
     return values
 
 
+def all_tables() -> tuple[str, ...]:
+    """Every table of a spec: for `differences`."""
+    return tuple(keys.tables())
+
+
 def differences(a: Spec, b: Spec, tables: Collection[str] = RECIPE_TABLES) -> list[str]:
     """What `b` has otherwise than `a`, one phrase a key: "[train] steps is 40, was 20"."""
     found = []

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import stat
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -227,12 +224,7 @@ class CaptionPage(Page, Walker):
         path = self._file()
         if path is None:
             return
-        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-        try:
-            with self.app.suspend():
-                subprocess.call([*editor, str(path)])
-        except OSError as error:
-            front_of(self.app).say(f"{editor[0]} cannot be started: {error.strerror}; set EDITOR", "warn")
+        front_of(self.app).opened_in_editor(path)
         self.shown()
 
 

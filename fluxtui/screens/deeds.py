@@ -163,11 +163,34 @@ class Deeds(App[int], Doer):
         deed = partial(_exported, self.home, name, checkpoint)
         self.push_screen(prompt, lambda path: self.errand(partial(deed, path), "good") if path else None)
 
-    def make(self, origin: str, seen: Evaluation, starts: bool) -> None:
-        """Make the session that a form describes, and perhaps start it."""
-        name = seen.values["name"]
-        self.select_later(name)
-        self.errand(partial(_made, self.home, origin, seen, starts), "info")
+    def make(self, origin: str, seen: Evaluation, starts: bool, edits: bool = False) -> None:
+        """Make the session that a form describes, or change the one it is about, and perhaps start it."""
+        from fluxtui.screens import form_deeds
+
+        self.select_later(origin if edits else seen.values["name"])
+        self.errand(partial(form_deeds.edited if edits else form_deeds.made, self.home, origin, seen, starts), "info")
+
+    def edit_in_editor(self, name: str) -> None:
+        """The settings of a session in $EDITOR, with the terminal to itself; then they are looked at and taken over."""
+        from fluxtui import control
+        from fluxtui.screens.form_deeds import drafted
+
+        try:
+            path = control.draft(self.home, name)
+        except FluxTUIError as error:
+            self.say(clean(str(error)), "warn")
+            return
+        if self.opened_in_editor(path):
+            self.errand(partial(drafted, self.home, name))
+
+    def opened_in_editor(self, path: Path) -> bool:
+        """Whether the user's editor was at work on the file and ended well; what went wrong is said."""
+        from fluxtui.screens.editor import problem_of_editing
+
+        problem = problem_of_editing(self, path)
+        if problem:
+            self.say(problem, "warn")
+        return not problem
 
     def select_later(self, name: str) -> None:
         """Select a session as soon as it is seen."""
@@ -249,26 +272,3 @@ def _exported(home: Home, name: str, checkpoint: str, path: str) -> str:
     if code:
         raise engine.failed("export", code, said)
     return f"{checkpoint} of {name} is written to {path}"
-
-
-def _made(home: Home, origin: str, seen: Evaluation, starts: bool) -> str:
-    from fluxtui import control
-    from fluxtui.persist import recipe
-
-    given = {name: value.strip() for name, value in seen.answers.items() if value.strip()}
-    own = {"name", "preset", "weights", "model.source", "dataset.path"}
-    sets = recipe.parse_sets(f"{name}={value}" for name, value in given.items() if name not in own)
-    name = seen.values["name"]
-    control.create(
-        home,
-        name,
-        dataset=given.get("dataset.path", "") if origin else seen.values["dataset.path"],
-        model=given.get("model.source", "") if origin else seen.values["model.source"],
-        preset=given.get("preset", ""),
-        sets=sets,
-        from_session=origin,
-        from_checkpoint="newest" if given.get("weights") == "newest" else "",
-    )
-    if not starts:
-        return f"{name} is made; s starts it"
-    return _started(home, name)

@@ -61,9 +61,9 @@ class Form(Pane):
             super().__init__()
             self.button = button
 
-    def __init__(self, title: str, is_clone: bool) -> None:
+    def __init__(self, title: str, is_clone: bool, edits: bool = False) -> None:
         super().__init__(id="form")
-        self._title, self._is_clone = title, is_clone
+        self._title, self._is_clone, self._edits = title, is_clone, edits
         self.with_all = False
         self.answers: dict[str, str] = {}
         self.seen = Evaluation({})
@@ -71,7 +71,7 @@ class Form(Pane):
         self._cursor = 0
         self._top = 0
         self._picker = Picker()
-        self._fields = fields(is_clone, False)
+        self._fields = fields(is_clone, False, edits)
 
     # What is in focus
 
@@ -87,7 +87,7 @@ class Form(Pane):
     def show_all(self) -> None:
         """Ask everything, or only what matters first."""
         self.with_all = not self.with_all
-        self._fields = fields(self._is_clone, self.with_all)
+        self._fields = fields(self._is_clone, self.with_all, self._edits)
         self._at = len(self._fields) + 2
         self.repaint()
 
@@ -182,6 +182,7 @@ class Form(Pane):
     def _button(self, name: str, label: str, is_here: bool) -> Line:
         can = bool(self.seen.spec) or name not in {"start", "create"}
         label = "show what matters first" if name == "all" and self.with_all else label
+        label = {"start": "save and start", "create": "save"}.get(name, label) if self._edits else label
         line = Line(Span(self.glyphs.pointer if is_here else " ", "!focus"), " ", ground="cursor" if is_here else "")
         return line.add(f"[ {label} ]", ("!good" if name == "start" else "text") if can else "faint")
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from fluxtui.control import room
 from fluxtui.control.create import check_inputs
 from fluxtui.persist import dataset_folder, defaults, keys, model_folder, recipe
@@ -47,8 +49,8 @@ class Field:
     kind: str = "str"  # "int", "float", "bool", "str", "choice", "list", "path", "model"
 
 
-def fields(is_clone: bool, with_all: bool) -> list[Field]:
-    """The questions of the form, in order."""
+def fields(is_clone: bool, with_all: bool, edits: bool = False) -> list[Field]:
+    """The questions of the form, in order; one that `edits` asks for no name: the session has one."""
     by_name = {key.dotted: _of_key(key) for key in keys.all_keys() if key.dotted not in HIDDEN}
     own = {
         "name": Field("name", "name", "what", "Name of the session and of the file it makes.", "a-z, 0-9, '.', '_' and '-'"),
@@ -56,7 +58,7 @@ def fields(is_clone: bool, with_all: bool) -> list[Field]:
             "preset", "recipe", "how", "A named recipe to begin with.", choices=("", *defaults.RECIPES), kind="choice"
         ),
     }
-    asked = [own.get(name) or by_name[name] for name in FIRST]
+    asked = [own.get(name) or by_name[name] for name in FIRST if not (edits and name == "name")]
     if is_clone:
         weights = "Begin with the other session's newest checkpoint too: its weights, optimizer and counters."
         asked.insert(1, Field("weights", "go on from it", "what", weights, "no or newest", ("no", "newest"), "choice"))
@@ -91,16 +93,19 @@ class Evaluation:
         return next(iter(self.errors.values()), "")
 
 
-def evaluate(home: Home, answers: Mapping[str, str], origin: str = "", focus: str = "", has_gpu: bool = False) -> Evaluation:
-    """Look at the answers: folders are read, nothing is written. `origin` names the session that is cloned."""
+def evaluate(
+    home: Home, answers: Mapping[str, str], origin: str = "", focus: str = "", has_gpu: bool = False, edits: bool = False
+) -> Evaluation:
+    """Look at the answers: folders are read, nothing is written. `origin` names the session that is cloned, or changed itself."""
     errors: dict[str, str] = {}
     sets = _sets(answers, errors)
     given = {name: value.strip() for name, value in answers.items() if value.strip()}
     base = _base_of(home, origin, errors)
     source = given.get("model.source") or (base.model.source if base else "") or (FLUX_DEV if has_gpu else "pico")
     path = given.get("dataset.path") or (base.dataset.path if base else "") or ("demo" if source == "pico" else "")
-    name = given.get("name") or _free_name(home, origin or Path(path).name or "my-lora")
-    _check_name(home, name, errors)
+    name = origin if edits else given.get("name") or _free_name(home, origin or Path(path).name or "my-lora")
+    if not edits:
+        _check_name(home, name, errors)
     kind, images, captions = _look(home, source, path, given, errors)
     spec = None
     try:
@@ -108,7 +113,8 @@ def evaluate(home: Home, answers: Mapping[str, str], origin: str = "", focus: st
         written = dataset_folder.written(path) if path else "?"
         if base is not None:
             fixed = {"dataset.path": written, "model.source": source}
-            spec = recipe.apply(base, {**fixed, **defaults.for_optimizer(base, sets), **wanted})
+            changed = recipe.apply(base, {**fixed, **defaults.for_optimizer(base, sets), **wanted})
+            spec = msgspec.structs.replace(changed, kind=kind)
         else:
             spec = defaults.new_spec(name, source, written, kind, images, "", wanted)
         if not errors:

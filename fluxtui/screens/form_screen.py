@@ -29,11 +29,12 @@ class Draft:
 
     origin: str = ""  # the session that is cloned
     has_gpu: bool = False
+    edits: bool = False  # the origin itself is changed
     answers: dict[str, str] = field(default_factory=dict)
 
 
 class FormScreen(Sheet):
-    """New, or a clone of another session."""
+    """New, a clone of another session, or the settings of one that was not started yet."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_for("form")
     FOOTER: ClassVar[tuple[str, ...]] = ("form",)
@@ -41,7 +42,8 @@ class FormScreen(Sheet):
     def __init__(self, board: NoticeBoard, home: Home, draft: Draft, make: Callable[[Draft, Evaluation, bool], None]) -> None:
         super().__init__(board)
         self._home, self._draft, self._make = home, draft, make
-        self.form = Form(f"new session like {draft.origin}" if draft.origin else "new session", bool(draft.origin))
+        title = f"settings of {draft.origin}" if draft.edits else f"new session like {draft.origin}"
+        self.form = Form(title if draft.origin else "new session", bool(draft.origin) and not draft.edits, draft.edits)
         self.form.answers = draft.answers
         self.report = Report()
         self.planner = Planner(home, lambda: self.app.post_message(ErrandDone(self._planned)))
@@ -94,7 +96,7 @@ class FormScreen(Sheet):
         """Runs in the thread."""
         seen = None
         try:
-            seen = evaluate(self._home, answers, self._draft.origin, focus, self._draft.has_gpu)
+            seen = evaluate(self._home, answers, self._draft.origin, focus, self._draft.has_gpu, self._draft.edits)
         finally:
             self.app.call_from_thread(self._evaluated, serial, seen)
 

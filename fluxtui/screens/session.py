@@ -13,7 +13,7 @@ from fluxtui.screens import words
 from fluxtui.screens.caption_page import CaptionPage
 from fluxtui.screens.checkpoint_page import CheckpointPage
 from fluxtui.screens.copying import copy
-from fluxtui.screens.doing import bindings_for, first_key
+from fluxtui.screens.doing import bindings_for, first_key, front_of
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, shorten
@@ -197,7 +197,10 @@ class SessionScreen(Sheet):
         self.turn_to("captions")
 
     def do_edit(self) -> None:
-        self.turn_to("captions")
+        if self.session is not None and self.session.state == "new":
+            front_of(self.app).edit_settings()
+        else:
+            self.turn_to("captions")
 
     def do_copy(self) -> None:
         copy(self.app, *self.page.copied())

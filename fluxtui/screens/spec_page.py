@@ -77,6 +77,9 @@ class SpecPage(Reader):
         self.top = 0
         self.repaint()
 
+    def do_spec_editor(self) -> None:
+        front_of(self.app).edit_in_editor(self._path.name)
+
     def do_spec_other(self) -> None:
         front_of(self.app).errand_quietly(self._next_other)
 

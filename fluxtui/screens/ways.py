@@ -19,7 +19,7 @@ class Ways(Deeds):
 
     board: Board
     board_of_notices: NoticeBoard
-    _drafts: dict[str, Draft]
+    _drafts: dict[tuple[str, bool], Draft]
 
     def do_open(self) -> None:
         from fluxtui.screens.session import SessionScreen
@@ -28,10 +28,17 @@ class Ways(Deeds):
         self.push_screen(SessionScreen(self.board_of_notices, self._chosen()))
 
     def do_edit(self) -> None:
+        if self._chosen().state == "new":
+            self.edit_settings()
+            return
         from fluxtui.screens.session import SessionScreen
 
         self.watch_disk.tell_again()
         self.push_screen(SessionScreen(self.board_of_notices, self._chosen(), "captions"))
+
+    def edit_settings(self) -> None:
+        """The form, over the settings of the session."""
+        self._open_form(self._chosen().name, edits=True)
 
     def do_log(self) -> None:
         from fluxtui.screens.log_screen import LogScreen
@@ -45,16 +52,16 @@ class Ways(Deeds):
     def do_clone(self) -> None:
         self._open_form(self._chosen().name)
 
-    def _open_form(self, origin: str) -> None:
+    def _open_form(self, origin: str, edits: bool = False) -> None:
         from fluxtui.screens.form_screen import Draft, FormScreen
 
         gauges = self.board.gauges.gpus
-        draft = self._drafts.setdefault(origin, Draft(origin, bool(gauges and gauges.devices)))
+        draft = self._drafts.setdefault((origin, edits), Draft(origin, bool(gauges and gauges.devices), edits))
         self.push_screen(FormScreen(self.board_of_notices, self.home, draft, self._make_session))
 
     def _make_session(self, draft: Draft, seen: Evaluation, starts: bool) -> None:
-        self._drafts.pop(draft.origin, None)
-        self.make(draft.origin, seen, starts)
+        self._drafts.pop((draft.origin, draft.edits), None)
+        self.make(draft.origin, seen, starts, draft.edits)
 
     def do_help(self) -> None:
         from fluxtui.screens.help import HelpScreen

@@ -325,3 +325,24 @@ def test_the_engine_plans_a_spec_that_is_no_session_yet(empty_home: Home, monkey
     assert facts["memory"].endswith("M at the peak"), facts
     assert "time" in facts
     assert empty_home.session_names() == []
+
+
+async def test_the_settings_of_a_new_session_are_edited_in_the_form(empty_home: Home) -> None:
+    folder = make_session(empty_home, "mine", train__steps=77, dataset__path="demo", model__source="pico")
+    before = load_spec(folder.spec_file)
+    async with opened(empty_home, (120, 36), "mine") as (app, pilot):
+        screen = await form_of(pilot, app, "e")
+        await seen(pilot, lambda: "settings of mine" in text_of(app) and "save and start" in text_of(app), "not said")
+        assert all(asked.name != "name" for asked in screen.form._fields)
+        assert screen.form.seen.values["train.steps"] == "77"
+        screen.form.go_to("train.steps")
+        await pilot.press(*"90")
+        await seen(pilot, lambda: screen.form.seen.answers.get("train.steps") == "90" and screen.form.seen.spec, "not looked at")
+        screen.form.go(len(screen.form._fields) + 1)
+        await pilot.press("enter")
+        await seen(pilot, lambda: load_spec(folder.spec_file).train.steps == 90, "not saved")
+        await seen(pilot, lambda: app.board_of_notices.notices, "not said")
+        assert "[train] steps is 90, was 77" in app.board_of_notices.notices[-1].text
+    after = load_spec(folder.spec_file)
+    assert (after.id, after.name, after.dataset, after.lora) == (before.id, before.name, before.dataset, before.lora)
+    assert empty_home.session_names() == ["mine"]

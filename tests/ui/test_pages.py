@@ -181,6 +181,7 @@ def captioned(tmp_path: Path) -> tuple[Home, Path]:
 async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> None:
     home, pictures = captioned
     file = pictures / "photo0.txt"
+    make_record(home.session("mine"), status="stopped", step=3, reason="stopped")
     async with opened(home, (120, 40), "mine") as (app, pilot):
         await pilot.press("e")
         await seen(pilot, lambda: "a picture of thing 0" in text_of(app) and "▀▀▀" in text_of(app), "no captions")
@@ -210,3 +211,11 @@ async def test_the_demos_captions_are_not_edited(states: Fabricated) -> None:
         await seen(pilot, lambda: "heart-01.png" in text_of(app), "no captions")
         await pilot.press("enter")
         assert "part of FluxTUI" in text_of(app)
+
+
+async def test_the_settings_of_a_session_that_was_started_are_not_edited_and_why_is_said(states: Fabricated) -> None:
+    async with opened(states.home, (120, 40), "paused-fox") as (app, pilot):
+        await turned_to(pilot, app, "5")
+        await pilot.press("E")
+        said = app.board_of_notices.notices[-1].text
+        assert "paused-fox was started, so its settings stay: N clones it" in said

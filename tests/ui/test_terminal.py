@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
+from fluxtui.persist.recipe import load_spec
 from fluxtui.screens.terminal import PASTE_GOES_ON
 from tests.ui.fabricate import Fabricated, make_log, make_record, make_session
 from tests.ui.glass import ROOT, PtyApp
@@ -229,3 +230,25 @@ def test_without_a_terminal_it_says_what_to_use() -> None:
     done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "fluxtui ls" in done.stderr
+
+
+def test_the_settings_are_edited_in_the_users_editor_and_the_terminal_comes_back(home_path: Path, tmp_path: Path) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "mine", train__steps=77, dataset__path="demo", model__source="pico")
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho EDITING; sed -i "s/^steps = $FROM/steps = $TO/" "$1"\n')
+    editor.chmod(0o755)
+    with PtyApp(home_path, EDITOR=str(editor), VISUAL=str(editor), FROM="77", TO="78") as ui:
+        ui.see("mine")
+        ui.type("\r")
+        ui.see("7 captions")
+        ui.type("5")
+        ui.see("compared with")
+        ui.type("E")
+        ui.see("steps is 78, was 77")
+        assert b"EDITING" in bytes(ui.received)
+        ui.see("spec")
+        assert load_spec(folder.spec_file).train.steps == 78
+        assert not ui.glass.leaks, ui.glass.leaks
+        ui.type("E")  # a second edit finds nothing to change
+        ui.see("nothing changed")

@@ -1,0 +1,107 @@
+"""Changing the spec of a session that was not started yet. Once an attempt exists it stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from fluxtui.control.create import check_inputs
+from fluxtui.persist import dataset_folder, defaults, model_folder, overview, recipe, toml
+from fluxtui.persist.durable import write_file
+from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.spec import Spec
+
+DRAFT = "session.edited.toml"  # what somebody wrote in an editor; beside session.toml until it fits and is taken over
+_IDENTITY = ("name", "id")
+
+
+def edit(home: Home, name: str, sets: Mapping[str, object], preset: str = "") -> list[str]:
+    """Set keys in the spec of a session that was not started; what changed, one phrase a key.
+
+    `sets` as `recipe.parse_sets` gives them. Raises `UsageError`, `NotFoundError`, `RefusedError` or `StorageError`.
+    """
+    with _spec_to_change(home, name) as folder:
+        before = recipe.load_spec(folder.spec_file)
+        wanted: dict[str, object] = {
+            **defaults.for_optimizer(before, sets),
+            **defaults.with_recipe(preset, 0, {}),
+            **sets,
+        }
+        if "dataset.path" in wanted:
+            wanted["dataset.path"] = dataset_folder.written(str(wanted["dataset.path"]))
+        if "train.epochs" in sets and "train.steps" not in sets:
+            wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
+        kind = before.kind
+        if "model.source" in wanted:
+            seen = model_folder.settle(str(wanted["model.source"]), home)
+            wanted["model.source"], kind = seen.written, seen.kind
+        return _save(home, folder, before, msgspec.structs.replace(recipe.apply(before, wanted), kind=kind))
+
+
+def draft(home: Home, name: str) -> Path:
+    """A copy of the spec for an editor; the one that somebody left before, where it did not fit. Raises `RefusedError`."""
+    with _spec_to_change(home, name) as folder:
+        path = folder.path / DRAFT
+        if not path.is_file():
+            write_file(path, toml.read_bytes(folder.spec_file))
+        return path
+
+
+def take_draft(home: Home, name: str) -> list[str]:
+    """Take the edited copy over; what changed. Where it does not fit it is kept, and the error says so."""
+    with _spec_to_change(home, name) as folder:
+        path = folder.path / DRAFT
+        before = recipe.load_spec(folder.spec_file)
+        try:
+            after = recipe.from_document(toml.parse(toml.read_bytes(path), path), path)
+            _must_be_the_same(before, after)
+            changes = _save(home, folder, before, after)
+        except FluxTUIError as error:
+            raise type(error)(f"{error} Nothing was changed; what was written is kept in {path}: edit again.") from None
+        path.unlink(missing_ok=True)
+        return changes
+
+
+def _must_be_the_same(before: Spec, after: Spec) -> None:
+    for key in _IDENTITY:
+        if getattr(before, key) != getattr(after, key):
+            wrong, right = getattr(after, key)[:80], getattr(before, key)
+            raise UsageError(f"{key} is {wrong!a} and must stay {right!a}: it names the session.")
+
+
+def _save(home: Home, folder: SessionFolder, before: Spec, after: Spec) -> list[str]:
+    check_inputs(home, after)
+    changes = recipe.differences(before, after, recipe.all_tables())
+    changes += [f"title is {after.title!a}"] if before.title != after.title else []
+    if changes or before != after:
+        recipe.save_spec(folder.spec_file, after)
+    return changes
+
+
+@contextmanager
+def _spec_to_change(home: Home, name: str) -> Iterator[SessionFolder]:
+    """The session's folder, its lock held so that no keeper begins meanwhile. Raises `RefusedError` once it was started."""
+    folder = home.session(name)
+    overview.look(home, name)
+    _must_be_new(folder)
+    lock = Lock.take(folder.lock_file)
+    if lock is None:
+        raise RefusedError(f"{name} is being started or edited; look with fluxtui show {name}.")
+    try:
+        _must_be_new(folder)
+        yield folder
+    finally:
+        lock.release()
+
+
+def _must_be_new(folder: SessionFolder) -> None:
+    if folder.attempt_numbers():
+        raise RefusedError(
+            f"{folder.name} was started, so its settings stay; fluxtui new OTHER --from {folder.name} --set … makes another, "
+            f"and fluxtui resume {folder.name} --set … changes guard, sample, checkpoint and hardware."
+        )
