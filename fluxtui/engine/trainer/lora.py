@@ -185,6 +185,12 @@ def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool, device: torch.
     return factor
 
 
+def _without_padding(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors without the ranks that add nothing: a file may be padded to its largest rank, or hold fused layers."""
+    counts = a.any(dim=1) & b.any(dim=0)
+    return a[counts], b[:, counts]
+
+
 def begin_with(adapters: Sequence[Adapter], factors: Factors, name: str) -> None:
     """Starts from a LoRA's factors (scale in B). One of a smaller rank leaves the further rows of A as they were drawn.
 
@@ -201,7 +207,7 @@ def begin_with(adapters: Sequence[Adapter], factors: Factors, name: str) -> None
         raise Refusal(f"{name} holds a plain LoRA, and lora.kind is another", "set lora.kind=lora, or lora.weights to nothing")
     with torch.no_grad():
         for module in scales.keys() & factors.keys():
-            a, b = factors[module]
+            a, b = _without_padding(*factors[module])
             own_a, own_b = parameters[f"{module}.lora_A"], parameters[f"{module}.lora_B"]
             rank = a.shape[0]
             if rank > own_a.shape[0]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fluxtui.engine.family.flux1.lora_file import read_factors
+from fluxtui.engine.family.flux1.lora_file import read_factors, text_encoder_of
+from fluxtui.engine.family.flux1.lora_scale import declared_by
 from fluxtui.engine.trainer import state as states
 from fluxtui.engine.trainer.checkpoints import Committer, changes, facts
 from fluxtui.engine.trainer.lora import Adapter, begin_with
 from fluxtui.engine.trainer.state import LoopState
-from fluxtui.persist import commit
+from fluxtui.persist import commit, tensorfile
 from fluxtui.persist.errors import NotFoundError, RefusedError
 from fluxtui.persist.record import Phase
 
@@ -93,5 +94,13 @@ def _begin_with_file(adapters: Sequence[Adapter], path: Path, reporter: Reporter
     }
     for adapter in adapters[1:]:
         shapes |= {name: (layer.out_features, layer.in_features) for name, layer in adapter.layers.items()}
-    begin_with(adapters, read_factors(states.from_safetensors(path), shapes), path.name)
+    tensors = states.from_safetensors(path)
+    trained = {"", "CLIP"} if len(adapters) > 1 else {""}
+    left = sorted({text_encoder_of(key) for key in tensors} - trained)
+    tensors = {key: tensor for key, tensor in tensors.items() if text_encoder_of(key) in trained}
+    begin_with(adapters, read_factors(tensors, shapes, declared_by(tensorfile.read_header(path).metadata)), path.name)
     reporter.note(f"begins with the LoRA in {path.name}")
+    if "CLIP" in left:
+        reporter.note(f"{path.name} holds a LoRA of CLIP too, which is left out; set train.clip_learning_rate to go on with it")
+    if "T5" in left:
+        reporter.note(f"{path.name} holds a LoRA of T5 too, which is left out: FluxTUI trains none")

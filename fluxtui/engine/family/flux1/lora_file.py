@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from fluxtui.engine.family.flux1.keys import CLIP, PREFIX, diffusers_keys
+from fluxtui.engine.family.flux1.lora_scale import Declared
 from fluxtui.engine.family.flux1.original_names import DOUBLE, SINGLE, TOP
 from fluxtui.persist.errors import DamagedError, UsageError
 
@@ -20,6 +21,7 @@ Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 Shapes = Mapping[str, tuple[int, int]]  # module -> (out, in)
 
 _KOHYA_CLIP = "lora_te1_"
+_T5 = ("lora_te2_", "lora_te3_", "text_encoder_2.")
 _BLOCK = re.compile(r"(single_)?transformer_blocks\.(\d+)\.(.+)")
 
 
@@ -100,10 +102,13 @@ def _nothing(rank: int, shape: tuple[int, int], a_like: torch.Tensor, b_like: to
     return a_like.new_zeros(rank, shape[1]), b_like.new_zeros(shape[0], rank)
 
 
-def read_factors(tensors: Mapping[str, torch.Tensor], shapes: Shapes) -> Factors:
+def read_factors(
+    tensors: Mapping[str, torch.Tensor], shapes: Shapes, declared: Mapping[str, Declared] | None = None
+) -> Factors:
     """Factors of a file in any of the three namings, float32. Raises `DamagedError` for a key that is not of this model.
 
-    `shapes` gives (out, in) of every linear layer of the transformer, and of CLIP where it may be in the file.
+    `shapes` gives (out, in) of every linear layer of the transformer, and of CLIP where it may be in the file. `declared`: what
+    the file's metadata says of its scale; an `.alpha` beside the factors goes before it.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
@@ -115,9 +120,20 @@ def read_factors(tensors: Mapping[str, torch.Tensor], shapes: Shapes) -> Factors
         if name not in names or not {"A", "B"} <= found.keys():
             raise DamagedError(f"{name!r} of the LoRA file is not a layer of this FLUX.1 model, or lacks a factor.")
         a, b = found["A"], found["B"]
-        b = b * (found["alpha"].item() / a.shape[0]) if "alpha" in found else b
+        part, _, module = name.partition(".")
+        if "alpha" in found:
+            b = b * (found["alpha"].item() / a.shape[0])
+        elif declared and part in declared:
+            b = b * declared[part].scale(module, a.shape[0])
         factors |= _split(names[name], a, b, shapes)
     return factors
+
+
+def text_encoder_of(key: str) -> str:
+    """Which text encoder a key of a LoRA file is of, "CLIP" or "T5"; empty for the transformer's."""
+    if key.startswith((_KOHYA_CLIP, CLIP)):
+        return "CLIP"
+    return "T5" if key.startswith(_T5) else ""
 
 
 def _taken_apart(key: str) -> tuple[str, str]:
