@@ -186,6 +186,8 @@ class LogIndex:
         start = self.offset_of(first)
         for line in range(max(0, first), min(first + count, self.count)):
             end = self.offset_of(line + 1)
+            if end < start:
+                break  # it was cut and written anew since it was indexed; the next update begins anew
             found.append(self._text(start, end))
             start = end
         return found

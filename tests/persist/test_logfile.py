@@ -175,3 +175,18 @@ def test_the_index_is_one_number_a_mebibyte(log: Path) -> None:
     assert time.process_time() - start < 1.0
     assert index.count == 300_000
     assert len(index._before) == 30_000_000 // logfile.CHUNK + 1
+
+
+def test_a_log_that_was_written_anew_since_it_was_indexed_is_read_without_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "training.log"
+    line = b"x" * 1023 + b"\n"
+    path.write_bytes(line * 2048)  # two chunks
+    index = LogIndex(path)
+    while index.update():
+        pass
+    assert len(index.read(1000, 100)) == 100
+    with open(path, "r+b") as file:  # the same file, with fewer lines in its first chunk
+        file.write(b"y" * (1 << 20))
+    index._chunk = (-1, 0, [])
+    assert len(index.read(1000, 100)) < 100
+    index.close()
