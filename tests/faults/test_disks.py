@@ -133,6 +133,8 @@ def test_a_folder_that_is_not_ours_to_write_is_refused_in_a_sentence(needs: Call
     try:
         folder.chmod(0o755)
         (folder / "checkpoints").mkdir(mode=0o555)
+        assert "belongs to user 0, not to you" in _as_nobody(folder / "checkpoints")
+        os.chown(folder / "checkpoints", 65534, 65534)
         (folder / "checkpoints").chmod(0o555)
         assert _as_nobody(folder / "checkpoints") == f"{errno.EACCES} permission denied; make the folder yours"
     finally:
@@ -147,7 +149,7 @@ def _as_nobody(checkpoints: Path) -> str:
             os.setresuid(65534, 65534, 65534)
             commit_checkpoint(checkpoints, step_name(1), content(1), {})
         except StorageError as error:
-            os.write(writing, f"{error.errno} {str(error).partition(': ')[2].partition(',')[0]}".encode())
+            os.write(writing, f"{error.errno} {(str(error).partition(': ')[2] or str(error)).partition(', or')[0]}".encode())
         finally:
             os._exit(0)
     os.close(writing)
