@@ -103,9 +103,9 @@ def print_precision() -> None:
 
 def print_presets() -> None:
     """Each preset at each size: blocks streamed, and the peak of each phase in GiB."""
+    from fluxtui.engine.memory.model import model_of
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
-    from fluxtui.engine.memory.presets import PRESETS
-    from fluxtui.engine.plan import model_of
+    from fluxtui.engine.memory.presets import PRESETS, SIDES
     from fluxtui.persist import recipe
     from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
@@ -114,7 +114,7 @@ def print_presets() -> None:
     print("| preset | base | px | streamed | on the GPU | in host memory | encoding | training | samples | left | fits |")
     print("| --- " * 11 + "|")
     for name, preset in PRESETS.items():
-        for side in preset.streamed:
+        for side in SIDES:
             spec = recipe.apply(base, {"dataset.resolution": [side], "sample.prompts": ["a"], "hardware.preset": name})
             found = memory_of(spec, model, preset.size)
             sizes = (found.weights.on_device, found.weights.hosted, found.encoding_peak, found.training_peak, found.sampling_peak)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
@@ -23,14 +24,18 @@ def check_verb(arguments: Namespace) -> int:
 
 
 def plan_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("name", metavar="NAME | SPEC.toml | -", help="a session, or a spec; - reads it as JSON on stdin")
+    parser.add_argument("--json", action="store_true", help="one object, as documented in docs/memory.md")
 
 
 def plan_verb(arguments: Namespace) -> int:
     home = Home.open()
-    overview.look(home, arguments.name)
-    words = ["--home", str(home.root), "--session", arguments.name]
+    name: str = arguments.name
+    if name == "-" or name.endswith(".toml") or "/" in name:
+        words = ["--home", str(home.root), "--spec", name if name == "-" else str(Path(name).absolute())]
+    else:
+        overview.look(home, name)
+        words = ["--home", str(home.root), "--session", name]
     become_engine("plan", words + (["--json"] if arguments.json else []))
 
 

@@ -91,7 +91,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "Look ahead",
         (
             Verb("check", "ahead", "DATASET", "what is wrong with a data set, before any GPU time"),
-            Verb("plan", "ahead", "NAME", "memory, disk and time that a session will take"),
+            Verb("plan", "ahead", "NAME | SPEC.toml | -", "memory, disk and time that a session will take"),
             Verb("keys", "ahead", "[WORD]", "what --set takes: every key, its range and meaning"),
             Verb("cache", "ahead", "[--prune]", "what the caches take, and their bound"),
             Verb("doctor", "ahead", "", "what of this machine will work, what not, and what to do"),

@@ -1,9 +1,8 @@
 """What a session will take: memory by phase, disk, steps and time, from the model's own shapes without loading it.
 
-    python -m fluxtui.engine plan --home ROOT (--session NAME | --spec FILE) [--json]
+    python -m fluxtui.engine plan --home ROOT (--session NAME | --spec FILE.toml | --spec -) [--json]
 
-With --spec, of a session that is not made yet.
-
+`--spec -` reads a spec that is no session yet from standard input, as JSON. The fields of `Plan` are the JSON's: docs/memory.md.
 Weights are counted, activations are measured: a forward and backward pass on the meta device (`memory/activations.py`). What no
 count can know (the allocator's slack, CUDA's own gigabyte) is named, not hidden in a factor.
 """
@@ -14,24 +13,22 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
-from math import prod
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from fluxtui.engine import quiet
-from fluxtui.persist import metrics, recipe
-from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError
+from fluxtui.persist import recipe
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.model_assembly import part_tensors
 from fluxtui.persist.spec import Spec
 
 if TYPE_CHECKING:
-    from fluxtui.engine.memory.phases import Memory, Model
+    from fluxtui.engine.memory.model import Model
+    from fluxtui.engine.memory.phases import Memory
 
 _UNKNOWN_CARD = 48 * 10**9  # bytes that are taken where a session is for a GPU and this machine has none
-_FLUX1_ENCODERS, _FLUX1_VAE = 4_762_310_656 + 123_060_480, 83_819_683  # parameters, for a model that is still on the hub
+_SPEC_LIMIT = 1 << 20  # bytes of a spec on standard input
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,11 @@ class Plan:
     lora_parameters: int  # count
     tokens: int  # of the largest picture, text included
     precision: str  # of the base, as it is held
+    preset: str  # whose numbers were taken; "" for none
     base: int  # on the device that trains, slots of streamed blocks included
     streamed_blocks: int  # count
-    hosted: int  # streamed blocks' weights, in host memory
+    unstreamed: str  # the setting for whose sake blocks stay that the preset would stream; "" where none does
+    clip: int  # where it is trained along
     lora: int  # float32
     gradients: int  # float32
     optimizer: int
@@ -53,19 +52,26 @@ class Plan:
     workspace: int  # what lives beside them at the worst moment: the block at work, decoded weights, gradients on their way
     encoders: int  # both text encoders: in memory alone, before the base
     vae: int
-    training_peak: int
+    training_peak: int  # probed where a session like this one was, else planned
+    planned_training_peak: int  # always the sum of the parts
+    probed_training_peak: int | None  # by a step on a GPU; None where none was taken
     encoding_peak: int
     sampling_peak: int  # 0 where nothing is drawn
     cuda_context: int  # beside each peak, where there is a GPU
     card: str  # the GPU that this is for; "" for the CPU
     card_memory: int  # 0 for the CPU
     fits: bool | None  # with a margin of 1 GB; None for the CPU
+    change: str  # the smallest change with which it fits, "hardware.stream_blocks=12"; "" where it fits, or nothing helps
+    hosted: int  # streamed blocks' weights, in host memory, of all ranks
+    host_encoding: int  # text encoders where they are in host memory: on the CPU, or on their way to the GPU
+    host_free: int  # of host memory, now
     checkpoint: int  # on disk, each
     disk: int  # all checkpoints that are kept and the product
     steps: int | None  # None: not before the data set was read
     step_seconds: float | None  # median of this session's own steps; None before it ran
+    like_step_seconds: float | None  # of other sessions with the same model, settings and card
     estimated_step_seconds: float | None  # by the work and what this card sustains; None for cards that are not known
-    seconds: float | None  # for all steps
+    seconds: float | None  # for all steps, by the first of these that is known
     is_assumed: bool  # the model is not on this disk: FLUX.1's published shape was taken
 
 
@@ -74,44 +80,75 @@ def main(argv: list[str]) -> int:
     quiet.hush()
     parser = argparse.ArgumentParser(prog="fluxtui.engine plan")
     parser.add_argument("--home", type=Path, required=True)
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--session", default="")
-    asked.add_argument("--spec", type=Path)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--session")
+    what.add_argument("--spec", help="a file, or - for JSON on standard input")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     try:
-        found = plan(options.home, options.session, options.spec)
+        if options.session:
+            found = plan(options.home, options.session)
+        else:
+            found = plan_of(Home(options.home), _spec_from(options.spec), None)
     except FluxTUIError as error:
         print(str(error), file=sys.stderr)
         return int(error.exit_code)
-    print(json.dumps(asdict(found)) if options.json else table(found))
+    if options.json:
+        print(json.dumps(asdict(found)))
+    else:
+        from fluxtui.engine.plan_table import table
+
+        print(table(found))
     return int(ExitCode.DONE)
 
 
-def plan(home: Path, session: str, file: Path | None = None) -> Plan:
-    """The plan of a session, or of the spec in a file. Raises a `FluxTUIError` where its spec or its model cannot be read."""
-    from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
+def _spec_from(name: str) -> Spec:
+    if name != "-":
+        return recipe.load_spec(Path(name))
+    try:
+        document = json.loads(sys.stdin.buffer.read(_SPEC_LIMIT))
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UsageError("Standard input holds no spec: give one as a JSON object.")
+    return recipe.from_document(document, Path("standard input"))
+
+
+def plan(home: Path, session: str) -> Plan:
+    """The plan of a session. Raises a `FluxTUIError` where its spec or its model cannot be read."""
+    folder = Home(home).session(session)
+    return plan_of(Home(home), recipe.load_spec(folder.spec_file), folder)
+
+
+def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
+    """The plan of a spec, with what earlier sessions measured. `folder`: its own, where it is a session. Raises as `plan`."""
+    from fluxtui.engine.earlier import measured_by
+    from fluxtui.engine.memory.model import model_of
+    from fluxtui.engine.memory.phases import CUDA_CONTEXT, memory_of
     from fluxtui.engine.trainer.room import of_session, shape_of
     from fluxtui.persist.model_folder import recognise
 
-    spec = recipe.load_spec(file or Home(home).session(session).spec_file)
-    folder = SessionFolder(file.parent) if file else Home(home).session(session)
-    found = recognise(spec.model.source, Home(home))
+    found = recognise(spec.model.source, home)
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
-    card, card_memory = _card(spec)
+    here = _machine(spec)
+    card, card_memory = here.card, here.card_memory
     is_for_gpu = spec.hardware.gpus != [] and spec.kind != "pico"  # whether or not this machine has one
     memory = memory_of(spec, model, card_memory or (_UNKNOWN_CARD if is_for_gpu else None))
-    steps, measured = _steps(spec, folder), _step_seconds(folder)
+    earlier = measured_by(home, spec, folder, memory.training_peak, card)
+    does_fit, change = _fit(spec, model, memory, earlier.peak, card_memory)
+    steps = _steps(spec, folder, here.ranks) if folder else spec.train.steps or None
     estimated = _estimated(spec, model, memory, card) if card else None
-    step_seconds = measured or estimated
+    step_seconds = earlier.own_seconds or earlier.like_seconds or estimated
     return Plan(
         base_parameters=memory.weights.parameters,
         lora_parameters=memory.lora_parameters,
         tokens=(max(spec.dataset.resolution) // 16) ** 2 + model.text_tokens,
         precision=memory.precision,
+        preset=memory.held.preset,
         base=memory.weights.on_device,
         streamed_blocks=memory.weights.streamed,
-        hosted=memory.weights.hosted,
+        unstreamed=memory.held.unstreamed,
+        clip=memory.clip,
         lora=memory.lora,
         gradients=memory.gradients,
         optimizer=memory.optimizer,
@@ -120,38 +157,74 @@ def plan(home: Path, session: str, file: Path | None = None) -> Plan:
         workspace=memory.activations.peak - memory.activations.kept,
         encoders=memory.encoders,
         vae=memory.vae,
-        training_peak=memory.training_peak,
+        training_peak=earlier.peak or memory.training_peak,
+        planned_training_peak=memory.training_peak,
+        probed_training_peak=earlier.peak,
         encoding_peak=memory.encoding_peak,
         sampling_peak=memory.sampling_peak,
         cuda_context=CUDA_CONTEXT,
         card=card,
         card_memory=card_memory or 0,
-        fits=fits(memory, card_memory) if card_memory else None,
+        fits=does_fit,
+        change=change,
+        hosted=memory.host * here.ranks,
+        host_encoding=memory.host_encoding * here.ranks,
+        host_free=free_host_memory(),
         checkpoint=memory.lora + memory.optimizer + memory.averaged,
         disk=of_session(spec, shape_of(found)),
         steps=steps,
-        step_seconds=measured,
+        step_seconds=earlier.own_seconds,
+        like_step_seconds=earlier.like_seconds,
         estimated_step_seconds=estimated,
         seconds=steps * step_seconds if steps and step_seconds else None,
         is_assumed=found.path is None,
     )
 
 
-def _card(spec: Spec) -> tuple[str, int | None]:
-    """The name and bytes of the smallest GPU that the session may run on; ("", None) where none is found."""
-    if spec.hardware.gpus == []:
-        return "", None
+def _fit(spec: Spec, model: Model, memory: Memory, probed: int | None, card: int | None) -> tuple[bool | None, str]:
+    """Whether it fits, by what was probed where that is known, and the smallest change where it does not."""
+    from fluxtui.engine.memory.fitting import fitting
+    from fluxtui.engine.memory.phases import fits
+
+    if card is None:
+        return None, ""
+    seen = replace(memory, training_peak=probed) if probed else memory
+    if fits(seen, card):
+        return True, ""
+    change = fitting(spec, model, card, probed - memory.training_peak if probed else 0)
+    return False, str(change) if change else ""
+
+
+def free_host_memory() -> int:
+    """Bytes of this machine, or of the container where that is less."""
+    from fluxtui.gpu import host_gauges
+
+    gauges = host_gauges()
+    return max(0, gauges.memory_total - gauges.memory_used)
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    card: str  # the smallest GPU that the session may run on; "" where none is found
+    card_memory: int | None  # its bytes
+    ranks: int  # that a keeper would start
+
+
+def _machine(spec: Spec) -> _Machine:
     from fluxtui.gpu import list_gpus
     from fluxtui.gpu.visible import VISIBLE, visible
 
     wanted = spec.hardware.gpus
+    if wanted == []:
+        return _Machine("", None, spec.hardware.ranks)
     left = visible(list_gpus().devices, os.environ.get(VISIBLE))
     cards = [gpu for gpu in left if isinstance(wanted, str) or gpu.index in wanted or gpu.uuid in wanted]
+    ranks = len(set(wanted)) if isinstance(wanted, list) else 1 if wanted == "auto" else len(cards)
     cards = [gpu for gpu in cards if gpu.memory_total]
     if not cards or spec.kind == "pico":
-        return "", None
+        return _Machine("", None, ranks if left or isinstance(wanted, list) else spec.hardware.ranks)
     smallest = min(cards, key=lambda gpu: gpu.memory_total)
-    return smallest.name, smallest.memory_total
+    return _Machine(smallest.name, smallest.memory_total, ranks)
 
 
 def _estimated(spec: Spec, model: Model, memory: Memory, name: str) -> float | None:
@@ -175,85 +248,10 @@ def _estimated(spec: Spec, model: Model, memory: Memory, name: str) -> float | N
     return train.gradient_accumulation * sum(each) / len(each)
 
 
-def model_of(path: Path | None, is_schnell: bool) -> Model:
-    """A pipeline's shapes, or FLUX.1's published ones for a model that is not on this disk."""
-    from fluxtui.engine.family.flux1.components import LONGEST_TEXT, pipeline_at
-    from fluxtui.engine.memory.phases import FLUX1_VAE, Model
-
-    if path is None:
-        config = {"guidance_embeds": not is_schnell}
-        return Model(config, FLUX1_VAE, _FLUX1_ENCODERS, _FLUX1_VAE, LONGEST_TEXT[not is_schnell])
-    found = pipeline_at(path)
-    encoders = _weights(path / "text_encoder") + _weights(path / "text_encoder_2")
-    return Model(found.transformer_config, found.vae_config, encoders, _weights(path / "vae"), found.text_tokens)
-
-
-def _weights(folder: Path) -> int:
-    """Parameters of a part, by the headers of its files."""
-    return sum(prod(info.shape) for info in part_tensors(folder).values())
-
-
-def _steps(spec: Spec, folder: SessionFolder) -> int | None:
+def _steps(spec: Spec, folder: SessionFolder, ranks: int) -> int | None:
     from fluxtui.engine.trainer.plan_steps import planned_steps
 
     try:
-        return planned_steps(spec, folder, spec.hardware.ranks)
+        return planned_steps(spec, folder, ranks)
     except NotFoundError:
         return None
-
-
-def _step_seconds(folder: SessionFolder) -> float | None:
-    try:
-        return median(metric.seconds for metric in metrics.read_tail(folder.metrics_file, 200))
-    except FluxTUIError:
-        return None
-
-
-def table(found: Plan) -> str:
-    """The plan for people."""
-    from fluxtui.engine.trainer.room import words
-
-    streamed = f", {found.streamed_blocks} blocks streamed" if found.streamed_blocks else ""
-    parts = [
-        (f"base, {found.base_parameters:,} parameters in {found.precision}{streamed}", found.base),
-        (f"LoRA, {found.lora_parameters:,} parameters in float32", found.lora),
-        ("its gradients", found.gradients),
-        ("its optimizer", found.optimizer),
-        ("its average", found.averaged),
-        (f"activations at {found.tokens} tokens", found.activations),
-        ("the block at work", found.workspace),
-    ]
-    peaks = [
-        ("encoding (text encoders, then the VAE)", found.encoding_peak),
-        ("training", found.training_peak),
-        ("drawing samples", found.sampling_peak),
-    ]
-    lines = ["memory while training", *(f"  {name:<60}{words(size):>12}" for name, size in parts if size)]
-    lines += ["the peak of each phase; phases never overlap"]
-    lines += [f"  {name:<60}{words(size):>12}" for name, size in peaks if size]
-    if found.hosted:
-        lines.append(f"in host memory: {words(found.hosted)} of streamed blocks")
-    lines.append(_on_card(found))
-    lines.append(f"on disk: {words(found.disk)} for checkpoints of {words(found.checkpoint)} each and the product")
-    lines += [f"steps: {found.steps or 'known once the data set was read'}", _time(found)]
-    if found.is_assumed:
-        lines.append("the model is not on this disk yet: the published shape of FLUX.1 was taken")
-    return "\n".join(lines)
-
-
-def _on_card(found: Plan) -> str:
-    from fluxtui.engine.trainer.room import words
-
-    beside = f"beside it about {words(found.cuda_context)} of CUDA's own, and the allocator's slack"
-    if not found.card:
-        return f"no GPU was found for it here; on one, {beside}"
-    verdict = "fits with 1 GB to spare" if found.fits else "DOES NOT FIT with 1 GB to spare: see the presets in docs/memory.md"
-    return f"on {found.card} ({words(found.card_memory)}): {verdict}; {beside}"
-
-
-def _time(found: Plan) -> str:
-    if found.seconds is None:
-        return "time: known once it has run"
-    measured = f"{found.step_seconds:.3g} s a step measured" if found.step_seconds else ""
-    estimated = f"{found.estimated_step_seconds:.3g} s a step estimated" if found.estimated_step_seconds else ""
-    return f"time: {found.seconds / 60:.0f} min at {', '.join(filter(None, (measured, estimated)))}"

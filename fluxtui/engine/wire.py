@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from fluxtui.persist.record import Phase
+from fluxtui.persist.record import Footprint, Phase
 from fluxtui.persist.spec import Spec
 
 PROGRESS_FD = "FLUXTUI_PROGRESS_FD"
@@ -86,6 +86,7 @@ class ProgressLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
     error: str = ""                  # one sentence: why this process is about to end
     remedy: str = ""                 # the one change or command that follows
     versions: dict[str, str] = field(default_factory=dict)
+    memory: Footprint | None = None  # of the step that was probed
 
 
 class RequestLine(Struct, frozen=True, kw_only=True):

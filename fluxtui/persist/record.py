@@ -70,6 +70,15 @@ class Proof(Struct, frozen=True, omit_defaults=True):
     at: datetime | None = None
 
 
+class Footprint(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a step of the largest pictures takes of a GPU: by the plan, and by one that was taken before training began."""
+
+    planned: int                        # bytes at the peak
+    probed: int                         # bytes at the peak
+    step_seconds: float                 # of an optimizer step
+    card: str = ""                      # the GPU's name
+
+
 class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One attempt. Unknown keys are ignored on reading, so that either version of FluxTUI shows the other's."""
 
@@ -114,6 +123,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     checkpoint: str = ""                # the newest committed one
     retry: int = 0                      # retries without a new checkpoint, this attempt included
     amber: str = ""                     # "step for 41 s (limit 300 s)", while stalled
+    memory: Footprint | None = None     # once a step was probed
     gpu_hint: str = ""                  # "GPU under 5 % for 300 s"
     output: str = ""                    # path of the product, once proven
     proof: Proof | None = None

@@ -258,6 +258,9 @@ class HardwareSpec(Table, frozen=True):
         int,
         Meta(ge=-1, le=1000, description="last blocks of the base that lie in host memory and come in when used; -1: by preset"),
     ] = -1
+    check_memory: Annotated[
+        bool, Meta(description="a session whose plan does not fit the GPU is refused before anything is loaded")
+    ] = True
     compile: Annotated[bool, Meta(description="torch.compile of the repeated blocks: faster after minutes of compiling")] = False
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")

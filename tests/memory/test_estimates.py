@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from fluxtui.engine.memory.activations import Shape, _inputs, _seen, _with_adapter, measure
-from fluxtui.engine.memory.phases import FLUX1_VAE
+from fluxtui.engine.memory.model import FLUX1_VAE
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
-from fluxtui.engine.memory.probe import note_first_step, planned_peak
 from fluxtui.engine.memory.roofline import CARDS, card_named, step_flops, step_seconds
 from fluxtui.engine.memory.weights import count_weights
-from fluxtui.engine.trainer.loop import train
 from fluxtui.persist.spec import LoraSpec
-from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import new_transformer
 
-NewBench = Callable[..., Bench]
 SOAK = os.environ.get("FLUXTUI_SOAK")
 FLUX = {"guidance_embeds": True}
 
@@ -161,13 +156,3 @@ def test_what_is_streamed_costs_time_only_beyond_what_computing_hides() -> None:
     bare = step_seconds(card, 1e14, 0, 50 * 10**9, 0.5, True)
     assert plain == hidden < bare == pytest.approx(plain / 2 + 100e9 / card.link)
     assert step_seconds(card, 1e14, 10**10, 0, 0.0, True) > plain
-
-
-def test_the_first_steps_peak_is_noted_beside_the_planned_one_once(new_bench: NewBench) -> None:
-    run = new_bench(train__steps=3).prepare_here()
-    planned = planned_peak(run.job.spec, run.components, card=24 * 10**9)
-    notes: list[str] = []
-    note_first_step(run.optimizer, lambda: planned, lambda: 3 * 2**30, notes.append)
-    train(run)
-    assert notes == [f"GPU memory: 3.00 GiB at the peak of the first step, {planned / 2**30:.2f} GiB planned"]
-    assert 10**5 < planned < 10**8

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from fluxtui.engine.memory import phases
+from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, fits, memory_of
-from fluxtui.engine.memory.presets import PRESETS, held_on, preset_for
+from fluxtui.engine.memory.presets import PRESETS, SIDES, held_on, preset_for
 from fluxtui.engine.memory.settings import check_settings
-from fluxtui.engine.plan import model_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist import recipe
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
-SIDES = (512, 768, 1024)
 BASE = Spec(name="a", id="id-of-a", model=ModelSpec(source="flux"), dataset=DatasetSpec(path="pictures"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _measured() -> Iterator[None]:
-    """The same shapes are measured once: presets differ in where the weights lie."""
-    seen: dict[Any, Any] = {}
-
-    def once(real: Callable[..., Any]) -> Callable[..., Any]:
-        def measured(*arguments: Any, **named: Any) -> Any:
-            key = real.__name__, repr(arguments), repr(named)
-            if key not in seen:
-                seen[key] = real(*arguments, **named)
-            return seen[key]
-
-        return measured
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "measure", once(phases.measure))
-        patch.setattr(phases, "vae_work", once(phases.vae_work))
-        yield
+FLUX = model_of(None, is_schnell=False)
 
 
 def spec_with(**sets: Any) -> Spec:
     return recipe.apply(BASE, {key.replace("__", "."): value for key, value in sets.items()})
 
 
-def planned(name: str, side: int, **sets: Any) -> Memory:
+def planned(name: str, side: int, card: int = 0, **sets: Any) -> Memory:
     sets = {"dataset.resolution": [side], "sample.prompts": ["a"], "hardware.preset": name} | sets
-    return memory_of(recipe.apply(BASE, sets), model_of(None, is_schnell=False), PRESETS[name].size)
+    return memory_of(recipe.apply(BASE, sets), FLUX, card or PRESETS[name].size)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -54,17 +32,46 @@ def test_each_presets_plan_fits_its_card_with_a_gigabyte_to_spare(name: str) -> 
     card = PRESETS[name].size
     for side in SIDES:
         memory = planned(name, side)
-        assert memory.weights.streamed == PRESETS[name].streamed[side]
+        assert memory.weights.streamed == PRESETS[name].blocks(PRESETS[name].precision, side)
         assert memory.peak + CUDA_CONTEXT + MARGIN <= card, (side, memory)
 
 
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if any(preset.streamed.values())])
-def test_no_preset_streams_much_more_than_it_must(name: str) -> None:
-    """A plan with six blocks fewer would not fit where blocks are streamed."""
-    for side, streamed in PRESETS[name].streamed.items():
-        if streamed > 6:
-            fewer = planned(name, side, **{"hardware.stream_blocks": streamed - 6})
-            assert not fits(fewer, PRESETS[name].size)
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("precision", ["bf16", "int8", "fp8", "nf4"])
+def test_a_precision_that_is_asked_for_fits_every_preset_too(name: str, precision: str) -> None:
+    for side in SIDES:
+        assert fits(planned(name, side, **{"model.precision": precision}), PRESETS[name].size), side
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_streams_more_than_it_must(name: str) -> None:
+    """One block fewer would not fit."""
+    for precision, each in PRESETS[name].streamed.items():
+        for side, streamed in zip(SIDES, each, strict=True):
+            if streamed:
+                fewer = planned(name, side, **{"hardware.stream_blocks": streamed - 1, "model.precision": precision})
+                assert not fits(fewer, PRESETS[name].size), (precision, side)
+
+
+# what torch says such cards have in all, GiB, from its own words about them ("total capacity of … GiB"); NVML says more
+TORCH = {
+    "RTX 3070, 8 GB": (7.78, "8GB"), "RTX 4060, 8 GB": (7.62, "8GB"), "RTX 3080, 10 GB": (9.77, "10GB"),
+    "RTX 2080 Ti, 11 GB": (10.75, "10GB"), "RTX 3060, 12 GB": (11.75, "12GB"), "RTX 4060 Ti, 16 GB": (15.59, "16GB"),
+    "RTX 4080, 16 GB": (15.69, "16GB"), "RTX 4000 Ada, 20 GB": (19.67, "16GB"), "A10G, 24 GB": (21.99, "24GB"),
+    "L4, 24 GB": (22.03, "24GB"), "RTX 4090, 24 GB": (23.64, "24GB"), "RTX 5090, 32 GB": (31.36, "24GB"),
+    "A40, 48 GB": (44.34, "48GB"), "L40S, 48 GB": (44.40, "48GB"), "RTX A6000, 48 GB": (47.53, "48GB"),
+    "A100, 80 GB": (79.15, "80GB"), "H100, 80 GB": (79.10, "80GB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("card", TORCH)
+def test_cards_by_what_torch_says_they_have_get_the_preset_of_their_box_and_fit(card: str) -> None:
+    total, name = int(TORCH[card][0] * 2**30), TORCH[card][1]
+    assert preset_for(total) == name
+    for side in SIDES:
+        memory = planned("auto", side, total)
+        assert memory.held.preset == name
+        assert fits(memory, total), (side, memory)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +90,26 @@ def test_what_the_spec_says_wins_over_the_preset() -> None:
     assert held_on(spec_with(hardware__stream_blocks=3), card).stream_blocks == 3
     assert held_on(spec_with(hardware__stream_blocks=0), card).stream_blocks == 0
     assert held_on(spec_with(model__precision="nf4"), card).precision == "nf4"
-    assert held_on(spec_with(train__gradient_checkpointing=False), card).stream_blocks == 0
     both = held_on(spec_with(model__precision="nf4", hardware__stream_blocks=2), card)
     assert (both.precision, both.stream_blocks, both.preset) == ("nf4", 2, "")
-    assert (
-        held_on(spec_with(hardware__preset="16GB", dataset__resolution=[768]), card).stream_blocks
-        == PRESETS["16GB"].streamed[768]
-    )
+    small = spec_with(hardware__preset="16GB", dataset__resolution=[768])
+    assert held_on(small, card).stream_blocks == PRESETS["16GB"].blocks("int8", 768) > 0
+
+
+@pytest.mark.parametrize(
+    ("sets", "named"),
+    [({"train.gradient_checkpointing": False}, "train.gradient_checkpointing=false"),
+     ({"hardware.compile": True}, "hardware.compile=true"), ({"lora.kind": "dora"}, "lora.kind=dora")],
+)  # fmt: skip
+def test_blocks_do_not_stay_in_silence_for_the_sake_of_a_setting(sets: dict[str, object], named: str) -> None:
+    held = held_on(recipe.apply(BASE, sets), 8 * 10**9)
+    assert (held.stream_blocks, held.unstreamed) == (0, named)
+    assert held_on(recipe.apply(BASE, sets), 85 * 10**9).unstreamed == ""
+    assert held_on(recipe.apply(BASE, sets | {"hardware.stream_blocks": 0}), 8 * 10**9).unstreamed == ""
+
+
+def test_adapters_that_work_with_the_weights_themselves_get_them_in_bf16() -> None:
+    assert held_on(spec_with(lora__kind="dora"), 25 * 10**9).precision == "bf16"
 
 
 def test_the_cpu_and_the_pico_stream_nothing_unless_told() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from fluxtui.engine import plan
+from fluxtui.engine.memory.model import model_of
+from fluxtui.engine.plan_table import table
 from fluxtui.gpu import Gpus
 from fluxtui.gpu.readings import Gpu
 from fluxtui.persist import recipe
@@ -29,8 +31,8 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
     assert found["step_seconds"] > 0
     assert found["checkpoint"] == 12 * found["lora_parameters"]
     assert (found["precision"], found["streamed_blocks"], found["fits"]) == ("fp32", 0, None)
-    parts = ("base", "lora", "gradients", "optimizer", "averaged", "activations", "workspace")
-    assert found["training_peak"] == sum(found[part] for part in parts)
+    parts = ("base", "lora", "gradients", "optimizer", "averaged", "clip", "activations", "workspace")
+    assert found["training_peak"] == found["planned_training_peak"] == sum(found[part] for part in parts)
     assert plan.main(["--home", str(bench.root), "--session", "little"]) == 0
     said = capsys.readouterr().out
     assert "activations at 32 tokens" in said
@@ -38,9 +40,9 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
 
 
 def test_the_published_shape_is_taken_for_a_model_on_the_hub() -> None:
-    model = plan.model_of(None, is_schnell=False)
-    assert (model.encoders, model.vae, model.text_tokens) == (4_885_371_136, 83_819_683, 512)
-    assert plan.model_of(None, is_schnell=True).text_tokens == 256
+    model = model_of(None, is_schnell=False)
+    assert (model.encoders, model.clip, model.vae, model.text_tokens) == (4_885_371_136, 123_060_480, 83_819_683, 512)
+    assert model_of(None, is_schnell=True).text_tokens == 256
 
 
 @pytest.mark.parametrize(("gigabytes", "preset"), [(8.59, True), (25.8, False)])
@@ -60,4 +62,4 @@ def test_a_card_that_is_found_decides_precision_streaming_and_time(
     assert found.lora_parameters == (36 * 19 + 17 * 38) * 3072 * 16
     assert found.estimated_step_seconds is not None
     assert 0.5 < found.estimated_step_seconds < 3.0
-    assert "fits with 1 GB to spare" in plan.table(found)
+    assert "fits with 1 GB to spare" in table(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.guard import RankGuard
 from fluxtui.engine.keeper.lines import Lines
@@ -84,6 +86,8 @@ class Hearing:
         for name in _TEXTS:
             if value := getattr(line, name):
                 changes[name] = clean(value, 200)
+        if line.memory is not None:
+            changes["memory"] = msgspec.structs.replace(line.memory, card=clean(line.memory.card, 100))
         if self.group.what == "prover":
             changes = {"phase": Phase.PROVE}
         if line.versions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from fluxtui.engine.memory.live import LiveBytes, fused_attention
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
-from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import LoraSpec
 
 
@@ -44,9 +45,23 @@ class _Seen:
     work: int  # peak - kept
 
 
+_measured: dict[str, Activations] = {}  # plans that differ in where the weights lie ask for the same again and again
+
+
 def measure(config: Mapping[str, Any], shape: Shape) -> Activations:
-    """Of the whole model, from models of few blocks: what is kept adds up block by block, and one block works at a time."""
+    """Of the whole model, once a process for each shape. Raises `Refusal` where the adapter's kind does not fit the base."""
+    key = repr((sorted(config.items()), shape))
+    if key not in _measured:
+        _measured[key] = _measure(config, shape)
+    return _measured[key]
+
+
+def _measure(config: Mapping[str, Any], shape: Shape) -> Activations:
+    """From models of few blocks: what is kept adds up block by block, and one block works at a time."""
     double, single = config.get("num_layers", 19), config.get("num_single_layers", 38)
+    if _tells_blocks_apart(shape.lora):  # then none stands for the others, and the whole model is gone through: it takes longer
+        seen = _seen(config, shape, double, single)
+        return Activations(seen.lora, seen.kept, seen.kept + seen.work)
     both, two_doubles, two_singles, one_double, one_single = (
         _seen(config, shape, *blocks) for blocks in ((1, 1), (2, 1), (1, 2), (1, 0), (0, 1))
     )
@@ -55,6 +70,11 @@ def measure(config: Mapping[str, Any], shape: Shape) -> Activations:
     lora = double * one_double.lora + single * one_single.lora
     # the backward pass is at the last single block with all that is kept, at the last double one without the singles' share
     return Activations(lora, kept, max(kept + one_single.work, kept - single * of_single + one_double.work))
+
+
+def _tells_blocks_apart(lora: LoraSpec) -> bool:
+    """Whether targets or ranks are for blocks of certain numbers."""
+    return any(re.search(r"blocks\\?\.\D{0,3}\d", pattern) for pattern in (lora.targets, *lora.layers))
 
 
 def _seen(config: Mapping[str, Any], shape: Shape, double: int, single: int) -> _Seen:
@@ -83,11 +103,9 @@ def _with_adapter(config: Mapping[str, Any], shape: Shape, double: int, single: 
     model.requires_grad_(False)
     try:
         adapter = add_lora(model, target_names(model, shape.lora.targets), shape.lora, seed=0)
-    except FluxTUIError:
+    except UsageError:  # no target in blocks of this kind
         if double and single:
-            raise NotFoundError(
-                f"lora.targets {shape.lora.targets!r} names single blocks: the plan cannot be reckoned from one block."
-            ) from None
+            raise
         return _ready(model, shape), 0
     adapter.place.slots = list(range(shape.batch))
     return _ready(model, shape), sum(parameter.numel() for parameter in adapter.parameters())
@@ -125,6 +143,27 @@ def _inputs(config: Any, shape: Shape) -> dict[str, Any]:  # noqa: ANN401  (a Fr
             "img_ids": image_ids(2 * side, 2 * side, meta, shape.dtype),
             "txt_ids": text_ids(shape.text_tokens, meta, shape.dtype),
         }
+
+
+def measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
+    """Of CLIP with its adapter: its own forward and backward pass. `shape`: the transformer's, tokens not looked at."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from fluxtui.engine.family.flux1.targets import clip_names
+    from fluxtui.engine.trainer.lora import add_lora
+
+    with torch.device("meta"):
+        clip = CLIPTextModel(CLIPTextConfig(**config)).to(shape.dtype)
+        ids = torch.zeros(shape.batch, clip.config.max_position_embeddings, dtype=torch.long)
+    clip.requires_grad_(False)
+    adapter = add_lora(clip, list(clip_names(clip)), shape.lora, seed=0)
+    adapter.place.slots = list(range(shape.batch))
+    clip.train()
+    with fused_attention(), LiveBytes() as live:
+        loss = clip(ids).pooler_output.float().square().mean()
+        kept = live.live
+        torch.autograd.backward(loss)
+    return Activations(sum(parameter.numel() for parameter in adapter.parameters()), kept, live.peak)
 
 
 def vae_work(config: Mapping[str, Any], dtype: torch.dtype, side: int, is_decoding: bool) -> int:

@@ -2,60 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from fluxtui.engine.memory.activations import Activations, Shape, measure, vae_work
+from fluxtui.engine.memory.activations import Activations, Shape, measure, measure_clip, vae_work
+from fluxtui.engine.memory.model import Model
 from fluxtui.engine.memory.precision import CODECS
-from fluxtui.engine.memory.presets import held_on, is_text_on_cpu
+from fluxtui.engine.memory.presets import Held, held_on, is_text_on_cpu
 from fluxtui.engine.memory.weights import Weights, count_weights
 from fluxtui.persist.spec import Spec
 
 MARGIN = 10**9  # bytes that a plan leaves free of a card
 CUDA_CONTEXT = 1 << 30  # bytes that a process takes on a GPU before its first tensor; about
 _TEXT_WORK = 300 << 20  # bytes: T5's largest layer at 512 tokens, its scores in float32 included
-FLUX1_VAE: dict[str, Any] = {  # of a model that is still on the hub
-    "in_channels": 3, "out_channels": 3, "latent_channels": 16, "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2, "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "use_quant_conv": False, "use_post_quant_conv": False,
-}  # fmt: skip
 
 # bytes of optimizer state a trained parameter
 _STATE = {"adamw": 8.0, "adamw8bit": 2.04, "adafactor": 0.1, "lion": 4.0, "prodigy": 16.0, "schedule_free": 8.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """What is known of a pipeline without loading it."""
-
-    config: Mapping[str, Any]  # the transformer's
-    vae_config: Mapping[str, Any]
-    encoders: int  # parameters of both
-    vae: int  # parameters
-    text_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes, all on the device that trains."""
+    """Bytes; on the device that trains, unless said otherwise."""
 
-    precision: str  # as it is held: "fp32", "bf16", or a codec's name
-    preset: str  # that this comes from; ""
+    held: Held  # in which precision, and how many blocks are streamed
     weights: Weights
-    lora_parameters: int  # count
+    clip: int  # its weights, where it is trained along
+    lora_parameters: int  # count, of CLIP's adapter too
     lora: int  # float32
     gradients: int
     optimizer: int
     averaged: int  # the EMA's copy
-    activations: Activations
-    encoders: int  # on the CPU where the GPU is small
+    activations: Activations  # CLIP's, where it is trained along, among what is kept
+    encoders: int
     vae: int
     encoding_peak: int  # text encoders, then the VAE
     sampling_peak: int  # the base, the adapter and its optimizer, and the VAE that decodes
     training_peak: int
+    host: int  # streamed blocks' weights, in host memory, of each rank
+    host_encoding: int  # text encoders where they are in host memory: on the CPU, or on their way to the GPU
+
+    @property
+    def precision(self) -> str:
+        """As the base is held: "fp32", "bf16", or a codec's name."""
+        return self.held.precision
 
     @property
     def peak(self) -> int:
@@ -68,43 +58,72 @@ class Memory:
 
 
 def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None = None) -> Memory:
-    """Of the largest picture that the spec lists, or of `resolution` pixels. `card`: its bytes; None: on the CPU."""
+    """Of the largest picture that the spec lists, or of `resolution` pixels. `card`: its bytes; None: on the CPU.
+
+    Raises `Refusal` where the adapter's kind does not fit the base, `UsageError` where its targets are none.
+    """
     held = held_on(spec, card)
-    precision = held.precision
-    is_wide = precision == "fp32" or (card is None and precision in CODECS)
+    is_wide = held.precision == "fp32" or (card is None and held.precision in CODECS)
     dtype, width = (torch.float32, 4) if is_wide else (torch.bfloat16, 2)
     side = resolution or max(spec.dataset.resolution)
-    weights = count_weights(model.config, precision, width, held.stream_blocks)
-    shape = Shape(
-        dtype=dtype, is_coded=precision in CODECS, lora=spec.lora, tokens=(side // 16) ** 2, text_tokens=model.text_tokens,
+    weights = count_weights(model.config, held.precision, width, held.stream_blocks)
+    activations = _activations(spec, model, Shape(
+        dtype=dtype, is_coded=held.precision in CODECS, lora=spec.lora, tokens=(side // 16) ** 2, text_tokens=model.text_tokens,
         batch=spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing,
-    )  # fmt: skip
-    activations = measure(model.config, shape)
+    ))  # fmt: skip
     lora = 4 * activations.lora_parameters
     optimizer = int(_STATE[spec.train.optimizer] * activations.lora_parameters)
     averaged = lora if spec.train.ema_decay else 0
-    stays = weights.on_device + lora + optimizer + averaged
-    vae = width * model.vae
-    sampled = max(spec.sample.width, spec.sample.height) if spec.sample.prompts else 0
+    clip = width * model.clip if spec.train.clip_learning_rate else 0
+    stays = weights.on_device + clip + lora + optimizer + averaged
+    vae, encoders = width * model.vae, width * model.encoders
     return Memory(
-        precision=precision,
-        preset=held.preset,
+        held=held,
         weights=weights,
+        clip=clip,
         lora_parameters=activations.lora_parameters,
         lora=lora,
         gradients=lora,
         optimizer=optimizer,
         averaged=averaged,
         activations=activations,
-        encoders=width * model.encoders,
+        encoders=encoders,
         vae=vae,
         encoding_peak=max(
-            0 if is_text_on_cpu(card) else width * model.encoders + _TEXT_WORK,
-            4 * model.vae + vae_work(model.vae_config, torch.float32, side, is_decoding=False),  # in float32 whatever the base is
+            0 if is_text_on_cpu(card) else encoders + _TEXT_WORK,
+            4 * model.vae + _vae_work(model, torch.float32, side, is_decoding=False),  # in float32 whatever the base is
         ),
-        sampling_peak=stays + vae + vae_work(model.vae_config, dtype, sampled, is_decoding=True) if sampled else 0,
+        sampling_peak=stays + vae + _drawing(spec, model, dtype, lora) if spec.sample.prompts else 0,
         training_peak=stays + lora + activations.peak,
+        host=weights.hosted,
+        host_encoding=0 if card is None else encoders,
     )
+
+
+def _activations(spec: Spec, model: Model, shape: Shape) -> Activations:
+    """The transformer's; beside them all that CLIP keeps until the backward pass comes to it."""
+    own = measure(model.config, shape)
+    if not spec.train.clip_learning_rate:
+        return own
+    clip = measure_clip(model.clip_config, shape)
+    return Activations(own.lora_parameters + clip.lora_parameters, own.kept + clip.kept, max(own.peak + clip.kept, clip.peak))
+
+
+def _drawing(spec: Spec, model: Model, dtype: torch.dtype, lora: int) -> int:
+    """The VAE's work; and of a schedule-free optimizer the weights that it trains, kept aside while others are looked at."""
+    aside = lora if spec.train.optimizer == "schedule_free" else 0
+    return aside + _vae_work(model, dtype, max(spec.sample.width, spec.sample.height), is_decoding=True)
+
+
+_worked: dict[str, int] = {}
+
+
+def _vae_work(model: Model, dtype: torch.dtype, side: int, is_decoding: bool) -> int:
+    """As `vae_work`, once a process for each shape."""
+    key = repr((sorted(model.vae_config.items()), dtype, side, is_decoding))
+    if key not in _worked:
+        _worked[key] = vae_work(model.vae_config, dtype, side, is_decoding)
+    return _worked[key]
 
 
 def fits(memory: Memory, card: int) -> bool:

@@ -10,26 +10,34 @@ from dataclasses import dataclass
 
 from fluxtui.persist.spec import Spec
 
+Blocks = tuple[int, int, int]  # streamed where the longest side that is trained is 512, 768, 1024 pixels or more
+SIDES = (512, 768, 1024)
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """For cards from `size` bytes."""
+    """For cards from `size` bytes: as torch counts them, which is less than what is printed on the box."""
 
     size: int
     precision: str
-    streamed: dict[int, int]  # longest side that is trained, pixels -> blocks; a larger side counts as the largest listed
+    streamed: dict[str, Blocks]  # by what the base is held in
+
+    def blocks(self, precision: str, longest: int) -> int:
+        """How many blocks are streamed with sides of at most `longest` pixels. The two precisions of 8 bits are as large."""
+        each = self.streamed.get("int8" if precision == "fp8" else precision, (0, 0, 0))
+        return next((number for side, number in zip(SIDES, each, strict=True) if side >= longest), each[-1])
 
 
 _GB = 10**9
 _TEXT_FROM = 14 * _GB
 PRESETS: dict[str, Preset] = {
-    "8GB": Preset(8 * _GB, "int8", {512: 50, 768: 50, 1024: 53}),
-    "10GB": Preset(10 * _GB, "int8", {512: 44, 768: 44, 1024: 47}),
-    "12GB": Preset(12 * _GB, "int8", {512: 35, 768: 36, 1024: 41}),
-    "16GB": Preset(16 * _GB, "int8", {512: 7, 768: 8, 1024: 14}),
-    "24GB": Preset(24 * _GB, "int8", {512: 0, 768: 0, 1024: 0}),
-    "48GB": Preset(48 * _GB, "bf16", {512: 0, 768: 0, 1024: 0}),
-    "80GB": Preset(80 * _GB, "bf16", {512: 0, 768: 0, 1024: 0}),
+    "8GB": Preset(8 * _GB, "int8", {"int8": (50, 50, 53), "nf4": (43, 43, 47), "bf16": (55, 55, 56)}),
+    "10GB": Preset(10 * _GB, "int8", {"int8": (44, 44, 47), "nf4": (20, 20, 32), "bf16": (52, 52, 53)}),
+    "12GB": Preset(12 * _GB, "int8", {"int8": (35, 35, 41), "nf4": (0, 0, 7), "bf16": (49, 49, 50)}),
+    "16GB": Preset(16 * _GB, "int8", {"int8": (7, 7, 13), "bf16": (43, 43, 44)}),
+    "24GB": Preset(23_500_000_000, "int8", {"bf16": (20, 20, 23)}),
+    "48GB": Preset(47_500_000_000, "bf16", {}),
+    "80GB": Preset(80 * _GB, "bf16", {}),
 }
 
 
@@ -40,6 +48,7 @@ class Held:
     precision: str  # "fp32", "bf16", or a codec's name
     stream_blocks: int
     preset: str  # whose numbers were taken; "" where the spec says all itself, or there is no GPU
+    unstreamed: str = ""  # the setting for whose sake blocks stay that the preset would stream; "" where none does
 
 
 def is_text_on_cpu(card: int | None) -> bool:
@@ -64,16 +73,20 @@ def held_on(spec: Spec, card: int | None) -> Held:
         plain = "fp32" if spec.model.precision == "auto" else spec.model.precision
         return Held(plain, max(0, spec.hardware.stream_blocks), "")
     preset = PRESETS[name]
-    precision: str = preset.precision if spec.model.precision == "auto" else spec.model.precision
-    streamed = spec.hardware.stream_blocks
-    if streamed < 0:
-        # the table is for the preset's own precision; another one that was asked for is left where it is
-        longest = max(spec.dataset.resolution)
-        size = next((side for side in preset.streamed if side >= longest), max(preset.streamed))
-        streamed = preset.streamed[size] if precision == preset.precision and _may_stream(spec) else 0
-    return Held(precision, streamed, name)
+    precision: str = spec.model.precision
+    if precision == "auto":  # what works with the weights themselves cannot work with codes
+        precision = preset.precision if spec.lora.kind == "lora" else "bf16"
+    if spec.hardware.stream_blocks >= 0:
+        return Held(precision, spec.hardware.stream_blocks, name)
+    streamed = preset.blocks(precision, max(spec.dataset.resolution))
+    against = against_streaming(spec) if streamed else ""
+    return Held(precision, 0 if against else streamed, name, against)
 
 
-def _may_stream(spec: Spec) -> bool:
-    """What does not go together with streaming was asked for by name: it wins."""
-    return spec.train.gradient_checkpointing and not spec.hardware.compile and spec.lora.kind == "lora"
+def against_streaming(spec: Spec) -> str:
+    """What does not go together with streaming and was asked for by name: it wins. "" where nothing was."""
+    if spec.lora.kind != "lora":
+        return f"lora.kind={spec.lora.kind}"
+    if spec.hardware.compile:
+        return "hardware.compile=true"
+    return "" if spec.train.gradient_checkpointing else "train.gradient_checkpointing=false"

@@ -17,9 +17,11 @@ _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS
 _ROOM = "make room or mend the disk, then resume"
 _LOOK = "see the log; resume goes on from the last checkpoint"
 _GPU = "resume once `nvidia-smi` lists the GPU again"
-_LESS_MEMORY = (
-    "set train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller dataset.resolution"
+_SMALLER = (
+    "model.precision=int8, train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller "
+    "dataset.resolution"
 )
+LESS_MEMORY = f"set a larger hardware.stream_blocks, a smaller hardware.preset, {_SMALLER}"  # what helps most for least first
 
 
 class NonFiniteError(Refusal):
@@ -43,7 +45,7 @@ class Ending:
 
 
 _HOST_MEMORY = Ending(  # not tried again: it would end the same way
-    TrainerExit.CONFIGURATION, "this machine has not enough memory", f"close other programs, or {_LESS_MEMORY}"
+    TrainerExit.CONFIGURATION, "this machine has not enough memory", f"close other programs, or set {_SMALLER}"
 )
 
 
@@ -78,7 +80,7 @@ def _of_torch(error: BaseException) -> Ending | None:
     if torch is None:
         return None
     if isinstance(error, torch.OutOfMemoryError):
-        return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", _LESS_MEMORY)
+        return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", LESS_MEMORY)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return _HOST_MEMORY
     is_gloos = isinstance(error, RuntimeError) and "gloo/" in str(error)

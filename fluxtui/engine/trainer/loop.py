@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from fluxtui.engine.trainer import draws
-from fluxtui.engine.trainer.dataset import Batch
+from fluxtui.engine.trainer.dataset import Batch, Slot
 from fluxtui.engine.trainer.endings import NonFiniteError
-from fluxtui.engine.trainer.objective import preservation_losses, sample_losses
+from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses
 from fluxtui.engine.trainer.run import Run, Took
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
@@ -67,25 +67,10 @@ def take_step(run: Run, batch: Batch) -> Took:
     """
     started = time.monotonic()
     step, spec, runtime = run.state.step, run.job.spec.train, run.runtime
-    losses = torch.zeros(2, device=runtime.device)  # of the pictures, of what is preserved
+    losses = torch.zeros(2, device=runtime.device)
     for slots in batch.micro_batches(spec.batch_size, runtime.ranks, runtime.rank):
-        if not slots:  # a partial batch, too small for all ranks
-            continue
-        indices = [slot.index for slot in slots]
-        run.adapter.place.step, run.adapter.place.slots = step, indices  # before CLIP's forward pass, which is in `load`
-        samples = run.load(slots)
-        noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(runtime.device)
-        sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(runtime.device)
-        weights = torch.tensor([slot.item.weight for slot in slots], device=runtime.device)
-        part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
-        part.backward()
-        losses[0] += part.detach()
-        if samples.class_text is not None:
-            weights = torch.tensor([float(slot.class_caption is not None) for slot in slots], device=runtime.device)
-            moved = preservation_losses(run.predict, run.predict_base, samples, noise, sigma)
-            part = spec.preservation_weight * (weights * moved).sum() / len(batch.slots)
-            part.backward()
-            losses[1] += part.detach()
+        if slots:  # a partial batch may be too small for all ranks
+            losses += micro_step(run, batch, slots, step, run.load)
     losses = sum_over_ranks(runtime, run.parameters, losses)
     norm = clip(run.parameters, spec.max_grad_norm)
     loss, preserved = losses.tolist()
@@ -99,6 +84,31 @@ def take_step(run: Run, batch: Batch) -> Took:
     run.optimizer.zero_grad(set_to_none=True)
     run.ema.update()
     return replace(took, seconds=time.monotonic() - started)
+
+
+def micro_step(
+    run: Run, batch: Batch, slots: tuple[Slot, ...], step: int, load: Callable[[tuple[Slot, ...]], Samples]
+) -> torch.Tensor:
+    """Forward and backward of some of a batch; gradients are added to what is there. Losses `(2,)`: of the pictures, of what is
+    preserved."""
+    spec, device = run.job.spec.train, run.runtime.device
+    losses = torch.zeros(2, device=device)
+    indices = [slot.index for slot in slots]
+    run.adapter.place.step, run.adapter.place.slots = step, indices  # before CLIP's forward pass, which is in `load`
+    samples = load(slots)
+    noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(device)
+    sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(device)
+    weights = torch.tensor([slot.item.weight for slot in slots], device=device)
+    part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
+    part.backward()
+    losses[0] += part.detach()
+    if samples.class_text is not None:
+        weights = torch.tensor([float(slot.class_caption is not None) for slot in slots], device=device)
+        moved = preservation_losses(run.predict, run.predict_base, samples, noise, sigma)
+        part = spec.preservation_weight * (weights * moved).sum() / len(batch.slots)
+        part.backward()
+        losses[1] += part.detach()
+    return losses
 
 
 def sum_over_ranks(runtime: Runtime, parameters: Sequence[nn.Parameter], losses: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,8 @@ class KeyedDropout(nn.Module):
         return inputs * kept.to(inputs.dtype) / (1.0 - self.probability)
 
     def _kept(self, slot: int, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.is_meta:  # a plan counts what there would be, and draws nothing
+            return torch.rand(inputs.shape[1:], device=inputs.device) >= self.probability
         seed = draws.seed_of(self.seed, "lora_dropout", self.place.step, slot, self.name)
         source = torch.Generator(device=inputs.device).manual_seed(seed)
         return torch.rand(inputs.shape[1:], generator=source, device=inputs.device) >= self.probability

@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
+from fluxtui.engine.memory.ahead import look_again, look_ahead
 from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
-from fluxtui.engine.memory.probe import note_first_step, planned_peak
 from fluxtui.engine.trainer import checkpoints, optim, runtime
 from fluxtui.engine.trainer.alike import must_be_alike
 from fluxtui.engine.trainer.checkpoints import Committer
@@ -43,7 +41,10 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     here = runtime.begin(job)
     wishes = Wishes.from_environment(signals, here)
     reporter.leave_early = wishes.leave_early
+    beside = max(1, len(job.devices))  # ranks that share this machine's memory
+    planned = look_ahead(spec, Home(Path(job.home)), here.card, beside, reporter.note) if here.is_first else None
     components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
+    look_again(spec, planned, components.folder, here.card, beside, reporter.note)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     others = {"the model": components.model_key} | checkpoints.versions()
     must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
@@ -68,9 +69,6 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     committer = Committer(job, folder, reporter, here, digest, components.model_key, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*named.values()], optimizer)
-    if here.card and here.is_first:
-        seen = partial(torch.cuda.max_memory_allocated, here.device)
-        note_first_step(optimizer, partial(planned_peak, spec, components, here.card), seen, reporter.note)
     if state.step > steps:
         raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
     if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins

@@ -20,7 +20,7 @@ from fluxtui.persist.text import clean
 ALIVE_SECONDS = 5.0  # between two ticks of the thread that says "alive"
 IMPORTANT_SECONDS = 2.0  # how long a line that must not be lost is offered
 _IMPORTANT = frozenset(
-    {"error", "checkpoint", "resumed_from", "model_commit", "inexact_since", "acknowledged", "note", "versions"}
+    {"error", "checkpoint", "resumed_from", "model_commit", "inexact_since", "acknowledged", "note", "versions", "memory"}
 )
 
 

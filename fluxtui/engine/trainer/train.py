@@ -82,6 +82,7 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
         if not life.has_its_parent():
             return TrainerExit.WRONG_PARENT
 
+        from fluxtui.engine.memory.probe import meter_of, probe_and_tell
         from fluxtui.engine.trainer import runtime
         from fluxtui.engine.trainer.loop import train
         from fluxtui.engine.trainer.prepare import prepare
@@ -93,6 +94,8 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
             reporter.say("stopped before training began")
             return TrainerExit.STOPPED
         try:
+            if meter := meter_of(run.runtime.device):
+                probe_and_tell(run, meter)
             ending = train(run)
         finally:
             run.close()

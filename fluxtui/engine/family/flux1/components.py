@@ -61,6 +61,10 @@ class Components:
     def vae_config(self) -> dict[str, Any]:
         return _config(self.folder / "vae")
 
+    @cached_property
+    def clip_config(self) -> dict[str, Any]:
+        return _config(self.folder / "text_encoder")
+
     @property
     def guidance_embeds(self) -> bool:
         """True for guidance-distilled models (dev), which must be given a guidance; False for those that must not (schnell)."""
