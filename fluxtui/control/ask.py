@@ -1,5 +1,6 @@
 """Requests to a keeper: stop, kill, checkpoint, sample, queue. Asked by a control file, answered in the record.
 
+A keeper on another machine that sees the same home hears the same files, as late as the file system shows them to it.
 Two fronts that press at once make one transition: the keeper takes the requests in turn and answers each.
 """
 
@@ -19,6 +20,7 @@ from fluxtui.persist.requests import Verb
 
 ACKNOWLEDGED_SECONDS = 5.0     # a keeper looks every 2 s at the latest
 KILL_SECONDS = 10.0            # then the kill goes to the keeper itself
+ELSEWHERE_SECONDS = 75.0       # of a keeper on another machine: NFS shows a new file within a minute
 _POLL = 0.05
 
 
@@ -81,6 +83,8 @@ def kill(home: Home, name: str) -> Answer:
         else:
             if not answer.is_pending:
                 return answer
+            if seen.state == "elsewhere":
+                return answer
             why = f"did not answer for {KILL_SECONDS:.0f} s"
     if not _signal_keeper(home, name, signal.SIGKILL):
         if not is_kept(home, name):
@@ -103,12 +107,12 @@ def _signal_keeper(home: Home, name: str, number: signal.Signals) -> bool:
 
 
 def _is_at_work(seen: Overview) -> bool:
-    """Whether a keeper of this machine would hear a request."""
-    return seen.is_active or seen.is_kept_unseen or seen.is_beginning
+    """Whether a keeper would hear a request: of this machine, or of another that sees this home too."""
+    return seen.is_active or seen.is_kept_unseen or seen.is_beginning or seen.state == "elsewhere"
 
 
 def _must_be_active(home: Home, name: str) -> Overview:
-    """The session, where a keeper of this machine is at work on it. Raises `RefusedError` with what it is instead.
+    """The session, where a keeper is at work on it. Raises `RefusedError` with what it is instead.
 
     Between an attempt that failed and the next one its keeper is waited for: it may be about to try again.
     """
@@ -117,8 +121,6 @@ def _must_be_active(home: Home, name: str) -> Overview:
         seen = settled(home, name)
     if _is_at_work(seen):
         return seen
-    if seen.state == "elsewhere":
-        raise RefusedError(f"{name} is {seen.reason}; ask there.")
     if seen.state == "new":
         raise RefusedError(f"{name} was not started yet, so nothing of it runs; fluxtui start {name} starts it.")
     after = f"; {seen.remedy}" if seen.remedy else ""
@@ -129,6 +131,7 @@ def _ask(
     home: Home, name: str, verb: Verb, seen: Overview, value: int | None = None, seconds: float = ACKNOWLEDGED_SECONDS
 ) -> Answer:
     """Drop the request and wait for its acknowledgement. Raises `RefusedError` where the keeper drops it, `StorageError`."""
+    seconds = ELSEWHERE_SECONDS if seen.state == "elsewhere" else seconds
     request = requests.drop_request(home.session(name), verb, seen.attempt, value)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -138,7 +141,7 @@ def _ask(
                 return answer
             if not _is_at_work(now):
                 now = settled(home, name)  # it may be about to try again
-        if now.attempt != seen.attempt and now.is_active:  # a retry has begun, and hears nothing meant for the one before
+        if now.attempt != seen.attempt and (now.is_active or now.state == "elsewhere"):  # a retry has begun, and hears nothing meant for the one before
             seen, request = now, requests.drop_request(home.session(name), verb, now.attempt, value)
             end = time.monotonic() + seconds
         elif not _is_at_work(now):

@@ -36,13 +36,19 @@ def split_rendezvous(text: str) -> tuple[str, int]:
 
 
 def own_address() -> str:
-    """The address at which other machines reach this one: its name's, else that of the way out. Raises `NoAddressError`."""
+    """The address at which other machines reach this one: its name's, that of the way out, or the only one that it has.
+
+    Raises `NoAddressError`.
+    """
     with suppress(OSError):
         for *_, found in socket.getaddrinfo(socket.gethostname(), 0, type=socket.SOCK_STREAM):
             if not ipaddress.ip_address(str(found[0]).partition("%")[0]).is_loopback:
                 return str(found[0])
     with suppress(OSError):
         return _source_for(_NOWHERE)
+    found = {address for _, name in socket.if_nameindex() if name != "lo" and (address := _ipv4_of(name))}
+    if len(found) == 1:
+        return found.pop()
     raise NoAddressError(
         f"{socket.gethostname()} has no address that other machines could reach: set hardware.rendezvous to the address of node 0"
     )
