@@ -141,7 +141,8 @@ def _ask(
                 return answer
             if not _is_at_work(now):
                 now = settled(home, name)  # it may be about to try again
-        if now.attempt != seen.attempt and (now.is_active or now.state == "elsewhere"):  # a retry has begun, and hears nothing meant for the one before
+        if now.attempt != seen.attempt and (now.is_active or now.state == "elsewhere"):
+            # a retry has begun, and hears nothing meant for the one before
             seen, request = now, requests.drop_request(home.session(name), verb, now.attempt, value)
             end = time.monotonic() + seconds
         elif not _is_at_work(now):
