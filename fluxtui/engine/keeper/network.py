@@ -46,9 +46,9 @@ def own_address() -> str:
                 return str(found[0])
     with suppress(OSError):
         return _source_for(_NOWHERE)
-    found = {address for _, name in socket.if_nameindex() if name != "lo" and (address := _ipv4_of(name))}
-    if len(found) == 1:
-        return found.pop()
+    own = {address for _, name in socket.if_nameindex() if name != "lo" and (address := _ipv4_of(name))}
+    if len(own) == 1:
+        return own.pop()
     raise NoAddressError(
         f"{socket.gethostname()} has no address that other machines could reach: set hardware.rendezvous to the address of node 0"
     )
