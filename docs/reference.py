@@ -27,7 +27,7 @@ CODES = {
     ExitCode.USAGE: "the words of the command are wrong",
     ExitCode.NOT_FOUND: "there is no such session, file or checkpoint",
     ExitCode.REFUSED: "refused: it is in the wrong state for that",
-    ExitCode.TIMED_OUT: "timed out (`wait --timeout`); the session goes on",
+    ExitCode.TIMED_OUT: "timed out: `wait --timeout`, or a keeper that did not answer in time; the session goes on",
 }
 JSON_KEYS = {  # as `persist.overview.to_json` makes them; --check fails where one is missing here
     "schema": "number of this schema",
@@ -60,7 +60,7 @@ JSON_KEYS = {  # as `persist.overview.to_json` makes them; --check fails where o
     "signal": "that ended the trainer",
     "gpus": "UUIDs of its GPUs",
     "host": "the machine it ran on",
-    "priority": "in the queue; higher goes first",
+    "priority": "in the queue; a smaller number goes first",
     "waiting_for": "what it is queued for",
     "amber": "what its guard is worried about",
     "gpu_hint": "a GPU that idles, said as a hint",

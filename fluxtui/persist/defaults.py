@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from fluxtui.demo import PROMPTS, TRIGGER
 from fluxtui.persist import dataset_folder, optimizers, recipe
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.spec import DatasetSpec, MemoryPreset, ModelSpec, Spec
 
 Kind = Literal["pico", "flux1"]
 
@@ -125,7 +125,8 @@ def with_recipe(name: str, images: int, chosen: Mapping[str, object]) -> dict[st
     if not name:
         return dict(chosen)
     if name not in RECIPES:
-        raise UsageError(f"There is no recipe {name[:40]!a}; there are {', '.join(RECIPES)}.")
+        card = f" A card's preset is given by --set hardware.preset={name}." if name in get_args(MemoryPreset) else ""
+        raise UsageError(f"There is no recipe {name[:40]!a}; there are {', '.join(RECIPES)}.{card}")
     values = dict(RECIPES[name])
     values |= optimizers.defaults_of(chosen.get("train.optimizer", "adamw"), values)
     if images and name in STEPS and "train.epochs" not in chosen:  # who asks for epochs gets them: steps would win

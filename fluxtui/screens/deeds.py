@@ -92,7 +92,14 @@ class Deeds(App[int], Doer):
         self.errand(lambda: _started(self.home, name), "info")
 
     def do_resume(self) -> None:
-        self.resume(self._chosen().name)
+        session = self._chosen()
+        if "--accept-changes" not in f"{session.reason} {session.remedy}":
+            self.resume(session.name)
+            return
+        # its trainer found the data set, the model or a library changed, and refused: a plain resume would end the same way
+        text = f"{session.reason} The run would not be exact from here on, and its record would say so."
+        deed = partial(self.resume, session.name, "auto", True)
+        self._ask(f"resume {session.name}", text, "Go on with the changes", deed)
 
     def resume(self, name: str, checkpoint: str = "auto", accept_changes: bool = False) -> None:
         """Go on from a checkpoint; where something changed since, show the difference and ask."""

@@ -12,6 +12,7 @@ from fluxtui.persist import overview
 from fluxtui.persist.home import Home
 from fluxtui.persist.process import is_alive
 from tests.ui.conftest import opened, seen, text_of
+from tests.ui.fabricate import make_record, make_session
 
 STANDINS = Path(__file__).parent.parent / "keeper"
 SETTINGS = {"train.steps": 100_000, "checkpoint.every_steps": 50, "hardware.gpus": []}
@@ -134,3 +135,15 @@ def end(home: Home) -> None:
                 control.kill(home, session.name)
             except FluxTUIError:
                 continue
+
+
+async def test_what_a_trainer_refused_for_a_change_is_asked_and_not_tried_the_same_way_again(lab: Home) -> None:
+    folder = make_session(lab, "other")
+    reason = "the data set is not the one that this session began with: 1.png is another file"
+    make_record(folder, status="failed", exit_code=77, reason=reason, remedy="fluxtui resume other --accept-changes")
+    async with opened(lab, (120, 36), "other") as (app, pilot):
+        await pilot.press("r")
+        await seen(pilot, lambda: "Go on with the changes" in text_of(app) and "1.png is another file" in text_of(app), "not asked")
+        await pilot.press("enter")  # No is in focus
+        await seen(pilot, lambda: "Go on with the changes" not in text_of(app), "still asked")
+    assert overview.look(lab, "other").attempt == 1
