@@ -50,7 +50,7 @@ def join_verb(arguments: Namespace) -> int:
 def resume_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", default="")
     parser.add_argument("--checkpoint", default="", metavar="C", help="from this one; newer ones are set aside")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="not of the recipe")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="not of the recipe; it stays")
     parser.add_argument("--accept-changes", action="store_true", help="go on though recipe, data, model or libraries changed")
     parser.add_argument("--lost", action="store_true", help="all that a reboot or a dead keeper ended, for a boot script")
 

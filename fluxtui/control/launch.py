@@ -55,7 +55,9 @@ def start(
     seen = settled(home, name)
     _refuse(seen, resume)
     folder = home.session(name)
-    spec = recipe.apply(recipe.load_spec(folder.spec_file), overrides or {}, recipe.CHANGEABLE_TABLES)
+    written = recipe.load_spec(folder.spec_file)
+    carried = recipe.still_fitting(written, seen.record.overrides) if seen.record else {}  # as the keeper will
+    spec = recipe.apply(written, {**carried, **(overrides or {})}, recipe.CHANGEABLE_TABLES)
     if seen.record is None or seen.record.phase != "prove":
         check_inputs(home, spec)  # where only the proof is left, nothing of it is asked for
     command = [sys.executable, "-P", "-m", "fluxtui.engine", "keep", "--home", str(home.root), "--session", name]

@@ -130,14 +130,14 @@ def _prove(case: Case) -> Proof:
 
 def check_claim(case: Case) -> None:
     """The result is of this attempt, this recipe, and the planned last step."""
-    from fluxtui.engine.trainer.plan_steps import planned_steps
+    from fluxtui.engine.trainer.plan_steps import planned_steps, world_size_of
 
     result, record = case.result, case.record
     demand(result.nonce == record.nonce and result.attempt == record.attempt, "the result file is of another attempt")
     demand(result.session_id == case.spec.id, "the result file is of another session")
     wanted = recipe.recipe_sha256(case.spec)
     demand(result.recipe_sha256 == wanted == record.recipe_sha256, "the recipe is not the one that was trained")
-    steps = planned_steps(case.spec, case.folder, max(1, len(record.ranks)))
+    steps = planned_steps(case.spec, case.folder, world_size_of(case.spec, record))
     demand(result.step == steps, f"its last step is {result.step}, and {steps} were planned")
     case.checks.append(f"result of attempt {record.attempt}, its recipe and step {result.step} of {steps}")
 

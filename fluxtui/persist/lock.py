@@ -7,6 +7,7 @@ named by the hash of the path.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -51,8 +52,12 @@ class Lock:
                     os.close(descriptor)
                     return None
                 lock = cls(path, descriptor, stand_in)
-                if lock.still_at(path):
-                    return lock
+                try:
+                    if lock.still_at(path):
+                        return lock
+                except StorageError:
+                    lock.release()
+                    raise
                 lock.release()  # the file was replaced between opening and locking
         except OSError as error:
             raise StorageError.of(error, "lock", path) from error
@@ -76,14 +81,20 @@ class Lock:
             os.close(descriptor)
 
     def still_at(self, path: Path) -> bool:
-        """Whether `path` is still the very file that is locked: not removed, not replaced."""
-        mine = os.fstat(self._descriptor)
+        """Whether `path` is still the very file that is locked: not removed, not replaced.
+
+        Raises StorageError where the disk does not say: then nobody knows, and it is to be asked again.
+        """
         try:
+            mine = os.fstat(self._descriptor)
             there = os.lstat(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise StorageError.of(error, "look at the lock", path) from error
         if time.time() - mine.st_mtime > _REFRESH_SECONDS:
-            os.utime(self._descriptor)  # programs that tidy /tmp go by age
+            with contextlib.suppress(OSError):  # a disk that turned read-only keeps the file all the same
+                os.utime(self._descriptor)  # programs that tidy /tmp go by age
         return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
     def release(self) -> None:

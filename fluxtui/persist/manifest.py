@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -47,8 +48,8 @@ def encode(manifest: Manifest) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
-def verify_checkpoint(path: Path) -> Manifest:
-    """Every byte of a checkpoint checked against its MANIFEST.
+def verify_checkpoint(path: Path, breathe: Callable[[], object] | None = None) -> Manifest:
+    """Every byte of a checkpoint checked against its MANIFEST. `breathe` is called between its blocks, a MiB each.
 
     Raises DamagedError naming the file: one missing, added, torn, changed, or not a regular file (UnreadableError where the
     disk fails); NotFoundError where there is no such checkpoint; StorageError where this process cannot read it.
@@ -63,7 +64,7 @@ def verify_checkpoint(path: Path) -> Manifest:
         for file in sorted(manifest.files.keys() ^ (present - {MANIFEST})):
             raise DamagedError(f"{path / file!s:.300} is {'missing' if file in manifest.files else 'not part of the checkpoint'}")
         for file, entry in manifest.files.items():
-            _verify_file(path / file, entry)
+            _verify_file(path / file, entry, breathe)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no checkpoint {path}") from error
     except OSError as error:
@@ -87,7 +88,7 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _verify_file(path: Path, entry: FileEntry) -> None:
+def _verify_file(path: Path, entry: FileEntry, breathe: Callable[[], object] | None) -> None:
     descriptor = open_regular(path)
     try:
         size = os.fstat(descriptor).st_size
@@ -96,6 +97,8 @@ def _verify_file(path: Path, entry: FileEntry) -> None:
         digest = hashlib.sha256()
         for block in blocks(descriptor):
             digest.update(block)
+            if breathe is not None:
+                breathe()
     finally:
         os.close(descriptor)
     if digest.hexdigest() != entry.sha256:

@@ -79,6 +79,16 @@ def apply(spec: Spec, overrides: Mapping[str, object], allowed_tables: Collectio
     return msgspec.structs.replace(spec, **changes)
 
 
+def still_fitting(spec: Spec, overrides: Mapping[str, object]) -> dict[str, object]:
+    """Those overrides of an earlier attempt that may be set on a resume: they hold until a new `--set` of the same key."""
+    found: dict[str, object] = {}
+    for key, value in overrides.items():
+        with contextlib.suppress(UsageError):
+            apply(spec, {key: value}, CHANGEABLE_TABLES)
+            found[key] = value
+    return found
+
+
 def _fixed(key: Key, allowed_tables: Collection[str]) -> str:
     tables = ", ".join(f"[{table}]" for table in allowed_tables)
     return (

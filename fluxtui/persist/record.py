@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 RECORD_SCHEMA = 1
 
@@ -109,8 +110,10 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     boot_id: str
     run_id: str
     keeper: ProcessIdentity | None = None
-    ranks: list[ProcessIdentity] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)       # hosts of all machines, node 0 first; empty: one machine
+    ranks: list[ProcessIdentity] = field(default_factory=list)  # of the trainer, on this machine
+    prover: ProcessIdentity | None = None
+    world_size: int = 0                 # ranks that train, on all machines; 0: not yet known, or a record of before it was kept
     gpus: list[str] = field(default_factory=list)        # UUIDs
     threads: int = 0                    # CPU threads of a rank; the first attempt's hold for all
     versions: dict[str, str] = field(default_factory=dict)
@@ -128,6 +131,13 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     output: str = ""                    # path of the product, once proven
     proof: Proof | None = None
     acks: list[Acknowledgement] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """A time without a zone, from an editor or another tool, is of this machine's zone: all times can be compared."""
+        for name in ("queued_at", "started_at", "finished_at", "beat_at"):
+            moment: datetime | None = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                force_setattr(self, name, moment.astimezone())
 
 
 class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):

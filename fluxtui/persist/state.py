@@ -94,7 +94,7 @@ def derive(record: Record | None, facts: Facts) -> Shown:
         return Shown("new", "not started yet", f"fluxtui start {facts.name}")
     if record.status not in ACTIVE:
         return _terminal(record, facts)
-    if _is_elsewhere(record, facts):
+    if is_elsewhere(record, facts.now, facts.host, facts.boot_id):
         return Shown("elsewhere", f"running on {record.host}", f"on {record.host}: fluxtui show {facts.name}")
     if not facts.lock_held:
         return _lost(record, facts)
@@ -126,12 +126,14 @@ def _terminal(record: Record, facts: Facts) -> Shown:
     return Shown(state, record.reason or f"{state} for no reason given", record.remedy or f"fluxtui resume {facts.name}")
 
 
-def _is_elsewhere(record: Record, facts: Facts) -> bool:
-    """Of another machine, with a fresh beat. Another name with the same boot is this machine, in another container."""
-    if record.boot_id == facts.boot_id or record.host == facts.host:
+def is_elsewhere(record: Record, now: datetime, host: str, boot_id: str) -> bool:
+    """An active record of another machine, with a fresh beat. Asked by every front and by the keeper that is to start.
+
+    Another name with the same boot is this machine, in another container.
+    """
+    if record.status not in ACTIVE or record.boot_id == boot_id or record.host == host or record.beat_at is None:
         return False
-    age = _beat_age(record, facts)
-    return age is not None and abs(age) <= ELSEWHERE_SECONDS
+    return abs((now - record.beat_at).total_seconds()) <= ELSEWHERE_SECONDS
 
 
 def _lost(record: Record, facts: Facts) -> Shown:
@@ -184,7 +186,4 @@ def _doubt(record: Record, facts: Facts) -> Shown | None:
 
 def _beat_age(record: Record, facts: Facts) -> float | None:
     """Seconds since the last beat by the wall clock; negative after the clock was set back. None before the first."""
-    beat = record.beat_at
-    if beat is None:
-        return None
-    return (facts.now - (beat if beat.tzinfo else beat.astimezone())).total_seconds()
+    return None if record.beat_at is None else (facts.now - record.beat_at).total_seconds()

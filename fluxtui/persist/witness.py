@@ -48,9 +48,9 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
     lock_held = _is_locked(folder) if record is None or record.status in ACTIVE else False
     if lock_held and record is not None:
         keeper_state = _state_of(record.keeper) if record.keeper else None
-        alive = [(rank, _state_of(rank)) for rank in record.ranks]
+        alive = [(one, _state_of(one)) for one in (*record.ranks, *_prover(record))]
         trainer_states = tuple(letter for _, letter in alive if letter)
-        waiting = [rank for rank, letter in alive if letter == "D"]
+        waiting = [one for one, letter in alive if letter == "D"]
         if keeper_state == "D" and record.keeper:
             waiting.append(record.keeper)
         storage = _storage_seconds(waiting, record, here.now)
@@ -67,6 +67,10 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
         unreadable=unreadable,
         is_spec_readable=is_spec_readable,
     )
+
+
+def _prover(record: Record) -> tuple[ProcessIdentity, ...]:
+    return () if record.prover is None else (record.prover,)
 
 
 def _is_locked(folder: SessionFolder) -> bool:
@@ -95,13 +99,14 @@ def _state_of(identity: ProcessIdentity) -> str | None:
 def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: datetime) -> float:
     """How long the longest of these has been in state D, as far as this process has seen; or since the last beat, if late."""
     present = set(waiting)
-    for identity in [one for one in _waiting_since if one not in present and one in {*record.ranks, record.keeper}]:
+    own = {*record.ranks, record.prover, record.keeper}
+    for identity in [one for one in _waiting_since if one not in present and one in own]:
         del _waiting_since[identity]
     if not present:
         return 0.0
     moment = time.monotonic()
     longest = max(moment - _waiting_since.setdefault(identity, moment) for identity in present)
-    late = (now - record.beat_at).total_seconds() if record.beat_at and record.beat_at.tzinfo else 0.0
+    late = (now - record.beat_at).total_seconds() if record.beat_at else 0.0
     return max(longest, late if late > _BEAT_LATE else 0.0)
 
 

@@ -107,6 +107,37 @@ def test_nothing_is_written_once_the_lock_is_another_file(journal):
     assert one.folder.attempt_file(1).read_bytes() == before
 
 
+def test_a_disk_that_does_not_say_whether_the_folder_is_there_ends_nothing(journal, monkeypatch):
+    one, made = journal
+    real = os.lstat
+
+    def broken(path, **more):
+        if path == one.folder.lock_file:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", broken)
+    for _ in range(3):
+        made.check_lock()
+    assert one.log().count("cannot be seen, and is asked again") == 1
+    monkeypatch.setattr(os, "lstat", real)
+    made.check_lock()
+    one.folder.lock_file.unlink()
+    with pytest.raises(SessionGoneError):
+        made.check_lock()
+
+
+def test_a_lock_of_yesterday_on_a_disk_that_turned_read_only_is_still_held(journal, monkeypatch):
+    one, made = journal
+    os.utime(one.folder.lock_file, (0, 0))
+
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", read_only)
+    made.check_lock()
+
+
 def test_28_a_record_that_cannot_be_read_is_kept_and_the_next_attempt_goes_on(lab: Lab):
     lab.plan({"at": 15, "do": "exit", "code": 76})
     one = lab.session()

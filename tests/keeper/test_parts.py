@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -15,13 +16,17 @@ from hypothesis import strategies as st
 from keeper_lab import until
 
 from fluxtui.engine import __main__ as engine
+from fluxtui.engine import life
+from fluxtui.engine.keeper import marks
 from fluxtui.engine.keeper.aftermath import _way
 from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.marks import Log
-from fluxtui.engine.wire import ProgressLine, encode
+from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
+from fluxtui.engine.wire import ProgressLine, TrainJob, encode
 from fluxtui.persist import process
 from fluxtui.persist.record import TERMINAL, TRANSITIONS
+from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
 
 @pytest.fixture
@@ -197,3 +202,93 @@ time.sleep(60)
     parent.wait()
     until(lambda: process.state_letter(pid) in (None, "Z"), 5)
     parent.stdout.close()
+
+
+def test_what_is_written_while_the_copy_gets_its_name_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "training.log"
+    log, replace = Log(path, cap=1000), os.replace
+    os.write(log.fd, b"x" * 1500 + b"\n")
+
+    def slow(*names):
+        os.write(log.fd, b"a line of that moment\n")
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", slow)
+    log.keep_short()
+    assert path.stat().st_size == 0
+    assert (tmp_path / "training.log.1").read_text().endswith("a line of that moment\n")
+
+
+def test_a_flood_past_four_times_the_cap_is_cut_wherever_the_copy_is(tmp_path, monkeypatch):
+    path = tmp_path / "training.log"
+    log = Log(path, cap=1000)
+    os.write(log.fd, b"x" * 5000)
+    monkeypatch.setattr(marks, "_COPY_SECONDS", -1.0)  # no time to copy anything
+    log.keep_short()
+    assert path.stat().st_size == 0
+    os.write(log.fd, b"y" * 1500)
+    log.keep_short()
+    assert path.stat().st_size == 1500  # the copy is on its way, and is given its time
+    monkeypatch.setattr(marks, "_COPY_SECONDS", 1.0)
+    log.keep_short()
+    assert path.stat().st_size == 0
+    assert (tmp_path / "training.log.1").read_bytes() == b"y" * 1000
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("call", ["pipe2", "memfd_create", "pidfd_open"])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("what", ["trainer", "prover"])
+def test_40_no_descriptor_left_at_any_point_of_a_start_is_one_sentence_and_leaves_nothing(
+    monkeypatch, tmp_path, call, number, what
+):
+    real, calls, before = getattr(os, call), [], descriptors()
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments)
+
+    monkeypatch.setenv("FLUXTUI_TRAINER", "this")
+    monkeypatch.setenv("FLUXTUI_PROVER", "this")
+    monkeypatch.setattr(os, call, fails)
+    with open(os.devnull, "wb") as nothing:
+        failure, group = None, None
+        try:
+            group = spawned(what, tmp_path, nothing.fileno())
+        except CannotStartError as error:
+            failure = str(error)
+    if len(calls) >= number:
+        assert failure is not None
+        assert "raise `ulimit -n`" in failure
+    else:  # it has fewer such calls than that
+        group.kill_groups()
+        group.release()
+    assert descriptors() == before
+
+
+def test_40_what_fails_between_fork_and_exec_is_one_sentence_and_leaves_nothing(monkeypatch, tmp_path):
+    def fails(parent):
+        raise RuntimeError("the kernel knows no such prctl")
+
+    before = descriptors()
+    monkeypatch.setattr(life, "die_with_parent", fails)
+    with open(os.devnull, "wb") as nothing:
+        for what in ("trainer", "prover"):
+            with pytest.raises(CannotStartError, match=r"the trainer cannot be started: .*preexec"):
+                spawned(what, tmp_path, nothing.fileno())
+    assert descriptors() == before
+
+
+def spawned(what, tmp_path, log_fd):
+    if what == "prover":
+        return spawn_prover([], "r", [], 1, log_fd)
+    spec = Spec(name="one", id="i", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
+    job = TrainJob(
+        home=str(tmp_path), session=str(tmp_path), attempt=1, nonce="n", run_id="r", spec=spec, recipe_sha256="", threads=1
+    )
+    return spawn_trainer(job, 2, log_fd)

@@ -17,9 +17,10 @@ from fluxtui.persist.record import Record, Result
 from tests.trainer.job import SMALL
 from tests.trainer.tiny_flux import little_pictures, tiny_flux
 
-STEPS = 160
+EPOCHS = 54  # of 3 steps: 5 pictures by twos
 SETS = SMALL | {
-    "train.steps": STEPS, "train.batch_size": 1, "lora.dropout": 0.1, "checkpoint.every_steps": 20, "hardware.gpus": [],
+    "train.steps": 0, "train.epochs": EPOCHS, "train.batch_size": 1, "lora.dropout": 0.1, "checkpoint.every_steps": 20,
+    "hardware.gpus": [],
     "hardware.ranks": 2, "hardware.threads": 1, "guard.retry_delay": 0.1, "guard.grace": 1.0, "guard.max_auto_resumes": 9,
 }  # fmt: skip
 QUICK = {"guard.step": 14.0, "guard.batch": 14.0, "guard.first_steps": 14.0, "guard.checkpoint": 14.0, "guard.load": 12.0}
@@ -81,6 +82,10 @@ def test_whatever_befalls_one_of_two_ranks_ends_both_and_resumes_exactly(new_ses
     whole = new_session("whole")
     control.start(whole.home, "whole")
     assert control.wait(whole.home, "whole", 120).status == "completed"
+    record = whole.record(1)
+    assert (record.step, len(record.ranks), record.world_size) == (3 * EPOCHS, 2, 2)  # by the ranks, not by the one that proved
+    assert record.prover not in (None, *record.ranks)
+    assert control.verify(whole.home, "whole").ok
 
     one = new_session("struck", **{key.replace(".", "__"): value for key, value in QUICK.items()})
     control.start(one.home, "struck")

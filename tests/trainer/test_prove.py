@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,11 @@ import torch
 
 from fluxtui.engine.contents import update_norm
 from fluxtui.engine.prove import prove
+from fluxtui.engine.trainer.plan_steps import world_size_of
 from fluxtui.engine.trainer.product import write_product
 from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.record import Proof, Record
+from fluxtui.persist.record import ProcessIdentity, Proof, Record
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -93,6 +95,17 @@ def test_a_plan_by_epochs_is_reckoned_from_the_data_set(new_bench: NewBench) -> 
     proof = proof_of(bench)
     assert proof.ok, proof.what
     assert any("step 4 of 4" in check for check in proof.checks)  # 4 pictures by twos, twice
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks"),
+    [({"world_size": 2}, 2), ({"gpus": ["GPU-a", "GPU-b", "GPU-c"]}, 3), ({"overrides": {"hardware.ranks": 2}}, 2), ({}, 1)],
+)
+def test_how_many_ranks_trained_is_known_of_old_records_too(proven: Bench, changes: dict[str, Any], ranks: int) -> None:
+    """Older ones do not say it, and hold the one prover where the ranks were."""
+    record = toml.read(proven.folder.attempt_file(1), Record)
+    prover = ProcessIdentity(pid=1, start_ticks=1, boot_id="b")
+    assert world_size_of(proven.spec, msgspec.structs.replace(record, ranks=[prover], **changes)) == ranks
 
 
 def test_the_attempt_that_only_proved_vouches_for_the_one_that_trained(proven: Bench) -> None:

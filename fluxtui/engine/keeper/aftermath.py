@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,9 @@ from fluxtui.engine import wire
 from fluxtui.engine.keeper.card import card
 from fluxtui.engine.keeper.classify import Verdict
 from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.kin import OWN_CHILD
+from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.waiting import Pause
 from fluxtui.persist import commit, toml
 from fluxtui.persist.durable import write_file
@@ -38,45 +40,71 @@ class Again:
 
 def see_checkpoint(duties: Duties) -> None:
     """The newest checkpoint that verifies goes into the record; the trainer is gone, and may have died before it told us."""
+    try:
+        names = commit.committed(duties.folder.checkpoints)
+    except StorageError as error:
+        duties.log.line(f"the checkpoints cannot be listed: {error}")
+        return  # what the record knows of them is the best that is known
     found = ""
-    with suppress(StorageError):
-        for name in reversed(commit.committed(duties.folder.checkpoints)):
-            try:
-                commit.verify_checkpoint(duties.folder.checkpoints / name)
-            except FluxTUIError as error:
-                duties.log.line(f"checkpoint {name} does not verify: {error}")
-                continue
-            found = name
-            break
+    for name in reversed(names):
+        try:
+            commit.verify_checkpoint(duties.folder.checkpoints / name, duties.breathe)
+        except SessionGoneError:
+            raise
+        except FluxTUIError as error:
+            duties.log.line(f"checkpoint {name} does not verify: {error}")
+            continue
+        found = name
+        break
     duties.journal.update(checkpoint=found)
 
 
 def retry_after(duties: Duties, verdict: Verdict, checkpoint_before: str) -> Again | None:
     """Whether another attempt follows: only after what may pass, only so often without a new checkpoint."""
     floors, record = duties.spec.guard, duties.journal.record
-    if verdict.end != "failed" or not verdict.is_retried or not floors.auto_resume or duties.loop.asked_by:
+    if verdict.end != "failed" or not verdict.is_retried or not floors.auto_resume or is_called_off(duties):
         return None
-    number = 1 if record.checkpoint != checkpoint_before else record.retry + 1
+    number = 1 if _step(record.checkpoint) > _step(checkpoint_before) else record.retry + 1
     if number > floors.max_auto_resumes:
         return None
     return Again(number, min(floors.retry_delay * 2 ** (number - 1), _LONGEST_PAUSE))
 
 
+def _step(checkpoint: str) -> int:
+    return commit.step_of(checkpoint) if checkpoint else -1
+
+
+def is_called_off(duties: Duties) -> bool:
+    """Whether a stop came after the end of the attempt: it holds, and no other attempt follows. Answers what was asked."""
+    for request in duties.take_pending():
+        if request.verb in ("stop", "kill", "stop-after-epoch"):
+            duties.is_called_off = True
+            outcome = "accepted: it has ended already, and is not tried again"
+        else:
+            outcome = "dropped: the training is over"
+        duties.journal.acknowledge(request.id, request.verb, outcome)
+    return duties.is_called_off or bool(duties.loop.asked_by)
+
+
 def final_words(duties: Duties, verdict: Verdict, again: Again | None) -> Verdict:
     """The verdict, saying so where the tries are used up."""
     floors = duties.spec.guard
-    would_retry = verdict.end == "failed" and verdict.is_retried and floors.auto_resume and not duties.loop.asked_by
+    would_retry = verdict.end == "failed" and verdict.is_retried and floors.auto_resume and not is_called_off(duties)
     if again is not None or not would_retry or floors.max_auto_resumes == 0:
         return verdict
     return replace(verdict, reason=f"{verdict.reason}; given up after {floors.max_auto_resumes} retries without a new checkpoint")
 
 
-def write_verdict(duties: Duties, verdict: Verdict) -> None:
-    """The terminal transition, synced; then the card's and the log's part. Stays until the disk takes it, for an hour."""
+def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None]) -> None:
+    """The terminal transition, synced; then the card's and the log's part. Stays until the disk takes it, for an hour.
+
+    Nobody else waits for the disk with us: where it takes its time the devices are given back at once.
+    """
     journal, name = duties.journal, duties.folder.name
     status = _STATUS[verdict.end]
     if journal.record.status in TERMINAL:
         return
+    is_called_off(duties)  # what was asked at the very end gets its answer with the verdict
     *between, _ = _way(journal.record.status, status)
     for step in between:
         journal.transition(step)
@@ -95,12 +123,17 @@ def write_verdict(duties: Duties, verdict: Verdict) -> None:
     journal.transition(status, **ended)
     began = duties.loop.watch.now()
     while journal.is_owed and duties.loop.watch.now() - began < OWED_SECONDS:
-        duties.turn()
+        give_back()
+        duties.breathe(TICK)
+        is_called_off(duties)
     _mark(duties, verdict)
 
 
-def begin_retry(duties: Duties, again: Again) -> Pause:
-    """The next attempt's record, queued by the same keeper; it keeps its devices and its place. Raises `StorageError`."""
+def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:
+    """The next attempt's record, queued by the same keeper; it keeps its place. Raises `StorageError`.
+
+    `gpus` are those that it still holds: one that gave them back waits for others like anybody.
+    """
     journal, floors = duties.journal, duties.spec.guard
     before = journal.record
     at = (journal.today() + timedelta(seconds=again.pause)).astimezone()
@@ -121,7 +154,7 @@ def begin_retry(duties: Duties, again: Again) -> Pause:
         boot_id=before.boot_id,
         run_id=uuid4().hex,
         keeper=before.keeper,
-        gpus=before.gpus,
+        gpus=gpus,
         threads=before.threads,
         versions=before.versions,
         recipe_sha256=before.recipe_sha256,

@@ -53,19 +53,22 @@ class Attendance:
     _because: Because = ""
     _hung: str = ""
     _memory: evidence.OutOfMemory = field(default_factory=evidence.OutOfMemory)
+    _killed_for_memory: str = ""
     _peak: int = 0
     _next_look: float = 0.0
     _next_lineage: float = 0.0
 
     def __post_init__(self) -> None:
         self.hearing = Hearing(self.duties, self.group)
-        self._memory.look(self.group.kin.ranks)
+        self._memory.look(self.group.kin.ranks, self.duties.loop.watch.now())
 
     def run(self) -> Attended:
         """Until every process is gone. Raises `SessionGoneError`, after having ended them, where the session's folder is."""
         loop = self.duties.loop
         for fd in (self.group.progress_fd, *(rank.pidfd for rank in self.group.ranks)):
             loop.add(fd)
+        if self.duties.stop_after_epoch and not self.is_prover:  # asked of the trainer before this one
+            self.group.request(RequestLine(id=self.duties.stop_after_epoch, verb="stop-after-epoch"))
         try:
             self._attend()
         finally:
@@ -115,6 +118,8 @@ class Attendance:
             is_hurried = number == signal.SIGTERM and self._is_terminated
             by_keeper = is_hurried or (self._ending is not None and self._ending.sent(number))
             self._exits.append(RankExit(rank.rank, code, number, by_keeper))
+            if not self._killed_for_memory and not by_keeper:  # asked now: what the kernel does later explains nothing
+                self._killed_for_memory = self._memory.words(self.duties.loop.watch.now())
             self._gone.add(rank.pid)
             self.duties.loop.drop(rank.pidfd)
         if self._ending is None and self._gone:
@@ -183,6 +188,8 @@ class Attendance:
                     self._begin_stop(request.id, now)
             else:
                 sent = self.group.request(RequestLine(id=request.id, verb=request.verb))
+                if request.verb == "stop-after-epoch":
+                    self.duties.stop_after_epoch = request.id
                 journal.acknowledge(request.id, request.verb, "accepted" if sent else "dropped: the trainer takes no requests")
 
     def _begin_stop(self, request_id: str, now: float) -> None:
@@ -227,7 +234,7 @@ class Attendance:
         self._see_checkpoints()
         if now >= self._next_lineage:
             self._next_lineage = now + _LINEAGE
-            self._memory.look(self.group.kin.ranks | {one.pid for one in self.group.kin.look()})
+            self._memory.look(self.group.kin.ranks | {one.pid for one in self.group.kin.look()}, now)
 
     def _see_checkpoints(self) -> None:
         try:
@@ -243,7 +250,6 @@ class Attendance:
 
     def _evidence(self) -> Evidence:
         phase = self.duties.journal.record.phase
-        words = self._memory.words()
         self._memory.close()
         return Evidence(
             because=self._because,
@@ -252,7 +258,7 @@ class Attendance:
             remedy=self.hearing.remedy,
             has_spoken=self.hearing.first.has_spoken,
             last_log_line=self.duties.log.last_line(),
-            out_of_memory=words,
+            out_of_memory=self._killed_for_memory,
             shared_memory_full=evidence.is_shared_memory_full(),
             peak_memory=self._peak,
             phase="" if phase is None else Phase(phase).value,

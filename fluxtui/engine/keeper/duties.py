@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fluxtui.engine.keeper.journal import Journal
-from fluxtui.engine.keeper.loop import Loop
+from fluxtui.engine.keeper.loop import TICK, Loop
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist import requests
 from fluxtui.persist.home import Home, SessionFolder
@@ -31,26 +31,42 @@ class Duties:
     each_turn: list[Callable[[], None]] = field(default_factory=list)  # what else must go on whatever the stage
     _looked: float = field(default=-EVERY)
     _seen: dict[str, None] = field(default_factory=dict)  # ids consumed: on a read-only disk the files stay
+    _pending: list[Request] = field(default_factory=list)  # taken while nobody could obey them
+    is_called_off: bool = False  # a stop came when the attempt was over: no other follows
+    stop_after_epoch: str = ""  # id of such a request that was accepted: it holds for the trainers of retries too
 
-    def turn(self) -> tuple[set[int], list[Request]]:
+    def turn(self, longest: float = TICK) -> tuple[set[int], list[Request]]:
         """One turn of the loop and what is due: ready descriptors, and the requests meant for this attempt.
+
+        Whoever calls it obeys and acknowledges what it gives; where nothing can be obeyed, `breathe` is called instead.
 
         Raises `SessionGoneError` where the session's folder is gone: the stage then ends what it started, at once.
         """
-        ready = self.loop.turn()
+        ready = self.loop.turn(longest)
         self.journal.check_lock()
         self.journal.tick()
         for chore in self.each_turn:
             chore()
-        now, requests = self.loop.watch.now(), []
+        now, requests = self.loop.watch.now(), self._pending
+        self._pending = []
         if now - self._looked >= EVERY:
             self._looked = now
             self.log.keep_short()
-            requests = self._requests()
+            requests = requests + self._requests()
         self.loop.catch_up()  # before anyone is judged: a disk may have held us in a write of our own
         if self.loop.missed:
             self.log.line(f"the keeper stood still for {self.loop.missed:.1f} s; all limits are extended by that")
         return ready, requests
+
+    def breathe(self, longest: float = 0.0) -> None:
+        """A turn in the middle of something else: the beat goes on, and what is asked meanwhile is kept for who comes next."""
+        _ready, requests = self.turn(longest)
+        self._pending += requests
+
+    def take_pending(self) -> list[Request]:
+        """What was asked while nobody could obey it."""
+        taken, self._pending = self._pending, []
+        return taken
 
     def _requests(self) -> list[Request]:
         taken, rejected = requests.take_requests(self.folder)

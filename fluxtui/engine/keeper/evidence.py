@@ -1,18 +1,22 @@
 """What the machine itself says about an end: did the kernel kill for memory, is shared memory full, what was the peak.
 
-Counters are read when the run starts and again when it has ended. All of it is best effort: what cannot be read says nothing.
+Counters are looked at all the time, and only what rose in the last half minute counts: an OOM kill of hours ago, or of somebody
+else's process, explains no end of today. All of it is best effort: what cannot be read says nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
-_FILES = ("memory.events", "memory.oom_control", "memory.events.local")
+_FILES = ("memory.events.local", "memory.events", "memory.oom_control")  # the kernel counts in the cgroup of who was killed
+_VMSTAT = Path("/proc/vmstat")
+RECENT = 30.0  # seconds: a data worker that was killed may be missed by its trainer for a while
 
 
 def _count(path: Path) -> int | None:
@@ -22,62 +26,73 @@ def _count(path: Path) -> int | None:
     return None
 
 
-def cgroup_files(pid: int) -> list[Path]:
-    """Files with an oom_kill counter of the memory cgroups of a process and their ancestors, version 1 and 2."""
-    found: list[Path] = []
-    with suppress(OSError):
+def cgroup_file(pid: int) -> Path | None:
+    """The file with the oom_kill counter of a process's own memory cgroup, version 1 or 2; None where none can be read.
+
+    Where its path is not to be seen (in a container whose root it is), the nearest above it is its own.
+    """
+    with suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "memory" not in controllers.split(","):
                 continue
             bases = [_CGROUP / "memory"] if controllers else [_CGROUP, _CGROUP / "unified"]
             inner = Path(path.lstrip("/"))
-            for base in bases:
-                found += [base / step / name for step in (inner, *inner.parents) for name in _FILES]
-    return [path for path in found if _count(path) is not None]
+            for step in (inner, *inner.parents):
+                for found in (base / step / name for base in bases for name in _FILES):
+                    if _count(found) is not None:
+                        return found
+    return None
 
 
 @dataclass(slots=True)
 class OutOfMemory:
-    """Whether the kernel's OOM killer struck since the beginning."""
+    """Whether the kernel's OOM killer struck one of a group's processes just now. `now` is the keeper's watch, in seconds."""
 
-    pids: set[int] = field(default_factory=set)
-    _before: dict[Path, int] = field(default_factory=dict)
-    _vmstat: int = field(default_factory=lambda: _count(Path("/proc/vmstat")) or 0)
+    _files: set[Path] = field(default_factory=set)
+    _pids: set[int] = field(default_factory=set)
+    _seen: deque[tuple[float, dict[Path, int]]] = field(default_factory=deque)  # counters, the oldest of about RECENT ago
+    _named: float | None = None  # when the kernel's log last named a process of ours
     _kmsg: int = field(default_factory=lambda: _open_kmsg())
 
-    def look(self, pids: set[int]) -> None:
-        """While they live: remember their pids and the counters of the cgroups they are in."""
-        self.pids |= pids
-        for pid in pids:
-            for path in cgroup_files(pid):
-                self._before.setdefault(path, _count(path) or 0)
+    def look(self, pids: set[int], now: float) -> None:
+        """While they live, every few seconds: remember them, and the counters of the cgroups they are in."""
+        self._pids |= pids
+        self._files |= {path for pid in pids if (path := cgroup_file(pid)) is not None}
+        self._read_kernel_log(now)
+        self._seen.append((now, self._counters()))
+        while len(self._seen) > 1 and now - self._seen[1][0] >= RECENT:
+            self._seen.popleft()
 
-    def words(self) -> str:
-        """Empty where it did not strike; else how we know. A counter of a cgroup, the kernel's log, or the machine's counter."""
-        named = self._named_by_kernel()
-        for path, before in self._before.items():
-            if (_count(path) or 0) > before:
-                return f"its memory cgroup {path.parent} was at its limit"
-        if named:
+    def words(self, now: float) -> str:
+        """Empty where it did not strike; else how we know: by the kernel's log, a cgroup's counter, or the machine's."""
+        self._read_kernel_log(now)
+        if self._named is not None and now - self._named < RECENT:
             return "the kernel's log names it"
-        after = _count(Path("/proc/vmstat")) or 0
-        return "the machine ran out of memory" if after > self._vmstat else ""
+        for path, count in self._counters().items():
+            before = next((counts[path] for _, counts in self._seen if path in counts), count)
+            if count > before:
+                return "the machine ran out of memory" if path == _VMSTAT else f"its memory cgroup {path.parent} counted it"
+        return ""
 
     def close(self) -> None:
         if self._kmsg >= 0:
             os.close(self._kmsg)
             self._kmsg = -1
 
-    def _named_by_kernel(self) -> bool:
+    def _counters(self) -> dict[Path, int]:
+        """Of the machine as a whole only where nothing nearer can be read: it counts everybody's."""
+        files = self._files or ({_VMSTAT} if self._kmsg < 0 else set())
+        return {path: count for path in files if (count := _count(path)) is not None}
+
+    def _read_kernel_log(self, now: float) -> None:
         if self._kmsg < 0:
-            return False
+            return
         with suppress(BlockingIOError, OSError):
             for _ in range(10_000):
                 match = re.search(rb"[Kk]illed process (\d+)", os.read(self._kmsg, 8192))
-                if match and int(match.group(1)) in self.pids:
-                    return True
-        return False
+                if match and int(match.group(1)) in self._pids:
+                    self._named = now
 
 
 def _open_kmsg() -> int:

@@ -42,6 +42,7 @@ class Journal:
         self._is_dirty = False  # something changed since the last write
         self._is_owed = False  # a synced write failed and is due again
         self._written = -BEAT
+        self._is_lock_unseen = False  # the disk does not say whether the lock's path is still its file
 
     @property
     def record(self) -> Record:
@@ -99,7 +100,15 @@ class Journal:
 
     def check_lock(self) -> None:
         """Raises `SessionGoneError` where the lock's path is no longer the file that this keeper locked."""
-        if not self._lock.still_at(self._folder.lock_file):
+        try:
+            is_there = self._lock.still_at(self._folder.lock_file)
+        except StorageError as error:  # no word is not a no: it is asked again at the next tick
+            if not self._is_lock_unseen:
+                self._log.line(f"whether the session's folder is still there cannot be seen, and is asked again: {error}")
+            self._is_lock_unseen = True
+            return
+        self._is_lock_unseen = False
+        if not is_there:
             raise SessionGoneError("the session's folder was removed while it ran")
 
     def today(self) -> datetime:

@@ -21,6 +21,7 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.lead import Lead
+from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.peers import Alone, Peers
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, Group, spawn_prover, spawn_trainer
@@ -52,9 +53,9 @@ def main(argv: list[str]) -> int:
         return ExitCode.FAILED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded, and the trainer ended with us)
         traceback.print_exc()
-        aftermath.write_verdict(
-            duties, Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED")
-        )
+        verdict = Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED")
+        aftermath.write_verdict(duties, verdict, keeper.give_back)
+        aftermath.run_on_end(duties)
         return ExitCode.FAILED
 
 
@@ -81,12 +82,12 @@ class Keeper:
             verdict = self.attempt(pause)
             aftermath.see_checkpoint(self.duties)
             again = aftermath.retry_after(self.duties, verdict, before)
-            aftermath.write_verdict(self.duties, aftermath.final_words(self.duties, verdict, again))
-            if again is None:
+            aftermath.write_verdict(self.duties, aftermath.final_words(self.duties, verdict, again), self.give_back)
+            if again is None or aftermath.is_called_off(self.duties):
                 break
             self.prepare_retry(verdict)
             try:
-                pause = aftermath.begin_retry(self.duties, again)
+                pause = aftermath.begin_retry(self.duties, again, [] if self.lease is None else self.lease.uuids)
             except StorageError as error:
                 self.duties.log.line(f"no retry: its record cannot be written: {error}")
                 break
@@ -103,7 +104,8 @@ class Keeper:
             if early is not None:
                 return early
             record = self.journal.record
-            self.journal.transition("starting", reason="", waiting_for="", started_at=self.journal.today())
+            world_size = self.maker.world_size if self.maker is not None else self.world_size()
+            self.journal.transition("starting", reason="", waiting_for="", started_at=self.journal.today(), world_size=world_size)
             if self.maker is not None:
                 self.journal.transition("running", phase=Phase.PROVE, step=self.maker.step, steps=self.maker.steps)
                 return self.prove(self.maker)
@@ -134,6 +136,10 @@ class Keeper:
         """Ranks of this machine: one a GPU, else as many as the spec has on the CPU."""
         assert self.lease is not None
         return len(self.lease.uuids) or self.duties.spec.hardware.ranks
+
+    def world_size(self) -> int:
+        """Ranks of all machines."""
+        return self.local_ranks() if self.lead is None else self.lead.world_size
 
     def job(self) -> wire.TrainJob:
         """What the trainers of this attempt are told."""
@@ -170,7 +176,7 @@ class Keeper:
         journal = self.journal
         journal.sync(phase=Phase.PROVE, inner="", amber="")
         steps = self.duties.spec.train.steps or journal.record.steps
-        claim = proof.check_claim(self.duties.folder, maker, steps, journal.tick)
+        claim = proof.check_claim(self.duties.folder, maker, steps, self.duties.breathe)
         if claim.problem or claim.result is None:
             return unproven(claim.problem)
         journal.update(step=claim.result.step)  # the last line of a trainer may have been dropped, or its keeper killed before it
@@ -194,7 +200,8 @@ class Keeper:
 
     def attend(self, group: Group, answer: list[Proof | None] | None = None, peers: Peers | None = None) -> Attended:
         """Watch a group to its end. Whatever happens in here, no process of it outlives this call."""
-        self.journal.update(ranks=[rank.identity for rank in group.ranks])
+        identities = [rank.identity for rank in group.ranks]
+        self.journal.update(**({"ranks": identities} if group.what == "trainer" else {"prover": identities[0]}))
         pids = group.kin.ranks
         try:
             attended = Attendance(self.duties, group, self.gauges, peers or Alone()).run()
@@ -215,7 +222,7 @@ class Keeper:
             if self.duties.loop.watch.now() - began > MEMORY_SECONDS:
                 self.duties.log.line(f"the GPU still shows memory of ended processes after {MEMORY_SECONDS:.0f} s")
                 return
-            self.duties.turn()
+            self.duties.breathe(TICK)
 
     def prepare_retry(self, verdict: Verdict) -> None:
         """The next attempt goes on from the newest checkpoint; a GPU that was lost is not held on to."""
@@ -227,7 +234,7 @@ class Keeper:
     def give_back(self) -> None:
         if self.lease is not None:
             self.lease.release()
-            self.lease = None
+            self.lease, self.gauges.uuids = None, []
 
 
 def unproven(what: str) -> Verdict:

@@ -47,17 +47,24 @@ class Log:
         return ""
 
     def keep_short(self) -> None:
-        """Once a tick. Past the cap: copy to `.1`, at most 0.2 s a tick, then truncate; a flood never holds the keeper."""
+        """Once a tick. Past the cap: copy to `.1`, at most 0.2 s a tick, then truncate; a flood never holds the keeper.
+
+        The copy gets its name before its last bytes, so that between the read that finds no more and the truncation there
+        are microseconds: what is written in them is lost. Past four times the cap it is cut wherever the copy is.
+        """
         size = os.fstat(self.fd).st_size
         if self._copy is None and size <= self.cap:
             return
         with contextlib.suppress(OSError):
             if self._copy is None:
                 self._copy = _Copy(self.fd, self.path, max(0, size - self.cap))
-            if self._copy.proceed(time.monotonic() + _COPY_SECONDS) or size > 4 * self.cap:
-                self._copy.finish()
-                os.ftruncate(self.fd, 0)
-                self._copy = None
+            is_flooded = size > 4 * self.cap
+            if self._copy.proceed(time.monotonic() + _COPY_SECONDS) or is_flooded:
+                self._copy.take_its_name()
+                if self._copy.proceed(time.monotonic() + _COPY_SECONDS) or is_flooded:
+                    os.ftruncate(self.fd, 0)
+                    self._copy.close()
+                    self._copy = None
             return
         if self._copy is not None:
             self._copy.give_up()
@@ -77,7 +84,7 @@ class _Copy:
     """A copy of the log's end under way to training.log.1."""
 
     def __init__(self, source: int, path: Path, start: int) -> None:
-        self._source, self._at = source, start
+        self._source, self._at, self._is_named = source, start, False
         self._final = path.with_name(path.name + ".1")
         self._temporary = path.with_name(path.name + ".1.tmp")
         with contextlib.suppress(FileNotFoundError):
@@ -94,9 +101,14 @@ class _Copy:
             self._at += len(data)
         return False
 
-    def finish(self) -> None:
+    def take_its_name(self) -> None:
+        """`.1` is this copy from now on, and still grows. May be called twice."""
+        if not self._is_named:
+            os.replace(self._temporary, self._final)
+            self._is_named = True
+
+    def close(self) -> None:
         os.close(self._fd)
-        os.replace(self._temporary, self._final)
 
     def give_up(self) -> None:
         with contextlib.suppress(OSError):

@@ -12,29 +12,28 @@ import socket
 import sys
 import uuid
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
 from fluxtui.engine import wire
-from fluxtui.engine.keeper import proof
 from fluxtui.engine.keeper.clock import wall
 from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.history import is_chosen, read_history, set_newer_aside, unproven
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.marks import Log
-from fluxtui.persist import commit, process, recipe, toml, witness
+from fluxtui.persist import commit, process, recipe, witness
 from fluxtui.persist.durable import sweep_temporaries, write_file
-from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
+from fluxtui.persist.errors import ExitCode, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import ACTIVE, Phase, Record, Result
+from fluxtui.persist.record import Record
 from fluxtui.persist.spec import Spec
+from fluxtui.persist.state import is_elsewhere
 
 SPARE_DESCRIPTORS = 32  # the keeper's own few, the pipes and pidfds of some ranks
 LEAST_FREE = 8 * 2**20  # bytes, beside two more checkpoints of the size of the last one
-ELSEWHERE = timedelta(seconds=60)  # a beat younger than this, of another host: it runs there
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Arguments:
     resume: str = "auto"
     start_from: str = ""
     accept_changes: bool = False
-    priority: int = 0
+    priority: int | None = None  # None: the last attempt's
     sets: list[str] = field(default_factory=list)
 
 
@@ -70,7 +69,7 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--resume", default="auto", help="auto, the name of a checkpoint, or nothing: from step 0")
     parser.add_argument("--start-from", default="", help="folder of another session's checkpoint to begin with")
     parser.add_argument("--accept-changes", action="store_true")
-    parser.add_argument("--priority", type=int, default=0)
+    parser.add_argument("--priority", type=int, default=None)
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     found = parser.parse_args(argv)
     return Arguments(found.home, found.session, found.resume, found.start_from, found.accept_changes, found.priority, found.sets)
@@ -112,11 +111,12 @@ def open_session(arguments: Arguments) -> Opened:
     lock = Lock.take(folder.lock_file)
     if lock is None:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
-    overrides = recipe.parse_sets(arguments.sets)
+    new = recipe.parse_sets(arguments.sets)
     folder.complete()
     sweep(folder)
     history = read_history(folder)
     written = recipe.load_spec(folder.spec_file)
+    overrides = {**recipe.still_fitting(written, history[-1].overrides if history else {}), **new}
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
     digest = recipe.recipe_sha256(spec)
     _refuse(folder, arguments, history, digest)
@@ -127,10 +127,12 @@ def open_session(arguments: Arguments) -> Opened:
         raise StorageError.of(error, "open", folder.log_file) from error
     loop = Loop()
     journal = Journal(folder, lock, log, loop.watch)
-    record = _first_record(folder, arguments, history, spec, digest, overrides)
-    journal.begin(record)
+    maker = None if is_chosen(arguments.resume) else unproven(folder, spec, history)
     _keep_changed_product(folder, history, log)
-    return Opened(Duties(home, folder, spec, loop, log, journal), arguments, unproven(folder, spec, history), lock)
+    if is_chosen(arguments.resume):
+        set_newer_aside(folder, arguments.resume, log)
+    journal.begin(_first_record(folder, arguments, history, spec, digest, overrides))
+    return Opened(Duties(home, folder, spec, loop, log, journal), arguments, maker, lock)
 
 
 def sweep(folder: SessionFolder) -> None:
@@ -141,36 +143,6 @@ def sweep(folder: SessionFolder) -> None:
     for place in (folder.path, folder.attempts, folder.samples):
         sweep_temporaries(place, older_than=0.0)
     sweep_temporaries(folder.control)
-
-
-def read_history(folder: SessionFolder) -> list[Record]:
-    """Records of all attempts, oldest first; one that cannot be read is left out, and left as it is."""
-    found: list[Record] = []
-    for number in folder.attempt_numbers():
-        try:
-            found.append(toml.read(folder.attempt_file(number), Record))
-        except FluxTUIError:
-            continue
-    return found
-
-
-def unproven(folder: SessionFolder, spec: Spec, history: list[Record]) -> Record | None:
-    """The attempt that made a whole product and was lost before its verdict: nothing is to be trained then, only proven."""
-    try:
-        result = toml.read(folder.result_file, Result)
-    except FluxTUIError:
-        return None
-    since = [number for number, record in enumerate(history) if record.nonce == result.nonce]
-    if not since or any(_has_verdict(record) for record in history[since[0] :]):
-        return None
-    maker = history[since[0]]
-    claim = proof.check_claim(folder, maker, spec.train.steps or maker.steps, lambda: None)
-    return None if claim.problem or maker.recipe_sha256 != recipe.recipe_sha256(spec) else maker
-
-
-def _has_verdict(record: Record) -> bool:
-    """A kill in the middle of a proof is none."""
-    return record.status not in ACTIVE and not (record.status == "stopped" and record.phase is Phase.PROVE)
 
 
 def must_have_room(folder: SessionFolder) -> None:
@@ -217,7 +189,7 @@ def _say(answer: dict[str, object]) -> None:
 
 def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], digest: str) -> None:
     name = folder.name
-    if arguments.resume not in ("auto", ""):
+    if is_chosen(arguments.resume):
         commit.step_of(arguments.resume)
         if arguments.resume not in commit.committed(folder.checkpoints):
             raise NotFoundError(f"{name} has no checkpoint {arguments.resume}; `fluxtui checkpoints {name}` lists them")
@@ -226,12 +198,7 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
     if not history:
         return
     last = history[-1]
-    if (
-        last.status in ACTIVE
-        and last.host != socket.gethostname()
-        and last.beat_at is not None
-        and wall() - last.beat_at < ELSEWHERE
-    ):
+    if is_elsewhere(last, wall(), socket.gethostname(), process.boot_id()):
         raise RefusedError(f"{name} is running on {last.host}; stop it there first")
     if last.status == "completed" and arguments.resume == "auto":
         _refuse_completed(folder, last)
@@ -269,7 +236,8 @@ def _first_record(
     keeper = process.identify(os.getpid())
     checkpoints = commit.committed(folder.checkpoints)
     last = history[-1] if history else None
-    if abs(arguments.priority) > 10**6:
+    priority = arguments.priority if arguments.priority is not None else last.priority if last is not None else 0
+    if abs(priority) > 10**6:
         raise UsageError("a priority is a number from -1000000 to 1000000")
     return Record(
         session_id=spec.id,
@@ -277,7 +245,7 @@ def _first_record(
         nonce=uuid.uuid4().hex,
         status="queued",
         queued_at=wall(),
-        priority=arguments.priority,
+        priority=priority,
         host=socket.gethostname(),
         boot_id=process.boot_id(),
         run_id=uuid.uuid4().hex,

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 
 import msgspec
 
@@ -115,45 +116,69 @@ def spawn_trainer(job: wire.TrainJob, ranks: int, log_fd: int, place: Place | No
     first, world_size = (place.first, place.world_size) if place else (0, ranks)
     module = os.environ.get(TRAINER)
     command = [sys.executable, "-m", module] if module else [sys.executable, "-m", "fluxtui.engine", "train"]
-    progress, progress_end = _progress_pipe()
-    request_end, request = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(request, False)
-    environment = _environment(job.run_id, job.devices, job.threads) | (_meeting(place, ranks) if place else _rendezvous(ranks))
-    started: list[Rank] = []
-    try:
+    with _Opened() as opened:
+        progress, progress_end = opened.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+        request_end, request = opened.pipe(os.O_CLOEXEC)
+        os.set_blocking(request, False)
+        environment = _environment(job.run_id, job.devices, job.threads) | (
+            _meeting(place, ranks) if place else _rendezvous(ranks)
+        )
         for number in range(first, first + ranks):
             own = {"RANK": str(number), wire.PROGRESS_FD: str(progress_end)}
             own |= {"LOCAL_RANK": str(number - first)} if world_size > 1 else {}
             own |= {wire.REQUEST_FD: str(request_end)} if number == 0 else {}
             keep = (progress_end, request_end) if number == 0 else (progress_end,)
-            started.append(_start(number, command, environment | own, keep, msgspec.json.encode(job), log_fd, log_fd))
-    except OSError as error:
-        _undo(started)
-        os.close(progress)
-        os.close(request)
-        raise CannotStartError(_why_not(error)) from error
-    finally:
-        os.close(progress_end)
-        os.close(request_end)
-    return Group("trainer", job.run_id, started, progress, request)
+            opened.ranks.append(_start(number, command, environment | own, keep, msgspec.json.encode(job), log_fd, log_fd))
+        opened.kept = [progress, request]
+        return Group("trainer", job.run_id, opened.ranks, progress, request)
 
 
 def spawn_prover(arguments: Sequence[str], run_id: str, devices: Sequence[str], threads: int, log_fd: int) -> Group:
     """Start the process that proves the product; its answer is read from `answer_fd` once it has ended."""
     module = os.environ.get(PROVER)
     command = [sys.executable, "-m", module] if module else [sys.executable, "-m", "fluxtui.engine", "prove"]
-    progress, progress_end = _progress_pipe()
-    answer = os.memfd_create("proof", os.MFD_CLOEXEC)
-    environment = _environment(run_id, devices, threads) | {wire.PROGRESS_FD: str(progress_end)}
-    try:
-        rank = _start(0, [*command, *arguments], environment, (progress_end,), b"", answer, log_fd)
-    except OSError as error:
-        os.close(progress)
-        os.close(answer)
-        raise CannotStartError(_why_not(error)) from error
-    finally:
-        os.close(progress_end)
-    return Group("prover", run_id, [rank], progress, answer_fd=answer)
+    with _Opened() as opened:
+        progress, progress_end = opened.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+        answer = opened.memory("proof")
+        environment = _environment(run_id, devices, threads) | {wire.PROGRESS_FD: str(progress_end)}
+        opened.ranks.append(_start(0, [*command, *arguments], environment, (progress_end,), b"", answer, log_fd))
+        opened.kept = [progress, answer]
+        return Group("prover", run_id, opened.ranks, progress, answer_fd=answer)
+
+
+class _Opened:
+    """What was opened and started on the way to a group: whatever fails is one `CannotStartError`, and none of it is left."""
+
+    def __init__(self) -> None:
+        self.ranks: list[Rank] = []
+        self.kept: list[int] = []  # descriptors that the group takes over
+        self._descriptors: list[int] = []
+
+    def pipe(self, flags: int) -> tuple[int, int]:
+        """A read and a write end, as large as the kernel lets it be."""
+        ends = os.pipe2(flags)
+        self._descriptors += ends
+        with suppress(OSError):
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 2**20)
+        return ends
+
+    def memory(self, name: str) -> int:
+        """A file in memory."""
+        self._descriptors.append(os.memfd_create(name, os.MFD_CLOEXEC))
+        return self._descriptors[-1]
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        if error is not None:
+            self.kept = []
+            _undo(self.ranks)
+        for descriptor in self._descriptors:
+            if descriptor not in self.kept:
+                os.close(descriptor)
+        if isinstance(error, OSError | subprocess.SubprocessError):  # the latter: what runs between fork and exec failed
+            raise CannotStartError(_why_not(error)) from error
 
 
 def _start(
@@ -190,13 +215,6 @@ def _start(
         os.close(pidfd)
         raise OSError(errno.ENOENT, "/proc cannot be read")
     return Rank(number, started, pidfd, identity)
-
-
-def _progress_pipe() -> tuple[int, int]:
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    with suppress(OSError):
-        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 2**20)
-    return read, write
 
 
 def _environment(run_id: str, devices: Sequence[str], threads: int) -> dict[str, str]:
@@ -236,7 +254,9 @@ def _undo(started: Sequence[Rank]) -> None:
         os.close(rank.pidfd)
 
 
-def _why_not(error: OSError) -> str:
+def _why_not(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.SubprocessError):
+        return f"the trainer cannot be started: {error}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "no file descriptors are left to start the trainer with: raise `ulimit -n`"
     if error.errno in (errno.EAGAIN, errno.ENOMEM):

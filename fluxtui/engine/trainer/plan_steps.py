@@ -7,8 +7,10 @@ from pathlib import Path
 from fluxtui.engine.trainer import fingerprint
 from fluxtui.engine.trainer.buckets import places
 from fluxtui.engine.trainer.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
+from fluxtui.persist import recipe
 from fluxtui.persist.errors import NotFoundError
 from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.record import Record
 from fluxtui.persist.spec import Spec
 
 
@@ -23,6 +25,13 @@ def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
     trained, held_out = hold_out_of(items, spec.validate.images)
     dataset = Dataset(Path(found.folder), spec.dataset, trained, held_out, found)
     return spec.train.epochs * steps_per_epoch(dataset, spec.train, ranks)
+
+
+def world_size_of(spec: Spec, record: Record) -> int:
+    """How many ranks trained in an attempt. Older records do not say: then by its GPUs, else by the spec as it was overridden."""
+    if record.world_size:
+        return record.world_size
+    return len(record.gpus) or recipe.apply(spec, record.overrides).hardware.ranks
 
 
 def _item(fact: fingerprint.FileFact, spec: Spec) -> Item:

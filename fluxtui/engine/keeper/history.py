@@ -1,0 +1,71 @@
+"""What the attempts before mean for the one that begins: what was set, what was chosen, what only waits for its proof."""
+
+from __future__ import annotations
+
+import time
+
+from fluxtui.engine.keeper import proof
+from fluxtui.engine.keeper.marks import Log
+from fluxtui.persist import commit, recipe, toml
+from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import ACTIVE, Phase, Record, Result
+from fluxtui.persist.spec import Spec
+
+_LAST_BREATH = 5.0  # seconds that a trainer whose keeper was just killed may take to be gone
+
+
+def read_history(folder: SessionFolder) -> list[Record]:
+    """Records of all attempts, oldest first; one that cannot be read is left out, and left as it is."""
+    found: list[Record] = []
+    for number in folder.attempt_numbers():
+        try:
+            found.append(toml.read(folder.attempt_file(number), Record))
+        except FluxTUIError:
+            continue
+    return found
+
+
+def is_chosen(resume: str) -> bool:
+    """Whether a checkpoint was named to go on from."""
+    return resume not in ("auto", "")
+
+
+def set_newer_aside(folder: SessionFolder, chosen: str, log: Log) -> None:
+    """Now, and not by the trainer: whatever ends this attempt before it trains, the next goes on from the chosen one too.
+
+    Raises `DamagedError` where the chosen one does not verify, and `RefusedError` while another trainer still writes there.
+    """
+    end = time.monotonic() + _LAST_BREATH
+    while (lock := Lock.take(folder.checkpoints_lock)) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    if lock is None:
+        raise RefusedError(f"another trainer of {folder.name} still writes to {folder.checkpoints}; wait until it has ended")
+    try:
+        commit.verify_checkpoint(folder.checkpoints / chosen)
+        for name in commit.committed(folder.checkpoints):
+            if commit.step_of(name) > commit.step_of(chosen):
+                aside = commit.set_aside(folder.checkpoints, name, "newer")
+                log.line(f"{name} is kept as {aside.name}: {chosen} was chosen to go on from")
+    finally:
+        lock.release()
+
+
+def unproven(folder: SessionFolder, spec: Spec, history: list[Record]) -> Record | None:
+    """The attempt that made a whole product and was lost before its verdict: nothing is to be trained then, only proven."""
+    try:
+        result = toml.read(folder.result_file, Result)
+    except FluxTUIError:
+        return None
+    since = [number for number, record in enumerate(history) if record.nonce == result.nonce]
+    if not since or any(_has_verdict(record) for record in history[since[0] :]):
+        return None
+    maker = history[since[0]]
+    claim = proof.check_claim(folder, maker, spec.train.steps or maker.steps, lambda: None)
+    return None if claim.problem or maker.recipe_sha256 != recipe.recipe_sha256(spec) else maker
+
+
+def _has_verdict(record: Record) -> bool:
+    """A kill in the middle of a proof is none."""
+    return record.status not in ACTIVE and not (record.status == "stopped" and record.phase is Phase.PROVE)
