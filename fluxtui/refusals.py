@@ -68,6 +68,8 @@ def kill(situation: Situation) -> str:
     session = situation.session
     if session is not None and session.state == "unreadable" and session.remedy.startswith("fluxtui kill"):
         return ""  # its record cannot be read, but a keeper is at work on it all the same
+    if session is not None and session.is_beginning:
+        return ""  # its keeper has written no record yet; one that hangs there must be ended too
     if why := needs_session(situation):
         return why
     assert session is not None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from fluxtui import __version__
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import runtime_folder
+from fluxtui.persist.regular import open_for_writing
 from fluxtui.persist.text import clean
 
 _LIMIT = 64 * 1024  # bytes of one fault
@@ -23,7 +24,7 @@ def record_fault(words: Sequence[str], error: Exception) -> str:
     text = f"{datetime.now(UTC).isoformat()} fluxtui {__version__} {verb}\n{report}\n"
     try:
         path = runtime_folder() / "faults.log"
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = open_for_writing(path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, text.encode("utf-8", "replace"))
         finally:

@@ -99,6 +99,8 @@ def test_the_command_that_a_state_names_can_be_given_and_is_the_key_that_the_ui_
         assert getattr(refusals, verb)(situation) == "", f"{what}: {derived.remedy} is named, and its key is refused"
     if verb in ("start", "resume"):
         assert next_step(session)[0] == verb, f"{what}: {derived.remedy} is named, and the UI says {next_step(session)}"
+    if session.is_beginning:
+        assert refusals.kill(situation) == "", "a keeper that hangs before its first record can be ended"
     if session.is_resumable:
         assert refusals.resume(situation) == ""
     elif shown in ("completed", "new", "elsewhere"):

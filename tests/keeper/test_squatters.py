@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from keeper_lab import SLOW, Lab, until
 
+from fluxtui.persist import toml
 from fluxtui.persist.durable import temporary_name
 
 
@@ -94,6 +97,21 @@ def test_what_the_killed_left_half_written_is_gone_at_the_next_start(lab: Lab):
     one.folder.product.unlink()
     one.run()
     assert not (one.folder.control / of_dead).exists()
+
+
+def test_what_another_machine_is_writing_is_left_alone(lab: Lab):
+    """Its locks may not be seen here, nor its processes: a pid of its own is a dead one's here."""
+    one = lab.session()
+    one.run()
+    there = msgspec.structs.replace(one.record(), status="running", host="there", boot_id="b", beat_at=datetime.now(UTC))
+    toml.write(one.folder.attempt_file(1), there)
+    dead = subprocess.Popen(["/bin/true"])
+    dead.wait()
+    written = one.folder.path / temporary_name().replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    written.write_bytes(b"half")
+    refused = one.start(may_fail=True)
+    assert (refused.wait(), "running on there" in refused.answer["error"]) == (4, True)
+    assert written.exists()
 
 
 def test_with_the_last_number_taken_the_next_attempt_is_refused_and_no_record_lost(lab: Lab):

@@ -21,6 +21,7 @@ from fluxtui import __version__
 from fluxtui.engine.hub.refusals import BrokenFileError, CutError, no_access
 from fluxtui.persist.durable import fsync_folder, make_folder
 from fluxtui.persist.errors import StorageError
+from fluxtui.persist.regular import open_for_writing
 
 CHUNK = 1 << 20  # bytes taken at once, at the most
 SILENCE = 30.0  # seconds without a byte before a connection is given up
@@ -64,8 +65,7 @@ def fetch(file: HubFile, url: str, token: str | None, blob: Path, on_bytes: OnBy
     make_folder(blob.parent)
     path = partial(blob)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "r+b", buffering=0) as out:
+        with os.fdopen(open_for_writing(path, os.O_RDWR), "r+b", buffering=0) as out:
             digest = _take_over(file, out, on_bytes)
             _fill(file, url, token, out, digest, on_bytes)
             if digest.hexdigest() != file.blob:

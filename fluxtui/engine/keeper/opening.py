@@ -113,13 +113,13 @@ def open_session(arguments: Arguments) -> Opened:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
     new = recipe.parse_sets(arguments.sets)
     folder.complete()
-    sweep(folder)
     history = read_history(folder)
     written = recipe.load_spec(folder.spec_file)
     overrides = {**recipe.still_fitting(written, history[-1].overrides if history else {}), **new}
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
     digest = recipe.recipe_sha256(spec)
     _refuse(folder, arguments, history, digest)
+    sweep(folder)  # not before it is known that no other machine, whose locks are not seen here, is at work on it
     must_have_room(folder)
     try:
         log = Log(folder.log_file)

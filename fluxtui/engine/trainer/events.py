@@ -8,6 +8,7 @@ from typing import Any
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.commit import step_name
+from fluxtui.persist.durable import make_own_folder
 from fluxtui.persist.metrics import StepMetric
 
 _SECONDS = 10  # between two writes of what has come together
@@ -25,6 +26,7 @@ class Events:
             raise Refusal(
                 "sample.tensorboard needs tensorboard, which is not installed", "pip install 'fluxtui[tensorboard]'"
             ) from None
+        make_own_folder(folder)
         self._reporter = reporter
         self._writer: Any | None = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=_SECONDS)
 
