@@ -136,7 +136,7 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
     memory = memory_of(spec, model, card_memory or (_UNKNOWN_CARD if is_for_gpu else None))
     earlier = measured_by(home, spec, folder, memory.training_peak, card)
     does_fit, change = _fit(spec, model, memory, earlier.peak, card_memory)
-    steps = _steps(spec, folder, here.ranks) if folder else spec.train.steps or None
+    steps = _steps(spec, folder, here.ranks * spec.hardware.nodes) if folder else spec.train.steps or None
     estimated = _estimated(spec, model, memory, card) if card else None
     step_seconds = earlier.own_seconds or earlier.like_seconds or estimated
     return Plan(

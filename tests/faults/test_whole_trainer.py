@@ -40,7 +40,7 @@ def test_a_fault_at_a_call_of_the_whole_trainer_tears_nothing_and_a_resume_is_ex
     reference = new("reference")  # fills the caches too
     points = whole.survey(reference)
     wanted = reference.result().tensors_sha256
-    chosen = _all(points) if SOAK else IN_CI
+    chosen, count = _all(points) if SOAK else IN_CI, 0
     for index, (call, fault, number) in enumerate(chosen):
         bench = new(f"s{index}")
         struck = whole.strike(bench, call, fault, number)
@@ -48,6 +48,7 @@ def test_a_fault_at_a_call_of_the_whole_trainer_tears_nothing_and_a_resume_is_ex
         if not struck.has(call, fault):
             assert SOAK, f"{where} did not happen: {struck.code}"  # of a thread that is sometimes not begun
             continue
+        count += 1
         for name in bench.checkpoints():
             commit.verify_checkpoint(bench.folder.checkpoints / name)
         if fault == "SIGKILL":
@@ -60,7 +61,8 @@ def test_a_fault_at_a_call_of_the_whole_trainer_tears_nothing_and_a_resume_is_ex
         assert ended.code == TrainerExit.DONE, f"after {where}: {ended.log}"
         assert bench.result().tensors_sha256 == wanted, f"after {where} the bytes differ"
         assert not [name for name in os.listdir(bench.folder.checkpoints) if name.startswith(".tmp-")], where
-    record_property("struck", len(chosen))
+    record_property("struck", f"{count} of {len(chosen)} points")
+    assert count > len(chosen) * 0.9, "most points must strike, or this shows nothing"
 
 
 def _all(points: dict[str, int]) -> list[tuple[str, str, int]]:

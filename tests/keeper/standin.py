@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import select
 import signal
@@ -257,6 +258,14 @@ class Trainer:
         hoard = []
         while True:
             hoard.append(bytearray(os.urandom(1024) * 1024))
+
+    def do_fill_shared_memory(self, deed: dict) -> None:
+        """A batch that does not fit, as a data worker passes it: the file can be made that long, and its pages cannot be had."""
+        fd = os.open("/dev/shm/batch", os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(fd, 4 * 2**20)
+        pages = mmap.mmap(fd, 4 * 2**20)
+        for start in range(0, len(pages), 4096):
+            pages[start] = 1
 
     def do_remove_result(self, deed: dict) -> None:
         self.folder.result_file.unlink()

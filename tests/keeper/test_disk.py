@@ -14,7 +14,7 @@ from fluxtui.engine.keeper.clock import Watch
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.engine.keeper.opening import read_history
-from fluxtui.persist import toml
+from fluxtui.persist import overview, toml
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
@@ -139,17 +139,32 @@ def test_a_lock_of_yesterday_on_a_disk_that_turned_read_only_is_still_held(journ
 
 
 def test_28_a_record_that_cannot_be_read_is_kept_and_the_next_attempt_goes_on(lab: Lab):
+    """Every kind at once: torn, empty, of other types, of duplicate keys, no text, and a gigabyte."""
     lab.plan({"at": 15, "do": "exit", "code": 76})
     one = lab.session()
     one.run()
-    torn = one.folder.attempt_file(1).read_bytes()[:100]
-    one.folder.attempt_file(1).write_bytes(torn)
+    whole = one.folder.attempt_file(1).read_text()
+    broken = {
+        1: whole[:100].encode(),
+        2: b"",
+        3: whole.replace("step = 15", 'step = "fifteen"').encode(),
+        4: b'status = "failed"\nstatus = "running"\n',
+        5: b"\xff\xfe\x00",
+    }
+    assert broken[3] != whole.encode()
+    for number, data in broken.items():
+        one.folder.attempt_file(number).write_bytes(data)
+    with one.folder.attempt_file(6).open("wb") as file:
+        file.truncate(2**30)
     assert read_history(one.folder) == []
+    seen = overview.look(lab.home, "one")
+    assert (seen.state, seen.remedy) == ("unreadable", "fluxtui resume one")
     lab.plan()
     one.start().wait()
     record = one.record()
-    assert (record.status, record.attempt, record.resumed_from) == ("completed", 2, "step-000000010")
-    assert one.folder.attempt_file(1).read_bytes() == torn
+    assert (record.status, record.attempt, record.resumed_from) == ("completed", 7, "step-000000010")
+    assert {number: one.folder.attempt_file(number).read_bytes() for number in broken} == broken
+    assert one.folder.attempt_file(6).stat().st_size == 2**30
 
 
 def test_41_a_recipe_changed_since_the_last_attempt_is_refused_unless_accepted(lab: Lab):

@@ -183,10 +183,20 @@ def test_25_gpu_memory_keeps_the_trainers_sentence(lab: Lab):
     assert (record.remedy, len(one.attempts)) == ("rank 8", 1)
 
 
-def test_25_a_full_shared_memory_explains_sigbus(lab: Lab):
-    lab.plan({"at": 15, "do": "signal", "signal": "SIGBUS"})
+@pytest.mark.root
+def test_25_a_full_shared_memory_explains_sigbus(lab: Lab, needs):
+    """1 MB of it, in a mount namespace of the keeper's own, as a container has it."""
+    lab.plan({"at": 15, "do": "fill_shared_memory"})
     one = lab.session(guard=ONCE)
-    assert one.run().reason.startswith("crashed by SIGBUS in train: ")
+    small = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    keeper = one.start(wrap=[needs("unshare"), "-m", "/bin/sh", "-c", small, "sh"])
+    keeper.wait()
+    one.check()
+    record = one.record()
+    assert (record.status, record.signal) == ("failed", "SIGBUS")
+    assert record.reason == "crashed by SIGBUS in train: /dev/shm is full"
+    assert record.remedy.startswith("make room in /dev/shm (a container's --shm-size) or set hardware.workers=0")
+    assert "in do_fill_shared_memory" in one.log()
 
 
 def test_40_an_engine_that_cannot_import_fails_at_once_with_that_reason(lab: Lab, tmp_path: Path):

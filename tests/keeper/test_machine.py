@@ -13,10 +13,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from keeper_lab import HERE, Lab, until
+from keeper_lab import HERE, Lab, fast, until
 
 import fluxtui
-from fluxtui.persist import process, toml
+from fluxtui import control
+from fluxtui.persist import overview, process, toml
+from fluxtui.persist.errors import RefusedError
 from fluxtui.persist.record import ProcessIdentity, Record
 
 LIBFAKETIME = next((path for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
@@ -124,6 +126,11 @@ def test_18_a_record_of_another_boot_is_resumed_and_nothing_of_it_signalled(lab:
     record = one.record()
     other = ProcessIdentity(pid=stranger.pid, start_ticks=ticks, boot_id="another-boot", run_id=record.run_id)
     toml.write(one.folder.attempt_file(1), msgspec.structs.replace(record, boot_id="another-boot", keeper=other, ranks=[other]))
+    seen = overview.look(lab.home, "one")
+    assert (seen.state, seen.remedy) == ("lost", "fluxtui resume one")
+    assert seen.reason.startswith("machine rebooted at step ")
+    with pytest.raises(RefusedError, match="it is lost; fluxtui resume one"):
+        control.kill(lab.home, "one")
     lab.plan()
     record = one.run()
     assert (record.status, record.attempt) == ("completed", 2)
@@ -144,6 +151,29 @@ def test_18_a_container_stop_terminates_all_then_kills_all(lab: Lab):
     one.check()
     assert (one.record().status, one.record().exit_code) == ("stopped", 75)
     assert one.record().checkpoint
+
+
+def test_18_a_container_stop_that_is_not_obeyed_in_its_time_kills_all_and_a_resume_is_exact(lab: Lab):
+    """TERM to all, and KILL to all after the container's patience, shortened here; the trainer is deaf to the first."""
+    lab.plan(step_seconds=0.05, deaf=True, ignore_term=True)
+    one = lab.session(steps=200, guard=fast(stop=600))
+    keeper = one.start()
+    record = one.await_step(12)
+    pids = (keeper.pid, record.ranks[0].pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    one.await_status("stopping")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    keeper.wait(10)
+    until(lambda: all_gone(record))
+    seen = overview.look(lab.home, "one")
+    assert (seen.state, seen.record.status) == ("lost", "stopping")
+    assert seen.reason.startswith("keeper died at step ")
+    lab.plan()
+    record = one.run()
+    assert (record.status, record.attempt) == ("completed", 2)
+    assert record.resumed_from
 
 
 @pytest.mark.root
@@ -169,6 +199,10 @@ def test_19_a_process_that_got_a_recycled_pid_is_never_signalled(lab: Lab):
     assert [one.pid for one in strangers] == [record.ranks[0].pid, record.keeper.pid]  # the fault happened
     assert not process.is_alive(record.keeper)
     assert not process.send(record.ranks[0], signal.SIGKILL)
+    assert overview.look(lab.home, "one").state == "lost"  # and not running
+    with pytest.raises(RefusedError, match="Nothing of one runs: it is lost"):
+        control.kill(lab.home, "one")
+    assert all(stranger.poll() is None for stranger in strangers)
     lab.plan()
     assert one.run().status == "completed"
     assert all(stranger.poll() is None for stranger in strangers)
@@ -231,11 +265,14 @@ def test_39_a_folder_removed_while_it_waits_ends_the_keeper(lab: Lab):
 
 
 def test_46_a_package_replaced_while_a_session_runs_does_not_disturb_it(lab: Lab, tmp_path: Path):
-    """The keeper was started from a copy; every module of it is then replaced by one that cannot be imported."""
+    """The keeper was started from a copy; every module of it is then replaced by one that cannot be imported.
+
+    After that the trainer crashes: its retry, and the prover, are started from the new package by the old keeper.
+    """
     site = tmp_path / "site"
     ignore = shutil.ignore_patterns("__pycache__", "demo", "screens")
     shutil.copytree(Path(fluxtui.__file__).parent, site / "fluxtui", ignore=ignore)
-    lab.plan(step_seconds=0.05)
+    lab.plan({"attempt": 1, "at": 50, "do": "segfault"}, step_seconds=0.05)
     one = lab.session(steps=60)
     keeper = one.start(PYTHONPATH=f"{site}:{HERE}", PYTHONDONTWRITEBYTECODE="1")
     one.await_step(5)
@@ -244,8 +281,10 @@ def test_46_a_package_replaced_while_a_session_runs_does_not_disturb_it(lab: Lab
         file.write_text("raise ImportError('this is another version')\n")
     shutil.rmtree(site / "fluxtui" / "gpu")
     (site / "fluxtui" / "__init__.py").write_text('__version__ = "99"\n')
+    assert one.attempts == [1]
     keeper.wait()
-    assert (one.record().status, one.record().attempt) == ("completed", 1)
+    one.check()
+    assert (one.record(1).signal, one.record().status, one.record().attempt) == ("SIGSEGV", "completed", 2)
     assert one.folder.card_file.exists()
 
 
