@@ -27,6 +27,7 @@ from fluxtui.screens.board import Board
 from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ending import endings, title_of
+from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of
 from fluxtui.screens.ink import DARK, LIGHT, Inks
 from fluxtui.screens.look import Look
@@ -59,7 +60,8 @@ class FluxApp(Ways):
         self.home = home
         self.settings = settings or Settings()
         self.kind = kind or detect(first_environment(), self.settings.glyphs)
-        self.painter = Painter(self.kind)
+        self.gallery = Gallery(first_environment(), self.kind)
+        self.painter = Painter(self.kind, self.gallery)
         self.look = Look(self.kind, glyphs_of(self.kind.tier), Inks(DARK, self.kind.has_colour))
         super().__init__(driver_class=Terminal if sys.__stdin__ is not None else None)
         self.keys = dict(self.settings.keys)
@@ -94,6 +96,8 @@ class FluxApp(Ways):
 
     def on_unmount(self) -> None:
         self.watch_disk.stop()
+        if self._driver is not None and (last := self.painter.farewell()):
+            self._driver.write(last)
 
     def _catch_signals(self) -> None:
         """SIGTERM, SIGHUP and a terminal that is gone all end the UI, at once and in order."""
@@ -106,6 +110,7 @@ class FluxApp(Ways):
             loop = asyncio.get_running_loop()
             driver.on_lost = lambda: self._from_thread(loop, lambda: self._leave_now(128 + signal.SIGHUP))
             driver.on_drained = lambda: self._from_thread(loop, self._caught_up)
+            self.gallery.ask = driver.ask_what_it_is
 
     @staticmethod
     def _from_thread(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
@@ -117,6 +122,8 @@ class FluxApp(Ways):
         gone, would hold up an orderly end for ever."""
         driver = self._driver
         if isinstance(driver, Terminal):
+            if last := self.painter.farewell():
+                driver.write(last)
             driver.restore_now(PATIENCE)
             os._exit(code)
         self.exit(code)

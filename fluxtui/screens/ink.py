@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size, split_graphemes
+from rich.color import Color as RichColor
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
@@ -217,13 +218,16 @@ class Inks:
 
     @lru_cache(maxsize=20_000)  # noqa: B019 - one Inks lives as long as its theme
     def style(self, role: str, ground: str = "") -> Style:
-        """The style of a role over a ground.
+        """The style of a role over a ground. "%42" is the picture of that number: its placeholders' colour.
 
         A role is a name, or two colours of a picture's cell ("#102030/#405060": the upper half, the lower). Before a name
         stands '!' for bold, '_' for underlined, '~' for reversed; after it '@' and a ground of its own, over the line's.
         """
         if role.startswith("#"):
             return self._picture(role)
+        if role.startswith("%"):
+            behind = None if self._is_native else self._background.rich_color
+            return Style(color=RichColor.from_ansi(int(role[1:])), bgcolor=behind)
         role, _, own = role.partition("@")
         ground = own or ground
         name = role.lstrip("!_~")

@@ -18,11 +18,9 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
+from fluxtui.screens.gallery import PLACEHOLDER, Gallery
+from fluxtui.screens.hanging import UNKNOWN, Cell, Hanging, Look
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
-
-Look = tuple[str, str, str]  # SGR codes: attributes, foreground, background
-Cell = tuple[str, Look]  # the text of a cell; "" for the right half of a wide one
-UNKNOWN: Cell = ("\0", ("", "", ""))  # what a cell shows is not known: nothing equals it
 
 _ATTRIBUTES = ((1, "bold"), (2, "dim"), (3, "italic"), (4, "underline"), (7, "reverse"), (9, "strike"))
 _GAP = 5  # unchanged cells that are cheaper sent again than jumped over
@@ -66,8 +64,9 @@ class Frame(CompositorUpdate):
 class Painter:
     """Holds what the terminal shows and turns updates into the difference."""
 
-    def __init__(self, kind: TerminalKind) -> None:
+    def __init__(self, kind: TerminalKind, gallery: Gallery | None = None) -> None:
         self._kind = kind
+        self._hanging = Hanging(gallery) if gallery is not None else None
         self._rows: list[list[Cell]] = []
         self._width = 0
         self.sent = 0  # characters sent since the start
@@ -76,6 +75,12 @@ class Painter:
         """The terminal's content is not known any more (resumed, redrawn by others): the next full update sends all."""
         self._rows = []
         self._width = 0
+        if self._hanging is not None:
+            self._hanging.forget()
+
+    def farewell(self) -> str:
+        """What to send before leaving, for the terminal not to keep our pictures."""
+        return self._hanging.farewell() if self._hanging is not None else ""
 
     def frame(self, update: CompositorUpdate, console: Console) -> Frame | None:
         """What must be sent so that the terminal shows the update; None where it already does."""
@@ -85,11 +90,17 @@ class Painter:
         for y, x, strips in self._runs(update):
             row = self._row(y)
             cells = self._cells(strips, system)
+            if self._hanging is not None:
+                self._hanging.mind(row, x, y, cells)
             self._differ(row, x, y, cells, pen)
+        before = ""
+        if self._hanging is not None:
+            before = self._hanging.before()
+            self._hanging.over(self._rows, pieces, pen)
         pen.rest()
         if not pieces:
             return None
-        sequence = "".join(pieces)
+        sequence = before + "".join(pieces)
         self.sent += len(sequence)
         return Frame(sequence)
 
@@ -176,7 +187,12 @@ class _Pen:
             add(text)
             x += 1
             # Terminals disagree on the width of what is not plain: say where to go on after it.
-            self._at = (x, y) if text.isascii() or "\u2500" <= text <= "\u28ff" else None
+            is_plain = text.isascii() or "\u2500" <= text <= "\u28ff" or text.startswith(PLACEHOLDER)
+            self._at = (x, y) if is_plain else None
+
+    def lose_place(self) -> None:
+        """The cursor has been moved by others."""
+        self._at = None
 
     def rest(self) -> None:
         if self._look != ("", "", ""):

@@ -1,13 +1,17 @@
-"""Pictures as characters: two pixels a cell by half-blocks, or shades where there are no colours. Never on the UI's loop."""
+"""Pictures: real ones where the terminal can show them, else half-blocks, or shades where there are no colours.
+
+Never on the UI's loop.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fluxtui.persist.text import clean
 from fluxtui.screens.doing import front_of
+from fluxtui.screens.gallery import Gallery, Placed, Way
 from fluxtui.screens.ink import Line
 from fluxtui.screens.look import look_of
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
@@ -22,6 +26,12 @@ MOST_PIXELS = 64_000_000  # a file with more is not opened
 _SHADES = " .:-=+*#%@"
 
 
+class HasGallery(Protocol):
+    """An app that keeps what pictures are shown."""
+
+    gallery: Gallery
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A picture at one size."""
@@ -31,6 +41,7 @@ class Drawn:
     width: int  # cells
     caption: str = ""  # the prompt, where the file holds one
     trouble: str = ""  # why there is nothing to see
+    placed: Placed | None = None  # the real picture that the lines stand for
 
 
 class Drawings:
@@ -44,15 +55,19 @@ class Drawings:
     def get(self, path: Path, width: int, height: int) -> Drawn | None:
         """The drawing in at most so many cells, or None while a thread makes it."""
         key = (path, width, height)
+        made = self._made.get(key)
+        if made is not None and made.placed is not None and not gallery_of(self._pane.app).holds(made.placed):
+            del self._made[key]  # its number has been given to another picture
         if key not in self._made and key not in self._asked and width > 0 and height > 0:
             self._asked.add(key)
             kind = look_of(self._pane.app).kind
-            front_of(self._pane.app).errand_quietly(lambda: self._make(key, kind))
+            gallery = gallery_of(self._pane.app)
+            front_of(self._pane.app).errand_quietly(lambda: self._make(key, kind, gallery))
         return self._made.get(key)
 
-    def _make(self, key: tuple[Path, int, int], kind: TerminalKind) -> None:
+    def _make(self, key: tuple[Path, int, int], kind: TerminalKind, gallery: Gallery) -> None:
         """Runs in a thread."""
-        drawing = draw(*key, kind)
+        drawing = draw(*key, kind, gallery)
         self._pane.app.call_from_thread(self._take, key, drawing)
 
     def _take(self, key: tuple[Path, int, int], drawing: Drawn) -> None:
@@ -63,22 +78,39 @@ class Drawings:
         self._pane.repaint()
 
 
-def draw(path: Path, width: int, height: int, kind: TerminalKind) -> Drawn:
+def gallery_of(app: object) -> Gallery:
+    return cast(HasGallery, app).gallery
+
+
+def draw(path: Path, width: int, height: int, kind: TerminalKind, gallery: Gallery | None = None) -> Drawn:
     """The picture in at most so many cells. Blocking: reads and decodes; for a thread. Never raises for what the file is."""
     from PIL import Image, UnidentifiedImageError
 
+    way, cell = gallery.settle() if gallery is not None else (Way.BLOCKS, (1, 2))
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 return Drawn(path, (), 0, trouble=f"{opened.width} by {opened.height} pixels: too large to show")
             texts = getattr(opened, "text", {}) if opened.format == "PNG" else {}
             prompt = clean(str(texts.get("prompt", "")), 500)
-            opened.draft("RGB", (width * 4, height * 8))
+            opened.draft("RGB", (2 * width * cell[0], 2 * height * cell[1]))
+            if gallery is not None and way is not Way.BLOCKS:
+                return _real(path, opened, width, height, prompt, gallery)
             small = _fitted(opened, width, 2 * height)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         return Drawn(path, (), 0, trouble=clean(f"cannot be shown: {error}", 200))
     lines = _half_blocks(small) if kind.has_colour and kind.tier is not Tier.ASCII else _shades(small)
     return Drawn(path, tuple(lines), small.width, prompt)
+
+
+def _real(path: Path, opened: Image, width: int, height: int, prompt: str, gallery: Gallery) -> Drawn:
+    from PIL import ImageOps
+
+    from fluxtui.screens.picture_real import cells, hung
+
+    way, cell = gallery.settle()
+    placed = hung(ImageOps.exif_transpose(opened).convert("RGB"), width, height, gallery, way, cell)
+    return Drawn(path, tuple(cells(placed)), placed.columns, prompt, placed=placed)
 
 
 def _fitted(opened: Image, width: int, height: int) -> Image:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
+import struct
 import sys
 import termios
 import threading
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable
+from dataclasses import replace
 
 from textual import events
 from textual._xterm_parser import XTermParser
@@ -18,8 +21,12 @@ from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Size
 
+from fluxtui.screens.gallery import Answer
+from fluxtui.screens.replies import Replies
+
 PASTE = 48  # printable characters in one read that nobody types: a paste without brackets
 PASTE_GOES_ON = 0.3  # seconds after a piece of one in which what comes, however short, is its next piece
+PATIENCE = 0.4  # seconds that a terminal may take to say what it is: there and back over a slow line
 QUIET = 5.0  # seconds between looks at the keyboard while nothing is typed
 RESTORE = (  # every mode that Textual or we have set, undone
     "\x1b[?2004l\x1b[?7h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2048l\x1b[<u"
@@ -110,6 +117,7 @@ class Terminal(LinuxDriver):
         self.on_lost: Callable[[], None] = lambda: None  # the terminal is gone
         self.on_drained: Callable[[], None] = lambda: None  # all that was queued is sent
         self._out: Writer | None = None
+        self._replies = Replies()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     @property
@@ -127,6 +135,21 @@ class Terminal(LinuxDriver):
         except OSError:
             return None
         return Size(columns, rows) if columns and rows else None
+
+    def ask_what_it_is(self) -> Answer:
+        """What the terminal says of itself within `PATIENCE` seconds, and how large a cell is. Blocks; for threads."""
+        self._replies.begin()
+        self.write("\x1b[16t\x1b[c")  # every terminal answers the second; the first is answered before it, or not at all
+        answer = self._replies.wait(PATIENCE)
+        return replace(answer, cell=answer.cell if all(answer.cell) else self._cell_by_kernel())
+
+    def _cell_by_kernel(self) -> tuple[int, int]:
+        try:
+            packed = fcntl.ioctl(self._screen_file.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
+        except OSError:
+            return 0, 0
+        rows, columns, width, height = struct.unpack("HHHH", packed)
+        return (width // columns, height // rows) if rows and columns else (0, 0)
 
     def write(self, data: str) -> None:
         if self._out is None:
@@ -177,7 +200,9 @@ class Terminal(LinuxDriver):
                         os.read(self._wake_read, 16)
                 if self.fileno in ready:
                     last_key = time.monotonic()
-                    text = decode(self._read())
+                    text = self._replies.taken(decode(self._read()))
+                    if not text and self._is_open:
+                        continue
                     if not text and not self._is_open:
                         self.on_lost()
                         return

@@ -26,6 +26,7 @@ OPEN_UI = (
 )
 _KNOWN = re.compile(
     r"\x1b\[(?:(?P<move>\d+;\d+)H|(?P<style>[\d;]*)m|\?(?P<mode>[\d;]+)(?P<set>[hl])|[<>]?\d*u|\?\d+\$p|2[23];2t|(?P<wipe>2)J)"
+    r"|(?P<question>\x1b\[16t|\x1b\[c)|(?P<picture>\x1bP[\d;]*q[^\x1b]*\x1b\\|\x1b_G[^\x1b]*\x1b\\)"
     r"|\x1b\]2;(?P<title>[^\x07\x1b]*)\x07|\x1b\]52;c;(?P<copy>[A-Za-z0-9+/=]*)\x07|\x1b\]22;[a-z]*\x07"
 )
 OUR_MODES = {"1049", "25", "1000", "1002", "1003", "1004", "1006", "1015", "1016", "2004", "7", "2026", "2048"}
@@ -41,6 +42,8 @@ class Glass:
         self.modes: set[str] = set()
         self.title = ""
         self.copied: list[str] = []
+        self.questions: list[str] = []  # what it was asked of itself
+        self.pictures: list[tuple[tuple[int, int], str]] = []  # column and row of the cursor, the sequence
         self.bells = 0
         self.styles: set[str] = set()
         self._at = (0, 0)
@@ -55,7 +58,7 @@ class Glass:
             if character == "\x1b":
                 found = _KNOWN.match(text, at)
                 if found is None:
-                    if len(text) - at < 200:
+                    if len(text) - at < (2**20 if text[at : at + 2] in ("\x1bP", "\x1b_") else 200):
                         self._rest = text[at:]
                         return
                     self.leaks.append(text[at : at + 20])
@@ -82,6 +85,10 @@ class Glass:
             self.title = found["title"]
         elif found["copy"] is not None:
             self.copied.append(found["copy"])
+        elif found["question"] is not None:
+            self.questions.append(found["question"])
+        elif found["picture"] is not None:
+            self.pictures.append((self._at, found["picture"]))
 
     def _put(self, character: str) -> None:
         code = ord(character)
