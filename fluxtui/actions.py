@@ -71,7 +71,7 @@ TABLE: tuple[Action, ...] = (
         ("open", "enter", "open", "Everything about the selected session.", 7, why.needs_session, "show NAME"),
     ),
     *_rows("Look", "board session",
-        ("log", "l", "log", "The log, full screen.", 8, why.needs_session, "logs NAME -f"),
+        ("log", "l,L", "log", "The log, full screen.", 8, why.needs_session, "logs NAME -f"),
     ),
     *_rows("Look", "board",
         ("filter", "/", "filter", "Show only sessions whose name, state or reason has this text.", 9),
@@ -86,12 +86,12 @@ TABLE: tuple[Action, ...] = (
         ("dismiss", "space", "dismiss", "Put away the newest notice."),
     ),
     *_rows("Session", "session",
-        ("tab-overview", "1", "overview", "Attempts, their reasons, times and files."),
-        ("tab-metrics", "2", "metrics", "Loss, learning rate, gradient norm, seconds a step."),
+        ("tab-overview", "1", "overview", "Attempts, their reasons, times and files.", 0, None, "show NAME"),
+        ("tab-metrics", "2", "metrics", "Loss, learning rate, gradient norm, seconds a step.", 0, None, "metrics NAME"),
         ("tab-samples", "3", "samples", "The pictures drawn along the way."),
-        ("tab-checkpoints", "4", "checkpoints", "Checkpoints: resume from one, delete one."),
+        ("tab-checkpoints", "4", "checkpoints", "Checkpoints: resume from one, delete one.", 0, None, "checkpoints NAME"),
         ("tab-spec", "5", "spec", "The settings, with what differs from the defaults."),
-        ("tab-log", "6", "log", "The log of all attempts."),
+        ("tab-log", "6", "log", "The log of all attempts.", 0, None, "logs NAME"),
         ("tab-captions", "7", "captions", "Pictures and captions, edited in place."),
         ("next-tab", "tab,right_square_bracket", "next page", "The next page of the session.", 1),
         ("previous-tab", "shift+tab,left_square_bracket", "previous page", "The page before."),
@@ -133,9 +133,10 @@ TABLE: tuple[Action, ...] = (
         ("caption-editor", "E", "$EDITOR", "Open the caption in $EDITOR.", 5),
     ),
     *_rows("Form", "form",
-        ("form-start", "ctrl+s", "create and start", "Make the session and start it.", 1),
+        ("form-start", "ctrl+s", "create and start", "Make the session and start it.", 1, None, "new NAME, start NAME"),
         ("form-all", "f3", "every setting", "Ask for every setting, or only for what matters first.", 3),
-        ("form-check", "f4", "examine pictures", "Look for damaged or missing pictures and captions before the start.", 4),
+        ("form-check", "f4", "examine pictures", "Look for damaged or missing pictures and captions before the start.", 4,
+         None, "check DATASET"),
         ("form-report", "f5", "report", "Read the report beside the questions, and back.", 5),
         ("form-leave", "escape,ctrl+g", "leave", "Back to the dashboard; the answers are kept.", 2),
     ),
@@ -182,6 +183,7 @@ TABLE: tuple[Action, ...] = (
     ),
     *_rows("FluxTUI", "anywhere",
         ("redraw", "ctrl+l", "redraw", "Draw the screen again."),
+        ("put-away", "ctrl+x", "put away", "Put away the newest notice, also where space is typed."),
     ),
     *_rows("FluxTUI", "board session log captions",
         ("help", "?", "help", "What every key does.", 11),
@@ -204,16 +206,63 @@ def of_contexts(contexts: Iterable[str]) -> list[Action]:
     return [action for action in TABLE if action.contexts & wanted]
 
 
-def clashes(keys: Mapping[str, str]) -> list[str]:
-    """One sentence for each unknown name, and for each key that would do two things in one context, in a remapping."""
-    sentences = [f"config.toml remaps {name!r}, which is no action" for name in keys if name not in BY_NAME]
-    seen: dict[tuple[str, str], str] = {}
-    for action in TABLE:
-        for key in keys.get(action.name, action.keys).split(","):
-            for context in sorted(action.contexts):
-                first = seen.setdefault((context, key.strip()), action.name)
+Chain = tuple[str, ...]
+
+# Contexts that are live together, the nearest first: a key goes to the first of them that has it.
+CHAINS: tuple[Chain, ...] = (
+    ("list", "board", "anywhere"),
+    ("reader", "board", "anywhere"),
+    ("reader", "session", "anywhere"),  # overview and log
+    ("metrics", "session", "anywhere"),
+    ("samples", "session", "anywhere"),
+    ("checkpoints", "list", "session", "anywhere"),
+    ("spec", "reader", "session", "anywhere"),
+    ("captions", "list", "session", "anywhere"),
+    ("reader", "log", "anywhere"),
+    ("reader", "help", "anywhere"),
+    ("form", "anywhere"),
+)
+
+
+def keys_of(action: Action, keys: Mapping[str, str]) -> list[str]:
+    """The keys of an action, remapped where the user remapped it."""
+    return [key.strip() for key in keys.get(action.name, action.keys).split(",")]
+
+
+def live_keys(action: Action, chains: Iterable[Chain], keys: Mapping[str, str]) -> list[str]:
+    """Those keys of an action that reach it in one of these chains: no nearer context has them."""
+    reached: set[str] = set()
+    for chain in chains:
+        place = next((at for at, context in enumerate(chain) if context in action.contexts), None)
+        if place is not None:
+            nearer = {key for other in of_contexts(chain[:place]) if other is not action for key in keys_of(other, keys)}
+            reached |= set(keys_of(action, keys)) - nearer
+    return [key for key in keys_of(action, keys) if key in reached]
+
+
+def _collisions(keys: Mapping[str, str]) -> dict[tuple[str, str, str], None]:
+    """Key, the action that gets it and the one that does not, wherever two that are live together have it."""
+    found: dict[tuple[str, str, str], None] = {}
+    for chain in CHAINS:
+        seen: dict[str, str] = {}
+        for action in (action for context in chain for action in of_contexts([context])):
+            for key in keys_of(action, keys):
+                first = seen.setdefault(key, action.name)
                 if first != action.name:
-                    sentences.append(f"config.toml gives the key {key.strip()!r} to both {first!r} and {action.name!r}")
+                    found[key, first, action.name] = None
+    return found
+
+
+def clashes(keys: Mapping[str, str]) -> list[str]:
+    """One sentence for each unknown name, and for each key that a remapping gives to two actions that are live together.
+
+    Where the table itself lets a nearer context take a key, as the cursor of the curves takes `l`, that is meant.
+    """
+    sentences = [f"config.toml remaps {name!r}, which is no action" for name in keys if name not in BY_NAME]
+    meant = _collisions({})
+    for key, first, second in _collisions(keys):
+        if (key, first, second) not in meant:
+            sentences.append(f"config.toml gives the key {key!r} to both {first!r} and {second!r}")
     return sentences
 
 

@@ -22,11 +22,10 @@ from fluxtui.persist.errors import ExitCode, FluxTUIError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
-from fluxtui.screens import words
 from fluxtui.screens.board import Board
 from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for
-from fluxtui.screens.ending import endings, title_of
+from fluxtui.screens.ending import endings, goodbye, title_of
 from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of
 from fluxtui.screens.ink import DARK, LIGHT, Inks
@@ -188,6 +187,9 @@ class FluxApp(Ways):
     def do_redraw(self) -> None:
         self._repaint_all()
 
+    def do_put_away(self) -> None:
+        self.do_dismiss()
+
     def do_dismiss(self) -> None:
         self.board_of_notices.dismiss()
         if isinstance(self.screen, Sheet):
@@ -282,13 +284,11 @@ def _has_screen() -> bool:
 
 
 def _say_goodbye(home: Home) -> None:
-    """On the terminal that the user is back at: what goes on without the UI."""
+    """On the terminal that the user is back at: what goes on without the UI, and what needs somebody."""
     from fluxtui.persist.overview import look_all
 
     try:
-        active = [session for session in look_all(home) if session.is_active]
+        for line in goodbye(look_all(home)):
+            print(line, file=sys.stderr)
     except FluxTUIError:
         return
-    said = [f"{session.name} {words.percent(session.step, session.steps) or session.state}" for session in active]
-    if said:
-        print(f"training goes on: {', '.join(said)}", file=sys.stderr)

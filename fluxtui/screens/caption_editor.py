@@ -1,4 +1,4 @@
-"""One caption in a box to edit: Enter keeps, Esc does not."""
+"""One caption in a box to edit: Enter keeps, Esc and ctrl+g do not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Keys(Pane):
     FRAME = "bare"
 
     def body(self, width: int, height: int) -> list[Line]:
-        return [Line(Span(" enter", "!accent"), Span(" keeps  ", "dim"), Span("esc", "!accent"), Span(" does not", "dim"))]
+        return [Line(Span(" enter", "!accent"), Span(" keeps  ", "dim"), Span("esc or ^g", "!accent"), Span(" does not", "dim"))]
 
 
 class CaptionEditor(ModalScreen[str | None]):
@@ -32,7 +32,7 @@ class CaptionEditor(ModalScreen[str | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,ctrl+s", "keep", show=False, priority=True),
-        Binding("escape", "drop", show=False, priority=True),
+        Binding("escape,ctrl+g", "drop", show=False, priority=True),
     ]
 
     def __init__(self, name: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from textual.app import App
 from textual.message import Message
 
+from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
@@ -21,6 +23,9 @@ from fluxtui.screens.watch import Watch
 
 if TYPE_CHECKING:
     from fluxtui.screens.form_fields import Evaluation
+
+
+SETTLES = 2.0  # seconds in which a keeper says what it waits for
 
 
 class ErrandDone(Message):
@@ -205,21 +210,35 @@ class Deeds(App[int], Doer):
 
     def do_demo(self) -> None:
         self.say("making the demo")
-        self.errand(lambda: _demo(self.home), "info")
+        self.errand(lambda: _demo(self.home, self._select_soon), "info")
+
+    def _select_soon(self, name: str) -> None:
+        """From a thread."""
+        self.post_message(ErrandDone(partial(self.select_later, name)))
 
 
 def _started(home: Home, name: str) -> str:
     from fluxtui import control
 
     control.start(home, name)
-    return f"{name} started; it goes on when this window closes"
+    return _fate(home, name, "started; it goes on when this window closes")
+
+
+def _fate(home: Home, name: str, went: str) -> str:
+    """What became of a session whose keeper has just begun: it went, or it waits for something."""
+    end = time.monotonic() + SETTLES
+    while (seen := overview.look(home, name)).state == "queued" and time.monotonic() < end:
+        if seen.record is not None and seen.record.waiting_for:
+            return f"{name} waits for {clean(seen.record.waiting_for, 120)}; it starts by itself, also when this window closes"
+        time.sleep(0.1)
+    return f"{name} is queued; it starts by itself" if seen.state == "queued" else f"{name} {went}"
 
 
 def _resumed(home: Home, name: str, checkpoint: str, accept_changes: bool) -> str:
     from fluxtui import control
 
     attempt = control.start(home, name, resume=checkpoint, accept_changes=accept_changes)
-    return f"{name} resumes, attempt {attempt}"
+    return _fate(home, name, f"resumes, attempt {attempt}")
 
 
 def _asked(home: Home, name: str, verb: str) -> str:
@@ -250,13 +269,14 @@ def _verified(home: Home, name: str) -> str:
     return f"{name} is proven: {checks}, {words.size(proof.size)}, tensors {proof.tensors_sha256[:12]}"
 
 
-def _demo(home: Home) -> str:
+def _demo(home: Home, made: Callable[[str], None]) -> str:
     from fluxtui import control
 
     name = control.next_name(home, "demo")
     control.create(home, name, dataset="demo", model="pico")
+    made(name)
     control.start(home, name)
-    return f"{name} started: it trains, draws and is proven in about two minutes"
+    return _fate(home, name, "started: it trains, draws and is proven in about two minutes")
 
 
 def _fault(error: Exception) -> str:

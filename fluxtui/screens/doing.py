@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from textual.binding import Binding, BindingType
 
-from fluxtui.actions import BY_NAME, of_contexts, shown_key
+from fluxtui.actions import BY_NAME, Chain, keys_of, live_keys, of_contexts, shown_key
 from fluxtui.refusals import Situation
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def bindings_for(*contexts: str) -> list[BindingType]:
     ]
 
 
-def first_key(app: object, name: str, is_ascii: bool = False) -> str:
-    """The key that the footer and the help show for an action, remapped where the user remapped it."""
-    keys = front_of(app).keys.get(name, BY_NAME[name].keys)
-    return shown_key(keys.split(",")[0], is_ascii)
+def first_key(app: object, name: str, is_ascii: bool = False, chains: Sequence[Chain] = ()) -> str:
+    """The key that is shown for an action, remapped where the user remapped it; one that reaches it in these chains."""
+    action, own = BY_NAME[name], front_of(app).keys
+    return shown_key((live_keys(action, chains, own) or keys_of(action, own))[0], is_ascii)
 
 
 class Doer(_Pump):

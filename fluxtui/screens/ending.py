@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
 from fluxtui.screens import words
+from fluxtui.screens.sessions import ATTENTION
+
+MOST_NAMED = 6  # sessions in one line
 
 
 def endings(before: Mapping[str, Overview], after: Mapping[str, Overview]) -> list[tuple[str, str]]:
@@ -30,6 +33,26 @@ def _ending(session: Overview) -> tuple[str, str]:
         where = f", checkpoint {session.checkpoint}" if session.checkpoint else ""
         return f"{session.name} stopped at step {session.step}{where}", "info"
     return f"{session.name} {session.state}: {session.reason}", "bad" if session.state == "failed" else "warn"
+
+
+def goodbye(sessions: Iterable[Overview]) -> list[str]:
+    """What to say when the UI is left, a line each: what trains, what waits, what needs somebody."""
+    parts: dict[str, list[str]] = {"training goes on: ": [], "waiting: ": [], "to look at: ": []}
+    for session in sorted(sessions, key=lambda session: session.name):
+        if session.state in ATTENTION:
+            parts["to look at: "].append(f"{session.name} {session.state}")
+        elif session.state == "queued":
+            parts["waiting: "].append(session.name)
+        elif session.is_active:
+            share = words.percent(session.step, session.steps) if session.state == "running" else ""
+            parts["training goes on: "].append(f"{session.name} {share or session.state}")
+    return [head + _listed(names) for head, names in parts.items() if names]
+
+
+def _listed(names: list[str]) -> str:
+    """A few of them, and how many more."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def title_of(sessions: Iterable[Overview]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.events import Click
 
-from fluxtui.actions import Action, of_contexts
+from fluxtui.actions import Action, Chain, of_contexts
 from fluxtui.refusals import Situation
 from fluxtui.screens.doing import Doer, first_key, front_of
 from fluxtui.screens.ink import Line
@@ -41,10 +42,11 @@ class Footer(Pane):
         for context in self._contexts:
             own = [action for action in of_contexts([context]) if action.footer and action not in shown]
             shown += sorted(own, key=lambda action: action.footer)
+        chains: Sequence[Chain] = getattr(self.screen, "chains", ())
         pinned = [action for action in shown if action.name in {"help", "quit", "back"}]
-        room = width - sum(len(first_key(self.app, action.name, is_ascii)) + len(action.label) + 3 for action in pinned)
+        room = width - sum(len(first_key(self.app, action.name, is_ascii, chains)) + len(action.label) + 3 for action in pinned)
         for action in shown:
-            key = first_key(self.app, action.name, is_ascii)
+            key = first_key(self.app, action.name, is_ascii, chains)
             need = len(key) + len(action.label) + 3
             if action not in pinned and line.width + need > room:
                 continue
@@ -59,5 +61,6 @@ class Footer(Pane):
 
     def on_click(self, event: Click) -> None:
         for start, end, name in self._places:
-            if start <= event.x < end and isinstance(self.screen, Doer):
-                self.screen.action_do(name)
+            actor = getattr(self.screen, "actor", None)
+            if start <= event.x < end and isinstance(actor, Doer):
+                actor.action_do(name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
-from fluxtui.actions import TABLE, Action, shown_key
+from fluxtui.actions import TABLE, Action, Chain, keys_of, live_keys, shown_key
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.notices import NoticeBoard
@@ -17,11 +17,12 @@ from fluxtui.screens.terminal_kind import Tier
 
 KEYS = 14  # cells
 LABEL = 18
+SENTENCE = 90  # cells of a sentence, at most
 
 INTRODUCTION = (
     "Training goes on without this window: close it, lose the connection, come back and see the truth. "
     "Green is only what is proven: the file was checked by a process that did not train it. "
-    "Every key here has a command too, shown at its right."
+    "Where a command does the same as a key, it stands at the right: what to type after `fluxtui`."
 )
 
 
@@ -30,9 +31,9 @@ class HelpText(Reader):
 
     FRAME = "rule"
 
-    def __init__(self, contexts: Sequence[str]) -> None:
+    def __init__(self, chains: Sequence[Chain]) -> None:
         super().__init__(id="help-text")
-        self._contexts = frozenset(contexts)
+        self._chains = chains
 
     def heading(self) -> Line:
         return Line(Span("help", "!text"))
@@ -42,38 +43,36 @@ class HelpText(Reader):
 
     def text(self, width: int) -> list[Line]:
         lines = [Line(), *(Line(Span(piece, "dim")) for piece in wrapped(INTRODUCTION, min(width, 100)))]
-        here = [action for action in TABLE if action.contexts & (self._contexts | {"list", "reader"})]
-        rest = [action for action in TABLE if action not in here]
+        keys = front_of(self.app).keys
+        live = {action.name: live_keys(action, self._chains, keys) for action in TABLE}
+        here = [(action, live[action.name]) for action in TABLE if live[action.name]]
+        rest = [(action, keys_of(action, keys)) for action in TABLE if not live[action.name]]
         lines += self._groups(here, width)
         lines += [Line(), Line(Span("On other screens", "!text")), *self._groups(rest, width)]
         return lines
 
-    def _groups(self, actions: Sequence[Action], width: int) -> list[Line]:
+    def _groups(self, actions: Sequence[tuple[Action, Sequence[str]]], width: int) -> list[Line]:
         lines: list[Line] = []
-        for group in dict.fromkeys(action.group for action in actions):
+        for group in dict.fromkeys(action.group for action, _ in actions):
             lines += [Line(), Line(Span(group, "!info"))]
             seen: set[str] = set()
-            for action in actions:
+            for action, keys in actions:
                 if action.group == group and action.help not in seen:
                     seen.add(action.help)
-                    lines += self._action(action, width)
+                    lines += self._action(action, keys, width)
         return lines
 
-    def _action(self, action: Action, width: int) -> list[Line]:
+    def _action(self, action: Action, keys: Sequence[str], width: int) -> list[Line]:
         is_ascii = self.glyphs.tier is Tier.ASCII
-        keys = front_of(self.app).keys.get(action.name, action.keys).split(",")
         shown = " ".join(shown_key(key, is_ascii) for key in keys[:3])
-        verb = f"fluxtui {action.verb}" if action.verb else ""
-        room = width - KEYS - LABEL - 2
-        has_verb_column = room > 60 + len(verb)
-        pieces = wrapped(action.help, max(20, min(room - (len(verb) + 3 if has_verb_column else 0), 90)))
         lines = []
-        for at, piece in enumerate(pieces):
+        for at, piece in enumerate(wrapped(action.help, max(20, min(width - KEYS - LABEL - 2, SENTENCE)))):
             line = Line(Span(shown.ljust(KEYS) if not at else " " * KEYS, "!accent"))
-            line.add((action.label if not at else "").ljust(LABEL), "text").add(piece, "dim")
-            if not at and verb and has_verb_column:
-                line.to(width - len(verb)).add(verb, "faint")
-            lines.append(line)
+            lines.append(line.add((action.label if not at else "").ljust(LABEL), "text").add(piece, "dim"))
+        if action.verb:
+            if lines[-1].width + len(action.verb) + 3 > width:
+                lines.append(Line())
+            lines[-1].to(width - len(action.verb) - 1).add(action.verb, "info")
         return lines
 
 
@@ -83,9 +82,9 @@ class HelpScreen(Sheet):
     BINDINGS = bindings_for("help")
     FOOTER = ("help",)
 
-    def __init__(self, board: NoticeBoard, contexts: Sequence[str]) -> None:
+    def __init__(self, board: NoticeBoard, chains: Sequence[Chain]) -> None:
         super().__init__(board)
-        self._text = HelpText(contexts)
+        self._text = HelpText(chains)
 
     def panes(self) -> list[Widget]:
         return [self._text]

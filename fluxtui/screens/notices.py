@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.timer import Timer
 
+from fluxtui.actions import BY_NAME
 from fluxtui.screens.doing import first_key
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.pane import Pane
@@ -15,6 +17,7 @@ from fluxtui.screens.pane import Pane
 SECONDS = 6.0  # that a passing notice is shown
 AT_ONCE = 3
 WIDTH = 66
+MOST_LINES = 6  # of one notice
 _ROLES = {"info": "info", "good": "good", "warn": "warn", "bad": "bad"}
 
 
@@ -90,11 +93,13 @@ class Notices(Pane):
     def _texts(self, width: int) -> list[Line]:
         lines: list[Line] = []
         shown = self._board.notices[-AT_ONCE:]
+        hidden = len(self._board.notices) - len(shown)
+        more = f", +{hidden} more" if hidden else ""
         for notice in shown:
             role = _ROLES[notice.kind]
-            pieces = wrapped(notice.text, max(4, width - 4))[:4]
+            pieces = wrapped(notice.text, max(4, width - 4))[:MOST_LINES]
             if notice.ends is None and notice is shown[-1]:
-                hint = f"  {first_key(self.app, 'dismiss')} puts this away"
+                hint = f"  {self._key()} puts this away{more}"
                 pieces = pieces[:-1] + wrapped(pieces[-1] + hint, max(4, width - 4))[:2]
             for piece in pieces:
                 lines.append(
@@ -105,6 +110,11 @@ class Notices(Pane):
                     )
                 )
         return lines
+
+    def _key(self) -> str:
+        """The key that puts a notice away here: where one types, the short one is text."""
+        contexts: Sequence[str] = getattr(self.screen, "contexts", ())
+        return first_key(self.app, "dismiss" if BY_NAME["dismiss"].contexts & set(contexts) else "put-away")
 
     def body(self, width: int, height: int) -> list[Line]:
         return self._texts(width)

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from fluxtui.actions import Action, of_contexts
+from fluxtui.actions import Action, Chain, of_contexts
 from fluxtui.screens.doing import first_key, front_of
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.ink import Line, Span, fit
@@ -25,9 +25,9 @@ class Choices(Pane):
     DEFAULT_CSS: ClassVar[str] = "Choices { width: 76; max-width: 100%; height: 17; }"
     FRAME = "box"
 
-    def __init__(self, actions: Sequence[Action]) -> None:
+    def __init__(self, actions: Sequence[Action], chains: Sequence[Chain]) -> None:
         super().__init__()
-        self._all = actions
+        self._all, self._chains = actions, chains
         self._shown = list(actions)
         self._at = 0
 
@@ -56,7 +56,7 @@ class Choices(Pane):
         for at in range(top, min(len(self._shown), top + rows)):
             action = self._shown[at]
             why = action.refusal(situation)
-            key = first_key(self.app, action.name, self.glyphs.tier is Tier.ASCII)
+            key = first_key(self.app, action.name, self.glyphs.tier is Tier.ASCII, self._chains)
             line = Line(ground="cursor" if at == self._at else "")
             line.add(fit(key, 7), "!accent" if not why else "faint").add(fit(action.label, 19), "text" if not why else "faint")
             line.add(fit(why or action.help, max(1, width - 26), self.glyphs.ellipsis), "dim" if not why else "faint")
@@ -75,9 +75,9 @@ class Palette(ModalScreen[str]):
         Binding("pageup", "move(-10)", show=False, priority=True),
     ]
 
-    def __init__(self, contexts: Sequence[str]) -> None:
+    def __init__(self, contexts: Sequence[str], chains: Sequence[Chain]) -> None:
         super().__init__()
-        self._choices = Choices([action for action in of_contexts(contexts) if action.name != "palette"])
+        self._choices = Choices([action for action in of_contexts(contexts) if action.name != "palette"], chains)
         self._line = FilterLine("")
 
     def compose(self) -> ComposeResult:

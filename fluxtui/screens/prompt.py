@@ -28,7 +28,7 @@ class _Box(Pane):
         lines += [Line() for _ in range(height - 1 - len(lines))]
         return [
             *lines,
-            Line(Span("enter", "!accent"), Span(" does it  ", "dim"), Span("esc", "!accent"), Span(" does not", "dim")),
+            Line(Span("enter", "!accent"), Span(" does it  ", "dim"), Span("esc or ^g", "!accent"), Span(" does not", "dim")),
         ]
 
 

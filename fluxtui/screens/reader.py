@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from fluxtui.screens.doing import bindings_for
-from fluxtui.screens.ink import Line
+from fluxtui.screens.ink import Line, Span
 from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker
 
@@ -31,9 +31,9 @@ class Reader(Page, Walker):
         self._total = len(lines)
         self.top = max(0, min(self.top, self._total - height))
         shown = [Line(" ", ground=line.ground).extend(line) for line in lines[self.top : self.top + height]]
-        if self._total > height and shown:
-            below = self._total - self.top - len(shown)
-            shown[-1].to(width - 8).add(f"{below} more".rjust(7) if below else "", "dim")
+        below = self._total - self.top - len(shown)
+        if below and shown:
+            shown[-1] = Line(Span(f"{below + 1} more".rjust(width - 1), "dim"))  # in the place of a line, not over its text
         return shown
 
     def here(self) -> int:

@@ -27,12 +27,18 @@ class SamplePage(Page, Doer):
     def __init__(self, session: Overview) -> None:
         super().__init__()
         self._folder = session.path / "samples"
+        self._session: Overview | None = session
         self._steps: Sequence[str] = ()
         self.at_step = -1  # place among the steps; -1: the newest
         self.at_prompt = 0
         self.is_across = False  # one prompt over all steps
         self._drawings = Drawings(self)
         self._files: dict[str, list[Path]] = {}
+
+    def take_session(self, session: Overview | None) -> None:
+        self._session = session
+        if not self._steps:
+            self.repaint()
 
     def take_detail(self, detail: Detail) -> None:
         if detail.samples != self._steps:
@@ -77,7 +83,7 @@ class SamplePage(Page, Doer):
     def body(self, width: int, height: int) -> list[Line]:
         pictures = self._pictures()
         if not pictures:
-            return [Line(), Line(Span("  No samples yet: p draws them now, while it trains.", "dim"))]
+            return [Line(), Line(Span(f"  {self._nothing()}", "dim"))]
         width -= 2
         columns, rows, cell_width, cell_height = grid(len(pictures), width, height - 1)
         start = self._first(len(pictures), columns * rows)
@@ -87,6 +93,12 @@ class SamplePage(Page, Doer):
         for row in range(0, len(shown), columns):
             lines += self._row(shown[row : row + columns], drawn[row : row + columns], cell_width, cell_height)
         return [Line(" ").extend(line) for line in lines]
+
+    def _nothing(self) -> str:
+        session = self._session
+        if session is not None and session.status == "running" and session.is_active:
+            return "No samples yet: p draws them now."
+        return "There are no samples: p draws them while it trains" + (f", and it is {session.state}." if session else ".")
 
     def _first(self, total: int, fits: int) -> int:
         """The picture shown first, so that the chosen one is seen."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
+from fluxtui.actions import CHAINS, Chain
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.caption_page import CaptionPage
 from fluxtui.screens.checkpoint_page import CheckpointPage
 from fluxtui.screens.copying import copy
-from fluxtui.screens.doing import bindings_for, first_key, front_of
+from fluxtui.screens.doing import Doer, bindings_for, first_key, front_of
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, shorten
@@ -123,6 +124,18 @@ class SessionScreen(Sheet):
     def page(self) -> Page:
         return self.pages[self._page]
 
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return (self.page.context, "session") if self.page.context else ("session",)
+
+    @property
+    def chains(self) -> list[Chain]:
+        return [chain for chain in CHAINS if "session" in chain and chain[0] == (self.page.context or "reader")]
+
+    @property
+    def actor(self) -> Doer:
+        return self.page if isinstance(self.page, Doer) else self
+
     def panes(self) -> list[Widget]:
         return [self.tabs, *self.pages.values()]
 
@@ -137,8 +150,7 @@ class SessionScreen(Sheet):
         self._page = page
         self.place()
         self.tabs.show(page, self.session)
-        own = self.page.context
-        self.footer.serve(*([own] if own else []), "session")
+        self.footer.serve(*self.contexts)
         self.page.focus()
         self.page.shown()
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from textual.theme import BUILTIN_THEMES
+
 from fluxtui.actions import clashes
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.text import clean
+from fluxtui.screens.ink import DARK, LIGHT
+from fluxtui.screens.terminal_kind import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,22 @@ def read_settings(path: Path) -> Settings:
         return Settings(troubles=(f"config.toml is not used: {error}",))
     ui, keys = document.get("ui", {}), document.get("keys", {})
     wanted = {str(name): str(value) for name, value in keys.items()} if isinstance(keys, dict) else {}
-    troubles = tuple(clashes(wanted))
-    theme, glyphs = (str(ui.get(name, "")) if isinstance(ui, dict) else "" for name in ("theme", "glyphs"))
-    return Settings(theme, glyphs, {} if troubles else wanted, troubles[:3])
+    clashing = tuple(clashes(wanted))
+    shown = {str(name): str(value) for name, value in ui.items()} if isinstance(ui, dict) else {}
+    wrong = tuple(_wrong(name, value) for name, value in shown.items() if value not in _possible(name))
+    theme, glyphs = (value if (value := shown.get(name, "")) in _possible(name) else "" for name in ("theme", "glyphs"))
+    return Settings(theme, glyphs, {} if clashing else wanted, (*wrong, *clashing)[:3])
+
+
+def _possible(name: str) -> Sequence[str]:
+    """The values that a key of `[ui]` may have; empty where there is no such key."""
+    if name == "theme":
+        return sorted({DARK.name, LIGHT.name, *BUILTIN_THEMES} - {theme for theme in BUILTIN_THEMES if "ansi" in theme})
+    return sorted(Tier) if name == "glyphs" else ()
+
+
+def _wrong(name: str, value: str) -> str:
+    possible = _possible(name)
+    if not possible:
+        return f"config.toml: [ui] has no {clean(name, 40)!r}, only theme and glyphs"
+    return f"config.toml: [ui] {name} = {clean(value, 40)!r} is not one of {', '.join(possible)}"

@@ -11,6 +11,7 @@ from textual.geometry import Region, Size
 from textual.screen import Screen
 from textual.widget import Widget
 
+from fluxtui.actions import CHAINS, Chain
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens.doing import Doer, front_of
@@ -62,6 +63,21 @@ class Sheet(Screen[None], Doer):
     def places(self, size: Size) -> Mapping[Widget, Region]:
         """Where each pane stands, footer left out; a pane without a place is not shown."""
         raise NotImplementedError
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Of the actions that are this screen's own: what palette and footer offer."""
+        return self.FOOTER
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The contexts that are live here together, nearest first; several where it depends on the pane in focus."""
+        return [chain for chain in CHAINS if self.FOOTER[0] in chain]
+
+    @property
+    def actor(self) -> Doer:
+        """Who carries out an action of these contexts that was not chosen by its key."""
+        return self
 
     def situation(self) -> Situation:
         return front_of(self.app).situation()

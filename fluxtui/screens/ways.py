@@ -66,20 +66,18 @@ class Ways(Deeds):
     def do_help(self) -> None:
         from fluxtui.screens.help import HelpScreen
 
-        self.push_screen(HelpScreen(self.board_of_notices, self._contexts()))
+        if isinstance(self.screen, Sheet):
+            self.push_screen(HelpScreen(self.board_of_notices, self.screen.chains))
 
     def do_palette(self) -> None:
         from fluxtui.screens.palette import Palette
 
-        self.push_screen(Palette(self._contexts()), self._do_chosen)
+        if isinstance(self.screen, Sheet):
+            self.push_screen(Palette(self.screen.contexts, self.screen.chains), self._do_chosen)
 
     def _do_chosen(self, name: str | None) -> None:
         if name and isinstance(self.screen, Sheet):
-            self.screen.action_do(name)
-
-    def _contexts(self) -> tuple[str, ...]:
-        """The contexts of the screen on top."""
-        return self.screen.FOOTER if isinstance(self.screen, Sheet) else ()
+            self.screen.actor.action_do(name)
 
     def do_copy(self) -> None:
         from fluxtui.screens.copying import copy
