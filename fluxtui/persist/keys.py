@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from fluxtui.persist import layers
+from fluxtui.persist import layers, prompts
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 from fluxtui.persist.text import clean
@@ -163,6 +163,8 @@ def _beyond_the_type(dotted: str, value: object) -> str:
             return f"give attention, attention+mlp, all, single, or a regular expression that is one ({error})"
     if dotted == "lora.layers" and isinstance(value, list):
         return next((problem for problem in map(layers.problem_of, value) if problem), "")
+    if dotted == "sample.prompts" and isinstance(value, list):
+        return next((problem for problem in map(_problem_of_prompt, value) if problem), "")
     if dotted == "train.betas" and isinstance(value, list) and len(value) == 1:
         return "give two numbers like [0.9, 0.999], or [] for the optimizer's own"
     if dotted == "lora.lokr_factor" and value in (0, 1):
@@ -173,6 +175,19 @@ def _beyond_the_type(dotted: str, value: object) -> str:
         return "give each only once"
     if dotted == "hardware.gpus" and isinstance(value, list) and any(isinstance(item, int) and item < 0 for item in value):
         return "give indices from 0, or UUIDs"
+    return ""
+
+
+def _problem_of_prompt(line: str) -> str:
+    """What stands behind a prompt is held against the keys of [sample] that it stands for."""
+    if problem := prompts.problem_of(line):
+        return problem
+    letters = {name: letter for letter, name in prompts.OPTIONS.items()}
+    for name, value in prompts.settings_of(line).items():
+        try:
+            check(f"sample.{name}", value)
+        except UsageError:
+            return f"--{letters[name]} is {show(value)}: give {find(f'sample.{name}').expected}"
     return ""
 
 

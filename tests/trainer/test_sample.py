@@ -73,6 +73,23 @@ def test_prompt_and_settings_are_inside_the_picture(new_bench: NewBench) -> None
     assert json.loads(second.text["fluxtui"])["seed"] == 12
 
 
+def test_a_prompt_is_drawn_as_it_asks_for_itself(new_bench: NewBench) -> None:
+    prompts = ["a [trigger] square --w 64 --h 96 --d 7 --s 1 --g 2", "a red circle"]
+    bench = new_bench(train__steps=1, **DRAWN | {"sample__prompts": prompts})
+    bench.run_here()
+    first, second = (Image.open(bench.folder.samples / f"step-000000001/{number:02d}.png") for number in (0, 1))
+    assert (first.size, second.size) == ((64, 96), (80, 64))
+    assert first.text["prompt"] == "a zorp square"
+    asked = {"seed": 7, "steps": 1, "width": 64, "height": 96, "guidance": 2.0, "training_step": 1}
+    assert json.loads(first.text["fluxtui"]) == asked
+    assert json.loads(second.text["fluxtui"])["seed"] == 12
+    # the text alone is what the encoders got
+    like = new_bench("like", train__steps=1, **DRAWN | {"sample__prompts": ["a [trigger] square"], "sample__seed": 7,
+                     "sample__steps": 1, "sample__width": 64, "sample__height": 96, "sample__guidance": 2.0})  # fmt: skip
+    like.run_here()
+    assert first.tobytes() == Image.open(like.folder.samples / "step-000000001/00.png").tobytes()
+
+
 def test_a_sample_that_fails_never_fails_the_run(new_bench: NewBench) -> None:
     bench = new_bench(train__steps=2, sample__at_start=True, **DRAWN)
     bench.folder.samples.chmod(0o700)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.prompts import prompts_of
 from fluxtui.persist.record import Proof, Record
 from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
@@ -34,10 +35,8 @@ def card(folder: SessionFolder, spec: Spec, record: Record, proof: Proof) -> str
             + "\n".join(f"![step {path.parent.name[5:].lstrip('0') or '0'}]({_link(folder, path)})" for path in pictures)
             + "\n"
         )
-    if spec.sample.prompts:
-        parts.append(
-            "Prompts:\n\n" + "\n".join(f"- `{_code(text.replace('[trigger]', trigger))}`" for text in spec.sample.prompts) + "\n"
-        )
+    if prompts := prompts_of(spec.sample, trigger):
+        parts.append("Prompts:\n\n" + "\n".join(f"- `{_code(prompt.text)}`" for prompt in prompts) + "\n")
     parts.append("## How to use it\n\n" + _usage(folder, spec))
     parts.append("## Licence\n\n" + _licence_sentence(spec))
     parts.append("## How it was made\n\n" + _table(_made(folder, spec, record)))
@@ -124,12 +123,13 @@ def _made(folder: SessionFolder, spec: Spec, record: Record) -> list[tuple[str, 
 
 
 def _usage(folder: SessionFolder, spec: Spec) -> str:
-    prompt = next(iter(spec.sample.prompts), "[trigger]").replace("[trigger]", spec.dataset.trigger)
+    first = next(iter(prompts_of(spec.sample, spec.dataset.trigger)), None)
+    prompt, guidance = (first.text, first.guidance) if first else (spec.dataset.trigger, spec.sample.guidance)
     return (
         "```python\nimport torch\nfrom diffusers import FluxPipeline\n\n"
         f"pipeline = FluxPipeline.from_pretrained({_base(spec)!r}, torch_dtype=torch.bfloat16)\n"
         f"pipeline.load_lora_weights({folder.product.name!r})\n"
-        f"image = pipeline({clean(prompt, 300)!r}, guidance_scale={spec.sample.guidance:g}).images[0]\n```\n"
+        f"image = pipeline({clean(prompt, 300)!r}, guidance_scale={guidance:g}).images[0]\n```\n"
     )
 
 

@@ -11,6 +11,7 @@ from fluxtui.engine.memory.model import Model
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import Held, held_on, is_text_on_cpu
 from fluxtui.engine.memory.weights import Weights, count_weights
+from fluxtui.persist.prompts import prompts_of
 from fluxtui.persist.spec import Spec
 
 MARGIN = 10**9  # bytes that a plan leaves free of a card

@@ -30,8 +30,8 @@ from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.prompts import prompts_of
 from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import Spec
 
 
 def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:
@@ -48,8 +48,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     others = {"the model": components.model_key} | checkpoints.versions()
     must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
-    texts = sample_texts(spec)
-    encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, texts)
+    asked = prompts_of(spec.sample, spec.dataset.trigger)
+    encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, [one.text for one in asked])
 
     transformer = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
@@ -75,7 +75,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         state.epoch, state.position = state.epoch + 1, 0
     reporter.leave_early = None
     guidance = spec.train.guidance if components.guidance_embeds else None
-    prompts = [Prompt(text, *(tensor.unsqueeze(0) for tensor in encoded.prompt(text))) for text in texts]
+    prompts = [Prompt(one, *(tensor.unsqueeze(0) for tensor in encoded.prompt(one.text))) for one in asked]
     return Run(
         job=job,
         folder=folder,
@@ -98,7 +98,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         steps_per_epoch=per_epoch,
         state=state,
         committer=committer,
-        painter=Painter(components, transformer, prompts, spec.sample, folder.samples, reporter, clip),
+        painter=Painter(components, transformer, prompts, folder.samples, reporter, clip),
         metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
         events=Events(folder.path / "tensorboard", state.step, reporter) if spec.sample.tensorboard and here.is_first else None,
     )
@@ -106,8 +106,3 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
 
 def _loaded(reporter: Reporter, done: int, total: int) -> None:
     reporter.progress(Phase.LOAD, item=done, items=total, unit="bytes")
-
-
-def sample_texts(spec: Spec) -> list[str]:
-    """The sample prompts with the trigger in place of [trigger]. One without it stays without: it shows a leak."""
-    return [prompt.replace("[trigger]", spec.dataset.trigger) for prompt in spec.sample.prompts]

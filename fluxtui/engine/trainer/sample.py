@@ -22,8 +22,8 @@ from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.commit import step_name
 from fluxtui.persist.durable import make_own_folder, write_file
+from fluxtui.persist.prompts import SamplePrompt
 from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import SampleSpec
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as the encoders gave it, on the CPU."""
+    """A picture to draw, its text as the encoders gave it, on the CPU."""
 
-    text: str  # with the trigger in place
+    asked: SamplePrompt
     prompt_embeds: torch.Tensor  # (1, tokens, width)
     pooled: torch.Tensor  # (1, width)
 
@@ -48,7 +48,6 @@ class Painter:
     components: Components
     transformer: FluxTransformer2DModel
     prompts: Sequence[Prompt]
-    spec: SampleSpec
     folder: Path  # samples/
     reporter: Reporter
     clip: Clip | None = None  # trained along: its pooled output is made anew for each drawing
@@ -57,7 +56,7 @@ class Painter:
         """One PNG a prompt into samples/step-…/. A failure is said, and that is all."""
         if not self.prompts:
             return
-        self.reporter.progress(Phase.SAMPLE, step=step, item=0, items=len(self.prompts) * self.spec.steps, unit="denoising steps")
+        self.reporter.progress(Phase.SAMPLE, step=step, item=0, items=self._total(), unit="denoising steps")
         models = [self.transformer, *([self.clip.adapter.model] if self.clip else [])]
         devices = [self.transformer.device] if self.transformer.device.type == "cuda" else []
         try:
@@ -81,29 +80,34 @@ class Painter:
         folder = self.folder / step_name(step)
         make_own_folder(self.folder)
         make_own_folder(folder)
+        done = 0
         for number, prompt in enumerate(self.prompts):
-            picture = self._draw_one(pipeline, prompt, self.spec.seed + number, number)
-            write_file(folder / f"{number:02d}.png", png(picture, self._settings(prompt, number, step)))
+            picture = self._draw_one(pipeline, prompt, done)
+            write_file(folder / f"{number:02d}.png", png(picture, self._settings(prompt.asked, step)))
+            done += prompt.asked.steps
         self.reporter.say(f"{len(self.prompts)} samples of step {step} drawn")
 
-    def _draw_one(self, pipeline: FluxPipeline, prompt: Prompt, seed: int, number: int) -> Image:
-        total = len(self.prompts) * self.spec.steps
+    def _total(self) -> int:
+        return sum(prompt.asked.steps for prompt in self.prompts)
+
+    def _draw_one(self, pipeline: FluxPipeline, prompt: Prompt, done: int) -> Image:
+        total, asked = self._total(), prompt.asked
 
         def drawn(_pipeline: Any, index: int, _time: Any, kept: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-            self.reporter.progress(Phase.SAMPLE, item=number * self.spec.steps + index + 1, items=total, unit="denoising steps")
+            self.reporter.progress(Phase.SAMPLE, item=done + index + 1, items=total, unit="denoising steps")
             return kept
 
         device, dtype = self.transformer.device, self.transformer.dtype
         with torch.no_grad():
-            pooled = self.clip.pooled([prompt.text]) if self.clip else prompt.pooled
+            pooled = self.clip.pooled([asked.text]) if self.clip else prompt.pooled
         return pipeline(
             prompt_embeds=prompt.prompt_embeds.to(device, dtype),
             pooled_prompt_embeds=pooled.to(device, dtype),
-            width=self.spec.width,
-            height=self.spec.height,
-            num_inference_steps=self.spec.steps,
-            guidance_scale=self.spec.guidance,
-            generator=torch.Generator("cpu").manual_seed(seed),
+            width=asked.width,
+            height=asked.height,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
+            generator=torch.Generator("cpu").manual_seed(asked.seed),
             callback_on_step_end=drawn,
         ).images[0]
 
@@ -118,12 +122,12 @@ class Painter:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _settings(self, prompt: Prompt, number: int, step: int) -> dict[str, str]:
+    def _settings(self, asked: SamplePrompt, step: int) -> dict[str, str]:
         settings = {
-            "seed": self.spec.seed + number, "steps": self.spec.steps, "width": self.spec.width, "height": self.spec.height,
-            "guidance": self.spec.guidance if self.components.guidance_embeds else None, "training_step": step,
+            "seed": asked.seed, "steps": asked.steps, "width": asked.width, "height": asked.height,
+            "guidance": asked.guidance if self.components.guidance_embeds else None, "training_step": step,
         }  # fmt: skip
-        return {"prompt": prompt.text, "fluxtui": json.dumps(settings, sort_keys=True)}
+        return {"prompt": asked.text, "fluxtui": json.dumps(settings, sort_keys=True)}
 
 
 def png(picture: Image, texts: dict[str, str]) -> bytes:
