@@ -113,7 +113,8 @@ def _activations(spec: Spec, model: Model, shape: Shape) -> Activations:
 def _drawing(spec: Spec, model: Model, dtype: torch.dtype, lora: int) -> int:
     """The VAE's work; and of a schedule-free optimizer the weights that it trains, kept aside while others are looked at."""
     aside = lora if spec.train.optimizer == "schedule_free" else 0
-    return aside + _vae_work(model, dtype, max(spec.sample.width, spec.sample.height), is_decoding=True)
+    side = max(max(prompt.width, prompt.height) for prompt in prompts_of(spec.sample, ""))
+    return aside + _vae_work(model, dtype, side, is_decoding=True)
 
 
 _worked: dict[str, int] = {}
