@@ -90,7 +90,12 @@ def kill(home: Home, name: str) -> Answer:
         if not is_kept(home, name):
             return Answer(f"The keeper of {name} is gone; fluxtui resume {name} goes on from the last checkpoint.")
         raise StorageError(f"The keeper of {name} {why}, and no process of yours here is it; end it where it was started.")
-    _until_not_kept(home, name, KILL_SECONDS)
+    if not _is_free(home, name, KILL_SECONDS):
+        return Answer(
+            f"The keeper of {name} {why} and was sent SIGKILL, and is still there: it waits for a disk or a device that does not "
+            f"answer, and ends with its trainer once that does; fluxtui show {name} says when.",
+            is_pending=True,
+        )
     return Answer(
         f"The keeper of {name} {why} and was ended, its trainer with it; "
         f"fluxtui resume {name} goes on from the last checkpoint."
@@ -172,7 +177,11 @@ _ACCEPTED: dict[str, str] = {
 }
 
 
-def _until_not_kept(home: Home, name: str, seconds: float) -> None:
+def _is_free(home: Home, name: str, seconds: float) -> bool:
+    """Whether nobody holds the session any more, within that time."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and is_kept(home, name):
+    while is_kept(home, name):
+        if time.monotonic() > end:
+            return False
         time.sleep(_POLL)
+    return True

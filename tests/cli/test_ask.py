@@ -70,6 +70,23 @@ def test_a_stop_reaches_the_keeper_though_the_disk_takes_no_request(lab: Lab) ->
     assert (lab.look().state, bool(lab.look().checkpoint)) == ("stopped", True)
 
 
+def test_a_keeper_that_no_signal_ends_is_not_called_ended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in an uninterruptible write: here the signal is said to be sent, and nobody dies of it."""
+    from fluxtui.control import ask
+
+    monkeypatch.setattr(ask, "KILL_SECONDS", 0.3)
+    monkeypatch.setattr(process, "send", lambda *_: True)
+    lab.make("a")
+    hung = hold(lab)
+    try:
+        killed = lab.call("kill", "a")
+        assert killed.code == 5
+        assert "is still there" in killed.err
+    finally:
+        hung.kill()
+        hung.wait()
+
+
 def hold(lab: Lab, name: str = "a") -> subprocess.Popen[bytes]:
     """A keeper that took the lock of the session and hangs before its first record."""
     home, lock = str(lab.home.root), str(lab.home.session(name).lock_file)

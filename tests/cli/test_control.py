@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,9 @@ from fluxtui import control
 from fluxtui.persist import commit, process, requests
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.lock import Lock
+from fluxtui.persist.record import Proof
 from tests.cli.conftest import Lab, until
+from tests.ui.fabricate import make_record
 
 
 def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
@@ -249,15 +253,34 @@ def test_a_completed_file_that_was_changed_is_kept_and_made_again_by_a_resume(la
     assert lab.call("wait", "a", "--timeout", "60").code == 0
     product = lab.home.session("a").product
     proven = product.read_bytes()
-    product.write_bytes(proven[:-1])
+    flipped, times = bytes([proven[0] ^ 1]) + proven[1:], product.stat()
+    product.write_bytes(flipped)
+    os.utime(product, ns=(times.st_atime_ns, times.st_mtime_ns))  # as touch and rsync set it back
     seen = lab.look()
     assert (seen.state, seen.remedy, seen.is_resumable) == ("changed", "fluxtui resume a", True)
     assert lab.call("verify", "a").code == 1
     assert lab.call("resume", "a").code == 0
     assert lab.call("wait", "a", "--timeout", "60").code == 0
     assert product.read_bytes() == proven
-    assert [path.read_bytes() for path in product.parent.glob(".changed-*")] == [proven[:-1]]
+    assert [path.read_bytes() for path in product.parent.glob(".changed-*")] == [flipped]
     assert "is kept as .changed-a.safetensors-1" in lab.home.session("a").log_file.read_text()
+
+
+def test_over_a_completed_file_that_cannot_be_read_nothing_is_made(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.make("a")
+    product, real = lab.home.session("a").product, os.lstat
+    make_record(lab.home.session("a"), status="completed", proof=Proof(ok=True, size=1, sha256="0"))
+
+    def fails(path: Any, **more: Any) -> os.stat_result:
+        if str(path) == str(product):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", fails)
+    refused = lab.call("resume", "a")
+    assert refused.code == 4
+    assert "the file cannot be read: the disk failed" in refused.sentence
+    assert "cannot be read" in lab.call("show", "a").out
 
 
 def test_the_session_outlives_the_front_that_started_it(lab: Lab) -> None:
