@@ -140,3 +140,21 @@ def test_what_is_trained_in_fewer_bits_than_32_is_refused_at_the_start() -> None
     optimizer.step()
     with pytest.raises(Refusal, match="bfloat16"):
         check_float32([fine], optimizer)
+
+
+def test_an_optimizer_that_a_checkpoint_brings_back_in_fewer_bits_is_refused(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is restored an optimizer has no state to look at."""
+    bench = new_bench(train__steps=2)
+    bench.run_here()
+    load = torch.optim.AdamW.load_state_dict
+
+    def coarse(optimizer: torch.optim.AdamW, saved: dict[str, Any]) -> None:
+        load(optimizer, saved)
+        for state in optimizer.state.values():
+            state["exp_avg"] = state["exp_avg"].to(torch.bfloat16)
+
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", coarse)
+    with pytest.raises(Refusal, match="bfloat16"):
+        bench.prepare_here()

@@ -121,3 +121,17 @@ def test_a_kill_ends_both_ranks_at_once(new_session: Callable[..., Session]) -> 
     ended = one.await_end(1)
     assert ended.status == "stopped"
     assert len(running.ranks) == 2
+
+
+def test_a_rank_that_never_reaches_the_first_barrier_ends_both_and_is_named(new_session: Callable[..., Session]) -> None:
+    """Stopped before the rendezvous: the other polls for it, which is no sign of life."""
+    one = new_session("alone", guard__start=12.0, guard__load=4.0, guard__grace=1.0, guard__auto_resume=False)
+    control.start(one.home, "alone")
+    one.until(lambda: one.newest() == 1 and len(one.record(1).ranks) == 2)
+    running = one.record(1)
+    assert process.send(running.ranks[1], signal.SIGSTOP)
+    ended = one.await_end(1)
+    assert ended.status == "failed"
+    assert "rank 1" in ended.reason, ended.reason
+    assert not one.folder.metrics_file.exists() or not metrics.read_all(one.folder.metrics_file)
+    assert not any(process.is_alive(rank) for rank in running.ranks)
