@@ -1,8 +1,8 @@
-"""Memory: what each precision costs in accuracy, and what each preset's plan comes to.
+"""Memory: what each precision costs in accuracy, what each preset's plan comes to, and real steps beside their plans.
 
-    python bench/memory.py [--only precision,presets]
+    python bench/memory.py [--only precision,presets,measured]
 
-Prints the tables of docs/memory.md. No GPU is used: plans are reckoned from shapes.
+Prints the tables of docs/memory.md. No GPU is used: plans are reckoned from shapes, steps are taken on the CPU.
 """
 
 from __future__ import annotations
@@ -126,9 +126,18 @@ def print_presets() -> None:
             )
 
 
+def print_measured() -> None:
+    """Real steps on the CPU: anonymous memory beyond what the process had before the base was loaded."""
+    from tests.memory.measured import measure_all
+
+    print("| a slice of | planned, MB | measured, MB | measured / planned |\n| --- | --- | --- | --- |")
+    for name, found in measure_all().items():
+        print(f"| {name} | {found.planned / 1e6:.0f} | {found.peak / 1e6:.0f} | {found.peak / found.planned:.3f} |", flush=True)
+
+
 def main() -> int:
     quiet.hush()
-    parts = {"precision": print_precision, "presets": print_presets}
+    parts = {"precision": print_precision, "presets": print_presets, "measured": print_measured}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(parts), help="parts, with commas between them")
     for name in parser.parse_args().only.split(","):

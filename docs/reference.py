@@ -64,6 +64,8 @@ JSON_KEYS = {  # as `persist.overview.to_json` makes them; --check fails where o
     "waiting_for": "what it is queued for",
     "amber": "what its guard is worried about",
     "gpu_hint": "a GPU that idles, said as a hint",
+    "memory": "what a step of the largest pictures takes of a GPU: `planned`, `probed` (bytes), `step_seconds`, `card`; null "
+    "where none was probed",
     "retry": "number of automatic retries so far",
     "resumed_from": "checkpoint that the attempt began with",
     "inexact_since": "step since which a resume is not exact (`--accept-changes`)",

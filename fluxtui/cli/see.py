@@ -73,6 +73,7 @@ def show_verb(arguments: Namespace) -> int:
             ("signal", seen.signal),
             ("runs on", ", ".join(seen.gpus) or ("CPU" if record and record.started_at else "")),
             ("threads", record.threads if record else ""),
+            ("memory", seen.memory_words),
             ("hint", record.gpu_hint if record else ""),
             ("not exact", f"since step {record.inexact_since}" if record and record.inexact_since is not None else ""),
             ("checkpoint", seen.checkpoint),

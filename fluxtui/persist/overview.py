@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fluxtui.persist import commit, state, witness
+from fluxtui.persist import commit, room, state, witness
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.recall import Head, read_head, read_record, remembered
@@ -135,6 +135,12 @@ class Overview:
     def gpus(self) -> list[str]:
         """UUIDs."""
         return self.record.gpus if self.record else []
+
+    @property
+    def memory_words(self) -> str:
+        """What a step of the largest pictures takes of a GPU, as planned and as it was; "" where none was probed."""
+        seen = self.record.memory if self.record else None
+        return f"{room.words(seen.probed)} at the peak of a step, {room.words(seen.planned)} planned" if seen else ""
 
     @property
     def checkpoint(self) -> str:
@@ -274,6 +280,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "waiting_for": (record.waiting_for if record else "") or None,
         "amber": (record.amber if record else "") or None,
         "gpu_hint": (record.gpu_hint if record else "") or None,
+        "memory": _memory(record),
         "retry": record.retry if record else 0,
         "resumed_from": (record.resumed_from if record else "") or None,
         "inexact_since": record.inexact_since if record else None,
@@ -283,6 +290,13 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "tensors_sha256": overview.tensors_sha256 or None,
         "resumable": overview.is_resumable,
     }
+
+
+def _memory(record: Record | None) -> dict[str, Any] | None:
+    seen = record.memory if record else None
+    if seen is None:
+        return None
+    return {"planned": seen.planned, "probed": seen.probed, "step_seconds": _finite(seen.step_seconds), "card": seen.card}
 
 
 def _time(moment: datetime | None) -> str | None:

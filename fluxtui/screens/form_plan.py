@@ -105,12 +105,14 @@ def _said(plan: dict[str, Any], steps: int) -> list[Fact]:
     if card:
         beside = f", and {words.size(int(plan.get('cuda_context') or 0))} of CUDA's own"
         verdict = f"; fits {card}" if fits else f"; DOES NOT FIT {card} with its {words.size(int(plan.get('card_memory') or 0))}"
-        value += beside + verdict
+        change = clean(str(plan.get("change") or ""), 200)
+        value += beside + verdict + (f": set {change}" if change and not fits else "")
     facts: list[Fact] = [("memory", value, "warn" if card and not fits else "text")]
-    speed = plan.get("step_seconds") or plan.get("estimated_step_seconds")
+    measured = plan.get("step_seconds") or plan.get("like_step_seconds")
+    speed = measured or plan.get("estimated_step_seconds")
     steps = int(plan.get("steps") or steps)
     if speed and steps:
-        known = "measured" if plan.get("step_seconds") else "estimated"
+        known = "measured" if measured else "estimated"
         facts.append(("time", f"{words.duration(steps * speed)}, {words.step_time(speed)} s a step {known}", "text"))
     else:
         facts.append(("time", "known once it has run some steps", "dim"))

@@ -86,6 +86,7 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
         found += [
             ("runs on", f"{gpu_words(session, {})}{f', {record.threads} threads' if record.threads else ''} of {record.host}"),
             ("GPU", ", ".join(session.gpus)),
+            ("memory", session.memory_words),
             ("GPU hint", record.gpu_hint),
             ("not exact", f"since step {record.inexact_since}" if record.inexact_since is not None else ""),
             ("exit", f"code {record.exit_code}" if record.exit_code is not None else record.signal),

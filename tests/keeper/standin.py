@@ -27,7 +27,7 @@ from fluxtui.persist import commit, tensorfile, toml
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Phase, Result
+from fluxtui.persist.record import Footprint, Phase, Result
 
 EPOCH = 5  # steps
 
@@ -109,6 +109,8 @@ class Trainer:
 
     def train(self) -> None:
         every = self.job.spec.checkpoint.every_steps
+        if "memory" in self.settings:
+            self.say(phase=Phase.TRAIN, step=self.step, memory=Footprint(**self.settings["memory"]))
         while self.step < self.job.spec.train.steps:
             self.say(phase=Phase.TRAIN, step=self.step, waiting="batch")
             self.misbehave("batch")

@@ -22,6 +22,16 @@ def test_a_session_runs_to_completed_with_proof_card_and_marker(lab: Lab):
     assert f"{rule}\nTRAINING COMPLETED SUCCESSFULLY\nModel saved: {one.folder.product}\n{rule}\n" in one.log()
 
 
+def test_what_a_probed_step_took_stays_in_the_record(lab: Lab):
+    lab.plan(memory={"planned": 10**10, "probed": 11 * 10**9, "step_seconds": 1.5, "card": "a card\x1b[31m"})
+    record = lab.session().run()
+    assert record.status == "completed"
+    assert record.memory is not None
+    assert (record.memory.planned, record.memory.probed, record.memory.step_seconds) == (10**10, 11 * 10**9, 1.5)
+    assert record.memory.card.startswith("a card")
+    assert "\x1b" not in record.memory.card
+
+
 def test_a_stop_request_commits_a_checkpoint_and_a_resume_gives_the_same_bytes(lab: Lab):
     lab.plan(step_seconds=0.05)
     one = lab.session(steps=60, every=0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from fluxtui.engine import plan
@@ -12,7 +15,8 @@ from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.plan_table import table
 from fluxtui.gpu import Gpus
 from fluxtui.gpu.readings import Gpu
-from fluxtui.persist import recipe
+from fluxtui.persist import metrics, recipe, toml
+from fluxtui.persist.record import Footprint
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -22,7 +26,6 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
     bench = new_bench(train__steps=0, train__epochs=2)
     before = plan.plan(bench.root, "little")
     assert (before.steps, before.seconds) == (None, None)
-    assert plan.plan(bench.root, "", bench.folder.spec_file) == before, "a spec that is no session yet is planned like one"
     bench.run_here()
     capsys.readouterr()
     assert plan.main(["--home", str(bench.root), "--session", "little", "--json"]) == 0
@@ -53,8 +56,6 @@ def test_a_card_that_is_found_decides_precision_streaming_and_time(
     monkeypatch.setattr("fluxtui.gpu.list_gpus", lambda: Gpus(devices=(card,), why=""))
     bench = new_bench()
     spec = recipe.apply(bench.spec, {"lora.rank": 16, "train.gradient_checkpointing": True, "dataset.resolution": [512]})
-    import msgspec
-
     spec = msgspec.structs.replace(spec, kind="flux1", model=msgspec.structs.replace(spec.model, source="owner/flux"))
     recipe.save_spec(bench.folder.spec_file, spec)
     found = plan.plan(bench.root, "little")
@@ -63,3 +64,77 @@ def test_a_card_that_is_found_decides_precision_streaming_and_time(
     assert found.estimated_step_seconds is not None
     assert 0.5 < found.estimated_step_seconds < 3.0
     assert "fits with 1 GB to spare" in table(found)
+
+
+def test_a_spec_that_is_no_session_yet_is_planned_from_standard_input(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = new_bench()
+    words = ["--home", str(bench.root), "--spec", "-", "--json"]
+
+    def given(data: bytes) -> int:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        return plan.main(words)
+
+    assert given(msgspec.json.encode(bench.spec)) == 0
+    found = json.loads(capsys.readouterr().out)
+    of_session = plan.plan(bench.root, "little")
+    for name in ("training_peak", "lora_parameters", "disk", "steps", "fits"):
+        assert found[name] == getattr(of_session, name)
+    for wrong in (b"", b"[1]", b'{"name": "a", "lora": {"rank": -1}}', b"{" * 10**5):
+        assert given(wrong) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert "standard input" in said.lower()
+
+
+@pytest.mark.parametrize(("gpus", "steps"), [([0, 1], 4), ([0], 6), ("all", 4), ("auto", 6)])
+def test_steps_are_those_of_as_many_ranks_as_gpus(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch, gpus: list[int] | str, steps: int
+) -> None:
+    """Five pictures in batches of 2 a rank: 3 steps an epoch, and 2 with two ranks."""
+    bench = new_bench(train__steps=0, train__epochs=2)
+    bench.prepare_here().close()
+    cards = tuple(Gpu(index=n, uuid=f"GPU-{n}", name="RTX 4090", memory_total=24 * 10**9, memory_used=0) for n in (0, 1))
+    monkeypatch.setattr("fluxtui.gpu.list_gpus", lambda: Gpus(devices=cards, why=""))
+    recipe.save_spec(bench.folder.spec_file, recipe.apply(bench.spec, {"hardware.gpus": gpus, "hardware.ranks": 4}))
+    assert plan.plan(bench.root, "little").steps == steps
+
+
+def test_the_time_is_that_of_a_session_with_the_same_work_on_the_same_card(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Gpu(index=0, uuid="GPU-1", name="RTX 4090", memory_total=24 * 10**9, memory_used=0)
+    monkeypatch.setattr("fluxtui.gpu.list_gpus", lambda: Gpus(devices=(card,), why=""))
+    bench = new_bench()
+    spec = msgspec.structs.replace(bench.spec, kind="flux1")
+    recipe.save_spec(bench.folder.spec_file, spec)
+
+    def ran(name: str, seconds: float, card: str, probed: int = 1, **sets: object) -> None:
+        folder = bench.home.session(name)
+        folder.create()
+        recipe.save_spec(folder.spec_file, recipe.apply(msgspec.structs.replace(spec, name=name), sets))
+        seen = Footprint(planned=plan.plan(bench.root, name).planned_training_peak, probed=probed, step_seconds=1.0, card=card)
+        bench.attempt = 1
+        record = msgspec.structs.replace(bench.write_record(), memory=seen, gpus=["GPU-9"], started_at=datetime.now(UTC))
+        bench.folder.attempt_file(1).unlink()
+        toml.write(folder.attempt_file(1), record)
+        descriptor = metrics.open_append(folder.metrics_file)
+        for step in range(1, 4):
+            metrics.append(
+                descriptor,
+                metrics.StepMetric(
+                    attempt=1, step=step, epoch=1, loss=1.0, learning_rate=1.0, seconds=seconds, at=datetime.now(UTC)
+                ),
+            )
+
+    assert plan.plan(bench.root, "little").like_step_seconds is None
+    ran("other-card", 9.0, "RTX 3090", probed=77 * 10**6)
+    ran("other-size", 9.0, "RTX 4090", **{"train.batch_size": 1})
+    found = plan.plan(bench.root, "little")
+    assert found.like_step_seconds is None
+    assert found.training_peak == found.probed_training_peak == 77 * 10**6  # a card changes a step's time, not its memory
+    ran("same", 2.5, "RTX 4090")
+    found = plan.plan(bench.root, "little")
+    assert (found.step_seconds, found.like_step_seconds, found.seconds) == (None, 2.5, 8 * 2.5)
+    assert "2.5 s a step measured in sessions like this one" in table(found)
