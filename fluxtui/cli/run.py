@@ -33,6 +33,21 @@ def start_verb(arguments: Namespace) -> int:
     return int(ExitCode.DONE)
 
 
+def submit_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--slurm", action="append", default=[], metavar="K=V",
+        help="an option of sbatch as submitit names it: partition, account, qos, time (minutes), gpus_per_node, mem …",
+    )  # fmt: skip
+
+
+def submit_verb(arguments: Namespace) -> int:
+    name = arguments.name
+    job = control.submit(Home.open(), name, arguments.slurm)
+    say(f"{name} is job {job}; fluxtui logs {name} -f follows it once it runs; fluxtui stop {name} stops it, or takes it back.")
+    return int(ExitCode.DONE)
+
+
 def join_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--node", type=int, required=True, metavar="K", help="1, 2, …: the number of this machine")

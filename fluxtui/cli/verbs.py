@@ -59,6 +59,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "Run",
         (
             Verb("start", "run", "NAME | SPEC.toml", "start a session; it goes on when you leave"),
+            Verb("submit", "run", "NAME [--slurm K=V …]", "start or resume it as a Slurm job (docs/scale.md)"),
             Verb("join", "run", "NAME --node K", "on another machine: let it train along (docs/scale.md)"),
             Verb("stop", "run", "NAME [--after-epoch]", "write a checkpoint, then stop"),
             Verb("kill", "run", "NAME", "end it at once"),

@@ -9,6 +9,7 @@ from fluxtui.control.edit import draft, edit, take_draft
 from fluxtui.control.launch import join, resume_lost, start
 from fluxtui.control.prove import verify
 from fluxtui.control.remove import remove, remove_checkpoint
+from fluxtui.control.slurm import submit
 from fluxtui.control.watch import wait
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "sample",
     "start",
     "stop",
+    "submit",
     "take_draft",
     "verify",
     "wait",

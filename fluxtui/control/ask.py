@@ -10,7 +10,7 @@ import signal
 import time
 from dataclasses import dataclass
 
-from fluxtui.control import keepers
+from fluxtui.control import keepers, slurm
 from fluxtui.control.watch import is_kept, settled
 from fluxtui.persist import overview, process, requests
 from fluxtui.persist.errors import RefusedError, StorageError
@@ -37,6 +37,8 @@ def stop(home: Home, name: str, after_epoch: bool = False) -> Answer:
 
     Where the disk takes no request the keeper is sent SIGTERM instead, which it takes for a stop.
     """
+    if job := slurm.cancel_waiting(home, name):
+        return Answer(f"{name} still waited in Slurm: its job {job} is cancelled.")
     seen = _must_be_active(home, name)
     try:
         return _ask(home, name, "stop-after-epoch" if after_epoch else "stop", seen)
@@ -73,6 +75,8 @@ def kill(home: Home, name: str) -> Answer:
     Nothing is signalled but the very process that the record names, or that is found by its arguments and its lock: boot id,
     start time and run id all match.
     """
+    if job := slurm.cancel_waiting(home, name):
+        return Answer(f"{name} still waited in Slurm: its job {job} is cancelled.")
     seen = settled(home, name)
     why = "holds it without a word"
     if _is_at_work(seen) or seen.state == "elsewhere" or not is_kept(home, name):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS = 15.0
 _LINE_LIMIT = 64 * 1024
-_ERRORS: dict[int, type[FluxTUIError]] = {
+ERRORS: dict[int, type[FluxTUIError]] = {
     ExitCode.USAGE: UsageError,
     ExitCode.NOT_FOUND: NotFoundError,
     ExitCode.REFUSED: RefusedError,
@@ -176,7 +176,7 @@ def _attempt_of(name: str, line: bytes | None, keeper: subprocess.Popen[bytes], 
     if answer["ok"]:
         return int(answer.get("attempt", 0))
     code = answer.get("code", int(ExitCode.FAILED))
-    raise _ERRORS.get(code, FluxTUIError)(clean(str(answer.get("error", "it did not say why")), 1000))
+    raise ERRORS.get(code, FluxTUIError)(clean(str(answer.get("error", "it did not say why")), 1000))
 
 
 def _last_words(keeper: subprocess.Popen[bytes], errors: IO[bytes]) -> str:

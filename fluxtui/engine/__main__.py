@@ -15,6 +15,7 @@ VERBS = {
     "prove": "fluxtui.engine.prove",
     "export": "fluxtui.engine.export",
     "publish": "fluxtui.engine.publish",
+    "submit": "fluxtui.engine.slurm",
     "machine": "fluxtui.engine.machine",
 }
 USAGE = 2

@@ -1,7 +1,7 @@
 """How a process of the engine lives and dies with its keeper. No torch, so that it stands before every heavy import.
 
 A trainer calls `enter()` as its very first act: from then on it dies with its keeper, dumps its stacks on SIGUSR1 and on a
-crash, and turns SIGTERM, SIGINT and SIGHUP into a flag that its loop reads at step boundaries. A data worker calls
+crash, and turns SIGTERM, SIGINT, SIGHUP and SIGUSR2 into a flag that its loop reads at step boundaries. A data worker calls
 `die_with_parent(PARENT)` with the pid that forked it.
 """
 
@@ -44,6 +44,11 @@ def die_with_parent(parent: int | None = None) -> None:
         leave_as_orphan()
 
 
+def stop_with_parent() -> None:
+    """Between fork and exec of a keeper in the foreground: SIGTERM, a stop with a checkpoint, when its parent is gone."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def has_its_parent(parent: int | None = None) -> bool:
     """A look before a file is touched: is the keeper still the one that started us?"""
     return os.getppid() == (int(os.environ.get(wire.KEEPER_PID, "0")) if parent is None else parent)
@@ -62,7 +67,7 @@ def adopt_orphans() -> None:
 
 @dataclass(slots=True)
 class StopFlag:
-    """True once SIGTERM, SIGINT or SIGHUP came: finish the step, commit a checkpoint, leave with STOPPED."""
+    """True once SIGTERM, SIGINT, SIGHUP or SIGUSR2 came: finish the step, commit a checkpoint, leave with STOPPED."""
 
     signals: list[str] = field(default_factory=list)
 
@@ -73,7 +78,7 @@ class StopFlag:
         self.signals.append(signal.Signals(number).name)
 
     def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, self._take)
 
 

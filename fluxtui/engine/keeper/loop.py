@@ -12,7 +12,7 @@ from fluxtui.engine.keeper.clock import Watch
 
 TICK = 0.25  # seconds
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # the last two: Slurm's --signal
 
 
 class Loop:

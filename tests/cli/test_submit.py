@@ -1,0 +1,104 @@
+"""`fluxtui submit`: a session as a Slurm job by submitit, one node or two, under the signals that Slurm sends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Lab, until
+from tests.cli.fake_slurm import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    made = Cluster(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{made.build()}:{os.environ['PATH']}")
+    yield made
+    if made.batch is not None and made.batch.poll() is None:
+        made.signal(signal.SIGKILL)
+        made.batch.kill()
+        made.batch.wait()
+
+
+def said_by(lab: Lab) -> str:
+    """What the tasks of the job wrote, for a test that fails."""
+    return "\n".join(path.read_text() for path in (lab.home.session("a").path / "slurm").glob("*.err"))
+
+
+def test_a_job_that_waits_is_taken_back_and_one_that_runs_is_watched_and_stopped_through_the_home(
+    lab: Lab, cluster: Cluster
+) -> None:
+    lab.plan(step_seconds=0.05)
+    lab.make("a", train__steps=2000)
+    lab.home.config.write_text('[slurm]\npartition = "gpu"\ntime = 90\n')
+    called = lab.call("submit", "a", "--slurm", "partition=fast lane", "--slurm", "cpus_per_task=8")
+    assert called.code == 0, called.err
+    assert "job 4711" in called.err
+    script = cluster.of("script")
+    for wanted in ("--nodes=1", "--partition='fast lane'", "--time=90", "--cpus-per-task=8", "--requeue", "--signal=USR2@240"):
+        assert f"#SBATCH {wanted}\n" in script, script
+    assert "--gpus-per-node" not in script
+    assert "job 4711 is pending" in lab.call("submit", "a").sentence
+    assert "its job 4711 is cancelled" in lab.call("stop", "a").err
+    assert cluster.of("state") == "CANCELLED"
+    assert lab.look().state == "new"
+
+    assert lab.call("submit", "a").code == 0
+    cluster.run()
+    lab.await_step(3)
+    assert "running already" in lab.call("submit", "a").sentence
+    assert lab.call("stop", "a").code == 0
+    cluster.wait()
+    assert (cluster.of("state"), cluster.of("requeues")) == ("COMPLETED", ""), said_by(lab)
+    assert lab.look().state == "stopped"
+
+
+@pytest.mark.parametrize("why", ["preempted", "time limit", "cancelled"])
+def test_two_nodes_that_have_to_leave_stop_with_a_checkpoint_and_go_on_from_it_when_requeued(
+    why: str, lab: Lab, cluster: Cluster
+) -> None:
+    lab.plan(step_seconds=0.05)
+    lab.make("a", train__steps=120, hardware__nodes=2, hardware__rendezvous="127.0.0.1")
+    assert lab.call("submit", "a").code == 0
+    cluster.run()
+    lab.await_step(7)
+    if why == "preempted":
+        cluster.preempt()
+    elif why == "time limit":
+        cluster.signal(signal.SIGUSR2)
+    else:
+        cluster.put("state", "CANCELLED")
+        cluster.signal(signal.SIGTERM)
+    cluster.wait()
+    stopped = lab.look()
+    assert (stopped.state, bool(stopped.checkpoint)) == ("stopped", True), (stopped, said_by(lab))
+    if why == "cancelled":
+        assert (cluster.of("state"), cluster.of("requeues")) == ("CANCELLED", "")
+        return
+    assert (cluster.of("state"), cluster.of("requeues")) == ("PENDING", "x"), said_by(lab)
+
+    lab.plan(step_seconds=0.01)
+    cluster.run()
+    cluster.wait()
+    done = until(lambda: (seen := lab.look()).state == "completed" and seen, what=lambda: (lab.look(), said_by(lab)))
+    assert (done.attempt, done.record.resumed_from) == (2, stopped.checkpoint)
+    assert cluster.of("state") == "COMPLETED"
+    assert lab.call("submit", "a").code == 4
+
+
+def test_what_is_missing_is_said_in_a_sentence(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    lab.make("a")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert "there is no srun on the PATH" in lab.call("submit", "a").sentence
+    request.getfixturevalue("cluster")
+    assert "no_such_option" in lab.call("submit", "a", "--slurm", "no_such_option=1").sentence
+    assert "KEY=VALUE" in lab.call("submit", "a", "--slurm", "partition").sentence
+    (tmp_path / "submitit.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    assert "pip install 'fluxtui[slurm]'" in lab.call("submit", "a").sentence
