@@ -19,6 +19,8 @@ from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 
+AVERAGE = "ema.safetensors"  # as the trainer calls it
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -28,6 +30,7 @@ class Kept:
     step: int
     size: int  # bytes
     at: datetime | None
+    has_average: bool = False  # the averaged weights lie in it too
 
 
 class CheckpointPage(Page, Walker):
@@ -85,6 +88,7 @@ class CheckpointPage(Page, Walker):
         line = Line(" ", Span(self.glyphs.pointer if is_chosen else " ", "!focus"), " ", ground="cursor" if is_chosen else "")
         line.add(kept.name.ljust(18), "text").add(f"{kept.step:>9}", "text").add(words.size(kept.size).rjust(10), "dim")
         line.add(f"   {words.clock(kept.at)}", "dim")
+        line.add("   averaged too" if kept.has_average else "", "dim")
         if kept is self._kept[0]:
             line.add("   newest", "info")
         return line
@@ -113,7 +117,7 @@ class CheckpointPage(Page, Walker):
 
     def do_checkpoint_export(self) -> None:
         if not self._none() and self.chosen is not None:
-            front_of(self.app).export(self._called, self.chosen.name)
+            front_of(self.app).export(self._called, self.chosen.name, self.chosen.has_average)
 
     def do_checkpoint_delete(self) -> None:
         if not self._none() and self.chosen is not None:
@@ -121,12 +125,13 @@ class CheckpointPage(Page, Walker):
 
 
 def _kept(path: Path) -> Kept:
-    size, at = 0, None
+    sizes: dict[str, int] = {}
+    at = None
     try:
         with os.scandir(path) as entries:
-            size = sum(entry.stat().st_size for entry in entries if entry.is_file())
+            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         pass  # gone since it was listed: retention deletes
     number = path.name.removeprefix("step-")
-    return Kept(path.name, int(number) if number.isdigit() else 0, size, at)
+    return Kept(path.name, int(number) if number.isdigit() else 0, sum(sizes.values()), at, AVERAGE in sizes)

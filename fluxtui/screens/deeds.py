@@ -22,6 +22,7 @@ from fluxtui.screens.doing import Doer
 from fluxtui.screens.watch import Watch
 
 if TYPE_CHECKING:
+    from fluxtui.screens.export_box import Export
     from fluxtui.screens.form_fields import Evaluation
 
 
@@ -166,14 +167,15 @@ class Deeds(App[int], Doer):
         deed = partial(_checkpoint_removed, self.home, name, checkpoint)
         self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.errand(deed))
 
-    def export(self, name: str, checkpoint: str) -> None:
-        """Ask where to, then write the checkpoint as a LoRA file."""
-        from fluxtui.screens.prompt import Prompt
+    def export(self, name: str, checkpoint: str, has_average: bool) -> None:
+        """Ask for which program, which weights and where to; then write the checkpoint as a LoRA file."""
+        from fluxtui.screens.export_box import ExportBox
 
-        where = str(Path.home() / f"{name}-{checkpoint}.safetensors")
-        prompt = Prompt(f"export {checkpoint}", "Write it as a LoRA file in diffusers' form to", where)
-        deed = partial(_exported, self.home, name, checkpoint)
-        self.push_screen(prompt, lambda path: self.errand(partial(deed, path), "good") if path else None)
+        def write(wanted: Export | None) -> None:
+            if wanted is not None:
+                self.errand(partial(_exported, self.home, name, wanted), "good")
+
+        self.push_screen(ExportBox(name, checkpoint, has_average), write)
 
     def make(self, origin: str, seen: Evaluation, starts: bool, edits: bool = False) -> None:
         """Make the session that a form describes, or change the one it is about, and perhaps start it."""
@@ -290,12 +292,14 @@ def _checkpoint_removed(home: Home, name: str, checkpoint: str) -> str:
     return f"{checkpoint} of {name} is deleted"
 
 
-def _exported(home: Home, name: str, checkpoint: str, path: str) -> str:
+def _exported(home: Home, name: str, wanted: Export) -> str:
     from fluxtui.control import engine
 
-    words = ["--home", str(home.root), "--session", name, "--format", "diffusers", "--dtype", "bf16"]
-    words += ["--output", str(Path(path).expanduser().absolute()), "--checkpoint", checkpoint]
+    words = ["--home", str(home.root), "--session", name, "--format", wanted.form, "--dtype", wanted.dtype]
+    words += ["--output", str(Path(wanted.path).expanduser().absolute()), "--checkpoint", wanted.checkpoint]
+    words += ["--ema"] if wanted.is_averaged else []
     code, _, said = engine.last_object("export", words)
     if code:
-        raise engine.failed("export", code, said)
-    return f"{checkpoint} of {name} is written to {path}"
+        raise FluxTUIError(said) if said else engine.failed("export", code, said)
+    weights = "averaged weights" if wanted.is_averaged else "weights"
+    return f"{wanted.checkpoint} of {name} is written to {wanted.path}: {weights} in {wanted.form}'s form, {wanted.dtype}"

@@ -219,3 +219,47 @@ async def test_the_settings_of_a_session_that_was_started_are_not_edited_and_why
         await pilot.press("E")
         said = app.board_of_notices.notices[-1].text
         assert "paused-fox was started, so its settings stay: N clones it" in said
+
+
+async def test_a_checkpoint_is_exported_in_the_form_weights_and_numbers_that_were_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxtui.persist import commit
+
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "kept")
+    for step, files in ((100, ("adapter",)), (200, ("adapter", "ema"))):
+        written = {f"{name}.safetensors": b"x" * 500 for name in files}
+        commit.commit_checkpoint(folder.checkpoints, commit.step_name(step), written, {"step": step})
+    make_record(folder, status="stopped", step=200, reason="stopped", checkpoint="step-000000200")
+    asked: list[list[str]] = []
+    answers = [(0, None, ""), (4, None, "step-000000100 has no averaged weights")]
+    monkeypatch.setattr("fluxtui.control.engine.last_object", lambda verb, words: (asked.append(words), answers.pop(0))[1])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with opened(home, (80, 24), "kept") as (app, pilot):
+        await turned_to(pilot, app, "4")
+        await seen(pilot, lambda: "step-000000200" in text_of(app) and "averaged too" in text_of(app), "not listed")
+        await pilot.press("E")
+        await seen(pilot, lambda: "averaged (EMA)" in text_of(app), "no question")
+        await pilot.press("right", "down", "right", "down", "left")
+        assert "kept-step-000000200-ema-kohya.safetensors" in text_of(app)
+        await pilot.press("enter")
+        await seen(pilot, lambda: asked, "not exported")
+        words = " ".join(asked[0])
+        assert "--format kohya --dtype fp32" in words
+        assert words.endswith("--checkpoint step-000000200 --ema")
+        assert f"--output {tmp_path}/kept-step-000000200-ema-kohya.safetensors" in words
+        notices = app.board_of_notices
+        said = "averaged weights in kohya's form, fp32"
+        await seen(pilot, lambda: notices.notices and said in notices.notices[-1].text, "not said")
+        await pilot.press("j", "E")
+        await seen(pilot, lambda: "export step-000000100" in text_of(app), "no question")
+        assert "EMA" not in text_of(app), "what is not there is offered"
+        await pilot.press("down", "down", "down", "ctrl+u", *"/tmp/x y.safetensors", "enter")
+        await seen(pilot, lambda: len(asked) == 2, "not exported")
+        assert asked[1][asked[1].index("--output") + 1] == "/tmp/x y.safetensors"
+        assert "--ema" not in asked[1]
+        await seen(pilot, lambda: "no averaged weights" in notices.notices[-1].text, "the engine's sentence is not said")
+        await pilot.press("E", "escape")
+        await pilot.pause()
+        assert len(asked) == 2
