@@ -81,7 +81,7 @@ class _Box(Pane):
         keys = Line(
             Span(" up, down", "!accent"), Span(" question  ", "dim"), Span("left, right", "!accent"), Span(" choose  ", "dim")
         )
-        keys.add("enter", "!accent").add(" writes it  ", "dim").add("esc", "!accent").add(" does not", "dim")
+        keys.add("enter", "!accent").add(" writes it  ", "dim").add("esc or ^g", "!accent").add(" does not", "dim")
         return [*lines, Line(), keys]
 
     def _label(self, name: str, at: int) -> Line:

@@ -14,10 +14,10 @@ from fluxtui.persist.overview import look_all
 from fluxtui.screens import deeds
 from fluxtui.screens.caption_editor import CaptionEditor
 from fluxtui.screens.ending import goodbye
+from fluxtui.screens.export_box import ExportBox
 from fluxtui.screens.form_screen import FormScreen
 from fluxtui.screens.help import HelpScreen
 from fluxtui.screens.log_screen import LogScreen
-from fluxtui.screens.prompt import Prompt
 from fluxtui.screens.session import SessionScreen
 from fluxtui.screens.settings import read_settings
 from tests.ui.conftest import opened, seen, text_of
@@ -157,8 +157,8 @@ async def test_an_editor_and_a_prompt_are_left_without_esc(tmp_path: Path) -> No
         await pilot.press(*"zzz", "ctrl+g")
         await seen(pilot, lambda: isinstance(app.screen, SessionScreen), "ctrl+g does not leave")
         assert (pictures / "one.txt").read_text() == "as it was"
-        app.export("mine", "step-000000001")
-        await seen(pilot, lambda: isinstance(app.screen, Prompt) and "^g" in text_of(app), "no prompt, or no way out")
+        app.export("mine", "step-000000001", False)
+        await seen(pilot, lambda: isinstance(app.screen, ExportBox) and "^g" in text_of(app), "no prompt, or no way out")
         await pilot.press("ctrl+g")
         await seen(pilot, lambda: isinstance(app.screen, SessionScreen), "ctrl+g does not leave")
 
