@@ -104,7 +104,7 @@ TABLE: tuple[Action, ...] = (
         ("metric-zoom-out", "_,-", "zoom out", "Show more steps.", 4),
         ("metric-whole", "0", "whole run", "Show all steps."),
         ("metric-log", "g", "log scale", "Logarithmic axis, or linear again.", 5),
-        ("metric-overlay", "O", "overlay", "Lay the curve of another session over this one; again for the next, and none.", 6),
+        ("metric-overlay", "O", "overlay", "Lay the curves of other sessions over this one, chosen from a list.", 6),
     ),
     *_rows("Samples", "samples",
         ("sample-left", "h,left", "earlier step", "The pictures of the step before.", 2),

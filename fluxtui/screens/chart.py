@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fluxtui.screens.ink import Line
@@ -111,7 +111,8 @@ def smoothed(values: Sequence[float]) -> list[float]:
 class Plot:
     """A drawing area of so many cells. Later drawings lie over earlier ones, cell by cell."""
 
-    def __init__(self, width: int, height: int, tier: Tier) -> None:
+    def __init__(self, width: int, height: int, tier: Tier, marks: Mapping[str, str] | None = None) -> None:
+        self._marks = marks or {}  # role -> the character that its cells are drawn with, instead of dots
         self.width, self.height, self._tier = max(width, 0), max(height, 0), tier
         self._masks = [[0] * self.width for _ in range(self.height)]
         self._roles = [["chart"] * self.width for _ in range(self.height)]
@@ -163,11 +164,14 @@ class Plot:
         """The drawing, from top to bottom."""
         return [self._text(masks, roles) for masks, roles in zip(self._masks, self._roles, strict=True)]
 
+    def _dots(self, mask: int) -> str:
+        return _ASCII_ROWS[mask - 1] if self._tier is Tier.ASCII else chr(0x2800 + mask)
+
     def _text(self, masks: list[int], roles: list[str]) -> Line:
         line = Line()
         text, role = "", "chart"
         for mask, own in zip(masks, roles, strict=True):
-            character = " " if not mask else _ASCII_ROWS[mask - 1] if self._tier is Tier.ASCII else chr(0x2800 + mask)
+            character = " " if not mask else self._marks.get(own) or self._dots(mask)
             if mask and own != role:
                 line.add(text, role)
                 text, role = "", own

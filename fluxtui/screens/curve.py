@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fluxtui.screens.chart import Plot, Scale, binned, nice_scale, smoothed
@@ -36,10 +36,17 @@ def span_of(step: int, steps: int) -> int:
 
 
 def drawn(
-    curves: Sequence[Curve], first: float, last: float, width: int, height: int, tier: Tier, wants_log: bool = False
+    curves: Sequence[Curve],
+    first: float,
+    last: float,
+    width: int,
+    height: int,
+    tier: Tier,
+    wants_log: bool = False,
+    marks: Mapping[str, str] | None = None,
 ) -> tuple[list[Line], Scale]:
     """The curves in a field of so many cells, axis labels at its left; the scale says what a height means."""
-    plot = Plot(width - AXIS, height, tier)
+    plot = Plot(width - AXIS, height, tier, marks)
     binned_curves: list[tuple[Curve, list[float | None], list[float | None]]] = []
     for curve in curves:
         raw = binned(curve.steps, curve.values, first, last, plot.columns)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from textual.message_pump import MessagePump as _Pump
+
+    from fluxtui.persist.overview import Overview
 else:
     _Pump = object
 
@@ -22,6 +24,7 @@ class Front(Protocol):
     """What the app offers to screens and panes."""
 
     keys: dict[str, str]  # action -> the user's own keys
+    sessions: dict[str, Overview]  # by name, as seen last
 
     def situation(self) -> Situation: ...
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None: ...

@@ -203,6 +203,9 @@ class Inks:
             "focus": colours["primary"],
             "chart": colours["primary"],
             "other": colours["accent"],
+            "other2": Color.parse("#5fafaf") if theme.dark else Color.parse("#008787"),
+            "other3": colours["error"],
+            "other4": foreground,
             "live": Color.parse("#5fafaf") if theme.dark else Color.parse("#008787"),  # going on: green is for what is proven
             "value": self._background.blend(foreground, 0.97),
         }

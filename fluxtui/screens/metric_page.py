@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
@@ -13,9 +13,12 @@ from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.chart import Scale
 from fluxtui.screens.curve import AXIS, Curve, drawn
-from fluxtui.screens.doing import Doer, bindings_for, front_of
-from fluxtui.screens.history import History, HistoryReader
-from fluxtui.screens.ink import Line, Span, both_ends
+from fluxtui.screens.doing import Doer, bindings_for
+from fluxtui.screens.history import History
+from fluxtui.screens.ink import Line, Span, both_ends, shorten
+from fluxtui.screens.look import look_of
+from fluxtui.screens.overlay import ROLES as OVERLAID
+from fluxtui.screens.overlay import Overlay, marks_of
 from fluxtui.screens.page import Page
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ class MetricPage(Page, Doer):
         self.is_log = False
         self.cursor: int | None = None  # a step; None: the newest
         self.window: tuple[float, float] | None = None  # first and last step shown; None: all
-        self.other: tuple[str, History] | None = None  # another session's curve under this one
+        self.overlay = Overlay(self, self.repaint)  # other sessions' curves under this one
 
     def take_session(self, session: Overview | None) -> None:
         self.session = session
@@ -78,14 +81,21 @@ class MetricPage(Page, Doer):
 
     def _title(self, width: int) -> Line:
         line = Line(Span(NAMES[self.curve], "!text"))
+        marks = self._marks()
         if self.curve == "loss":
             line.add("  smoothed ", "dim").add("━━", "chart").add("  raw ", "dim").add("··", "trace")
             if self._has_validation():
-                line.add("  validation ", "dim").add("━━", "good")
-        if self.other is not None:
-            line.add(f"  {self.other[0]} ", "dim").add("━━", "other")
+                line.add("  validation ", "dim").add(2 * marks.get("good", "━"), "good")
         first, last = self._span()
-        return both_ends(line, Line(Span(f"steps {int(first)} to {int(last)}{', log' if self.is_log else ''}", "dim")), width)
+        right = Line(Span(f"steps {int(first)} to {int(last)}{', log' if self.is_log else ''}", "dim"))
+        others = self.overlay.others
+        room = (width - line.width - right.width - 1) // max(1, len(others)) - 5  # for a name each
+        for role, (name, _) in zip(OVERLAID, others, strict=False):
+            line.add(f"  {shorten(name, max(4, room), self.glyphs.ellipsis)} ", "dim").add(2 * marks.get(role, "━"), role)
+        return both_ends(line, right, width)
+
+    def _marks(self) -> Mapping[str, str]:
+        return marks_of(self.glyphs.tier, look_of(self.app).kind.has_colour)
 
     def _has_validation(self) -> bool:
         return any(not math.isnan(value) for value in self.history.window("validation", 0, math.inf, 1_000_000)[1])
@@ -93,8 +103,8 @@ class MetricPage(Page, Doer):
     def _curves(self, name: str) -> list[Curve]:
         first, last = self._span()
         curves = []
-        if self.other is not None:
-            curves.append(Curve(*self.other[1].window(name, first, last), "other"))
+        for role, (_, history) in zip(OVERLAID, self.overlay.others, strict=False):
+            curves.append(Curve(*history.window(name, first, last), role))
         steps, values = self.history.window(name, first, last)
         curves.append(Curve(steps, values, "chart", "trace" if name == "loss" else ""))
         if name == "loss":
@@ -106,7 +116,8 @@ class MetricPage(Page, Doer):
 
     def _large(self, width: int, height: int) -> list[Line]:
         first, last = self._span()
-        lines, scale = drawn(self._curves(self.curve), first, last, width, height, self.glyphs.tier, self.is_log)
+        curves, tier = self._curves(self.curve), self.glyphs.tier
+        lines, scale = drawn(curves, first, last, width, height, tier, self.is_log, self._marks())
         return self._with_cursor(lines, scale, width, first, last)
 
     def _with_cursor(self, lines: list[Line], scale: Scale, width: int, first: float, last: float) -> list[Line]:
@@ -162,7 +173,7 @@ class MetricPage(Page, Doer):
         each = (width - 2 * (len(names) - 1)) // len(names)
         columns = []
         for name in names:
-            lines, _ = drawn(self._curves(name), first, last, each, STRIP - 1, self.glyphs.tier)
+            lines, _ = drawn(self._curves(name), first, last, each, STRIP - 1, self.glyphs.tier, marks=self._marks())
             columns.append([Line(Span(NAMES[name], "dim")), *lines])
         return [self._side_by_side([column[row] for column in columns], each) for row in range(STRIP)]
 
@@ -233,24 +244,8 @@ class MetricPage(Page, Doer):
         self.repaint()
 
     def do_metric_overlay(self) -> None:
-        """The next session that has metrics, in a thread; after the last one none."""
-        front_of(self.app).errand_quietly(self._next_overlay)
-
-    def _next_overlay(self) -> None:
-        """Runs in a thread."""
-        assert self.session is not None
-        mine = self.session.path
-        folders = sorted(path for path in mine.parent.iterdir() if path != mine and (path / "metrics.jsonl").exists())
-        names = [path.name for path in folders]
-        at = names.index(self.other[0]) + 1 if self.other and self.other[0] in names else 0
-        other = _read(folders[at]) if at < len(folders) else None
-        self.app.call_from_thread(self._overlaid, other, bool(folders))
-
-    def _overlaid(self, other: tuple[str, History] | None, has_any: bool) -> None:
-        self.other = other
-        if not has_any:
-            front_of(self.app).say("no other session has metrics to lay over this one", "warn")
-        self.repaint()
+        if self.session is not None:
+            self.overlay.choose(self.session)
 
     def on_click(self, event: Click) -> None:
         if self.history.steps and event.x > AXIS:
@@ -259,8 +254,3 @@ class MetricPage(Page, Doer):
             self.cursor = int(first + share * (last - first))
             self.repaint()
 
-
-def _read(folder: Path) -> tuple[str, History]:
-    reader = HistoryReader(folder / "metrics.jsonl")
-    reader.read_on()
-    return folder.name, reader.history

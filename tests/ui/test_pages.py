@@ -12,6 +12,7 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.recipe import load_spec
 from fluxtui.screens.sample_page import grid
 from fluxtui.screens.session import SessionScreen
+from fluxtui.screens.terminal_kind import TerminalKind, Tier
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_metrics, make_record, make_session
 
@@ -71,8 +72,44 @@ async def test_metrics_are_read_with_a_cursor_zoomed_and_overlaid(states: Fabric
         await pilot.press("m")
         assert text_of(app).splitlines()[3].strip().startswith("learning rate")
         await pilot.press("O")
-        await seen(pilot, lambda: page.other is not None, "no overlay")
-        assert page.other[0] in text_of(app)
+        await seen(pilot, lambda: "lay over this one" in text_of(app), "nothing to choose from")
+        assert "completed  step 400 of 400" in text_of(app)
+        await pilot.press(*"vase", "enter")
+        await seen(pilot, lambda: [name for name, _ in page.overlay.others] == ["blue-vase"], "no overlay")
+        assert "blue-vase ━━" in text_of(app)
+        await pilot.press("O")
+        await seen(pilot, lambda: "[x] blue-vase" in text_of(app), "it is not marked")
+        await pilot.press(*"paused", "tab", "ctrl+u", *"hot", "tab", "enter")
+        await seen(pilot, lambda: len(page.overlay.others) == 3, "not several")
+        await seen(pilot, lambda: "paused-fox ━━" in text_of(app) and "too-hot ━━" in text_of(app), "no legend")
+        await pilot.press("O")
+        await seen(pilot, lambda: "3 of at most 4" in text_of(app), "no list")
+        await pilot.press(*"hot", "ctrl+g")
+        assert len(page.overlay.others) == 3
+
+
+@pytest.mark.parametrize("kind", [TerminalKind(Tier.PLAIN, False), TerminalKind(Tier.ASCII, True)], ids=["no-colour", "ascii"])
+async def test_overlaid_curves_are_told_apart_without_colour(tmp_path: Path, kind: TerminalKind) -> None:
+    home = Home.open(tmp_path / "home")
+    for seed, name in enumerate(("mine", "first", "second")):
+        folder = make_session(home, name)
+        make_record(folder, status="stopped", step=120, reason="stopped by the user")
+        make_metrics(folder, 120, seed=seed)
+    async with opened(home, (80, 24), "mine", kind) as (app, pilot):
+        screen = await turned_to(pilot, app, "2")
+        await pilot.press("O")
+        await seen(pilot, lambda: "lay over this one" in text_of(app), "nothing to choose from")
+        await pilot.press(*"first", "tab", "ctrl+u", *"second", "tab", "enter")
+        await seen(pilot, lambda: len(screen.pages["metrics"].overlay.others) == 2, "no overlay")
+        await pilot.press("m", "m")
+        title, *chart = text_of(app).splitlines()[3:22]
+        assert "first oo" in title
+        assert "second xx" in title
+        assert any("o" in line for line in chart)
+        assert any("x" in line for line in chart)
+        await pilot.press("m", "m")
+        assert "validation vv" in text_of(app)
+        assert "v" in "".join(line[7:] for line in text_of(app).splitlines()[4:20])
 
 
 async def test_what_a_later_attempt_took_anew_counts_once(tmp_path: Path) -> None:
