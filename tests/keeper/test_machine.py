@@ -43,44 +43,6 @@ def test_2_when_the_keeper_is_killed_every_rank_is_gone_at_once_and_a_resume_is_
     assert (record.status, record.attempt) == ("completed", 4)
 
 
-@pytest.mark.root
-@pytest.mark.parametrize(
-    ("call", "when"),
-    [
-        ("write", 1),
-        ("write", 4),
-        ("rename", 2),
-        ("fsync", 1),
-        ("fsync", 4),
-        ("openat", 40),
-        ("pidfd_open", 1),
-        ("epoll_wait", 5),
-        ("waitid", 3),
-    ],
-)
-def test_2_killed_at_any_of_its_system_calls_it_leaves_nobody_and_loses_nothing(lab: Lab, needs, tmp_path, call, when):
-    """A sample of the sweep: the keeper alone is traced, from a held step to its end."""
-    go = tmp_path / "go"
-    lab.plan({"at": 2, "do": "wait_for", "reached": str(tmp_path / "in"), "until": str(go)}, step_seconds=0.05)
-    one = lab.session(steps=60)
-    keeper = one.start()
-    until((tmp_path / "in").exists)
-    strace = subprocess.Popen(
-        [needs("strace"), "-qq", "-o", str(tmp_path / "trace"), "-p", str(keeper.pid), "-e", f"trace={call}",
-         "-e", f"inject={call}:signal=KILL:when={when}"],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{keeper.pid}/status").read_text())
-    go.touch()
-    assert keeper.wait() == -signal.SIGKILL  # the fault happened
-    strace.wait(10)
-    until(lambda: not one.strays(), 2.0)
-    one.check()
-    lab.plan()
-    record = one.record() if one.record().status == "completed" else one.run()
-    assert record.status == "completed"
-
-
 def test_lost_after_the_product_was_made_a_resume_proves_and_trains_nothing(lab: Lab, tmp_path: Path):
     reached = tmp_path / "proving"
     lab.plan(prover_reached=str(reached), prove_seconds=60)
