@@ -63,7 +63,7 @@ class Plan:
     fits: bool | None  # with a margin of 1 GB; None for the CPU
     change: str  # the smallest change with which it fits, "hardware.stream_blocks=12"; "" where it fits, or nothing helps
     hosted: int  # streamed blocks' weights, in host memory, of all ranks
-    host_encoding: int  # text encoders where they are in host memory: on the CPU, or on their way to the GPU
+    host_encoding: int  # text encoders, where they run on the CPU for want of room on the GPU
     host_free: int  # of host memory, now
     checkpoint: int  # on disk, each
     disk: int  # all checkpoints that are kept and the product

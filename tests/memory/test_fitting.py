@@ -103,6 +103,8 @@ def test_text_encoders_that_host_memory_has_no_room_for_are_said(monkeypatch: py
     monkeypatch.setattr(ahead, "host_gauges", Little)
     said: list[str] = []
     ahead.look_ahead(spec_with({}), new_bench().home, 24 * GB, 1, said.append)
+    assert said == [], "where the GPU has room for T5 it is streamed there"
+    ahead.look_ahead(spec_with({}), new_bench().home, 12 * GB, 1, said.append)
     assert len(said) == 1
     assert "text encoders take 9.1 GiB of host memory" in said[0]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from bench.memory import errors_of
 from fluxtui.engine.memory.base import check_float32
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear
 from fluxtui.engine.prove import prove
@@ -100,6 +102,25 @@ def test_rows_of_zeros_and_outliers_stay_finite(name: str) -> None:
 
 
 SOAK = os.environ.get("FLUXTUI_SOAK")
+TABLE = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+
+
+def documented(precision: str) -> list[float]:
+    """Shares: of the weights, a double block's update, a single block's update."""
+    row = next(line for line in TABLE.splitlines() if line.startswith(f"| {precision} |") and line.count("%") == 3)
+    return [float(cell.strip(" %")) / 100 for cell in row.split("|")[2:5]]
+
+
+@pytest.mark.parametrize(("kind", "column"), [("double", 1), ("single", 2)])
+def test_weights_and_blocks_are_no_further_off_than_the_docs_say(kind: str, column: int) -> None:
+    """Narrow blocks are a little nearer than those of full width, which `make soak` goes through."""
+    width, near = (3072, 0.95) if SOAK else (384, 0.7)
+    seen = {name: found for name, *found in errors_of(kind, width)}
+    assert list(seen) == ["bf16", "int8", "fp8", "nf4"]
+    for precision, (of_weights, of_update) in seen.items():
+        said = documented(precision)
+        assert near * said[0] - 1e-4 < of_weights < 1.02 * said[0] + 1e-4, precision
+        assert near * said[column] < of_update < 1.05 * said[column], precision
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8", "fp8", "nf4"] if SOAK else ["int8", "nf4"])

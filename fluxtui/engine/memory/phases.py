@@ -41,7 +41,7 @@ class Memory:
     sampling_peak: int  # the base, the adapter and its optimizer, and the VAE that decodes
     training_peak: int
     host: int  # streamed blocks' weights, in host memory, of each rank
-    host_encoding: int  # text encoders where they are in host memory: on the CPU, or on their way to the GPU
+    host_encoding: int  # text encoders, where they run on the CPU for want of room on the GPU
 
     @property
     def precision(self) -> str:
@@ -97,7 +97,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
         sampling_peak=stays + vae + _drawing(spec, model, dtype, lora) if spec.sample.prompts else 0,
         training_peak=stays + lora + activations.peak,
         host=weights.hosted,
-        host_encoding=0 if card is None else encoders,
+        host_encoding=encoders if is_text_on_cpu(card) else 0,
     )
 
 
