@@ -61,7 +61,7 @@ def stop(situation: Situation) -> str:
     assert session is not None
     if session.state == "stopping":
         return f"{session.name} is stopping already; K ends it at once"
-    return "" if session.is_active else not_running(session)
+    return "" if session.is_active or session.state == "elsewhere" else not_running(session)
 
 
 def kill(situation: Situation) -> str:
@@ -73,7 +73,7 @@ def kill(situation: Situation) -> str:
     if why := needs_session(situation):
         return why
     assert session is not None
-    return "" if session.is_active else not_running(session)
+    return "" if session.is_active or session.state == "elsewhere" else not_running(session)
 
 
 def while_training(situation: Situation) -> str:
@@ -87,8 +87,6 @@ def while_training(situation: Situation) -> str:
 def not_running(session: Overview) -> str:
     if session.state == "new":
         return f"{session.name} has not been started yet: s starts it"
-    if session.state == "elsewhere":
-        return f"{session.name} is {session.reason}"
     return f"{session.name} is {session.state}; nothing of it is running"
 
 

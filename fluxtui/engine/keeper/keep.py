@@ -118,7 +118,7 @@ class Keeper:
         """Wait for the pause after a failed attempt, then for the devices; a verdict where it leaves the queue instead."""
         queue = Queue(self.duties.home, self.duties.folder.name, self.duties.spec.hardware, self.gauges)
         try:
-            if self.lead is None and self.duties.spec.hardware.nodes > 1 and self.maker is None:
+            if self.lead is None and self.duties.spec.hardware.nodes > 1:
                 self.lead = Lead.open(self.duties)
             found = wait(self.duties, pause, queue, self.lease)
             if isinstance(found, Lease):
