@@ -11,7 +11,7 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.remove import sweep_removed
-from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, optimizers, overview, recipe, toml
+from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, overview, recipe, together, toml
 from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.durable import remove_tree
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
@@ -169,7 +169,7 @@ def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
 
 def check_inputs(home: Home, spec: Spec) -> None:
     """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
-    optimizers.check(spec)
+    together.check(spec)
     source = model_folder.recognise(spec.model.source, home)
     data = spec.dataset
     pairs = dataset_folder.check_cheaply(dataset_folder.resolve(data.path), data.caption_extension, data.trigger)

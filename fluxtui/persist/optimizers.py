@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import Spec, TrainSpec
 
 # Of AdamW's rate. Lion's steps all have the length of the rate, its authors say 3 to 10 times less (arXiv:2302.06675);
@@ -31,11 +30,9 @@ def defaults_of(optimizer: object, values: Mapping[str, object]) -> dict[str, ob
     return found
 
 
-def check(spec: Spec) -> None:
-    """Raises `UsageError`, one sentence that says what to set, where optimizer and settings cannot work together."""
-    problem = _problem(spec.train) or _problem_of_settings(spec)
-    if problem:
-        raise UsageError(problem)
+def problem_of(spec: Spec) -> str:
+    """The sentence about optimizer and settings that cannot work together; empty where they can."""
+    return _problem(spec.train) or _problem_of_settings(spec)
 
 
 def _problem(train: TrainSpec) -> str:

@@ -22,6 +22,7 @@ TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_n
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
 AdapterKind = Literal["lora", "dora", "lokr"]
 Loss = Literal["mse", "l1", "huber", "pseudo_huber"]
+LossWeighting = Literal["none", "sigma_sqrt", "cosmap", "bell"]
 Scheduler = Literal[
     "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
 ]
@@ -160,6 +161,9 @@ class TrainSpec(Table, frozen=True):
     loss_delta: Annotated[
         float, Meta(gt=0.0, le=100.0, description="error above which 'huber' and 'pseudo_huber' grow slowly")
     ] = 0.1
+    loss_weighting: Annotated[
+        LossWeighting, Meta(description="of a sample's loss by its sigma (recipes.md has the formulas); 'none': FLUX.1's own")
+    ] = "none"
     ema_decay: Annotated[
         float, Meta(ge=0.0, lt=1.0, description="averaged weights beside the raw ones (export --ema); 0: none")
     ] = 0.0
@@ -169,6 +173,8 @@ class TrainSpec(Table, frozen=True):
     ] = 3.0
     timestep_mean: Annotated[float, Meta(ge=-10.0, le=10.0, description="mean of 'logit_normal'; above 0: more noise")] = 0.0
     timestep_std: Annotated[float, Meta(gt=0.0, le=10.0, description="standard deviation of 'logit_normal'")] = 1.0
+    timestep_min: Annotated[float, Meta(ge=0.0, lt=1.0, description="least noise trained at: sigma, 0 is the picture")] = 0.0
+    timestep_max: Annotated[float, Meta(gt=0.0, le=1.0, description="most noise trained at: sigma, 1 is noise alone")] = 1.0
     guidance: Annotated[
         float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models in training")
     ] = 1.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import logit
 from scipy.stats import kstest, logistic, norm
 
 from fluxtui.engine.trainer import draws
@@ -65,6 +67,36 @@ def test_uniform_shift_is_a_flat_draw_shifted(shift: float) -> None:
 def test_uniform_flux_shift_depends_on_the_tokens_of_the_bucket(tokens: int, mu: float) -> None:
     found, shift = np.asarray(sigmas(tokens, timestep_sampling="uniform_flux_shift")), np.exp(mu)
     assert kstest(found / (shift - (shift - 1) * found), "uniform").pvalue > P_LOW
+
+
+MODES: dict[str, Callable[[Any], Any]] = {  # the share of draws below a level, in closed form
+    "uniform": lambda s: s,
+    "sigmoid": lambda s: norm().cdf(logit(s)),
+    "logit_normal": lambda s: norm(-0.5, 0.7).cdf(logit(s)),
+    "shift": lambda s: norm(math.log(3), 1).cdf(logit(s)),
+    "flux_shift": lambda s: norm(0.63, 1).cdf(logit(s)),
+    "uniform_shift": lambda s: s / (3 - 2 * s),
+    "uniform_flux_shift": lambda s: s / (math.exp(0.63) - (math.exp(0.63) - 1) * s),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.6), (0.3, 1.0), (0.2, 0.9)])
+def test_between_two_levels_every_mode_keeps_its_form(mode: str, low: float, high: float) -> None:
+    more = {"timestep_mean": -0.5, "timestep_std": 0.7} if mode == "logit_normal" else {}
+    spec = TrainSpec(timestep_sampling=mode, timestep_min=low, timestep_max=high, **more)
+    found = [draws.sigma(7, step, slot, spec, 1024) for step in range(1500) for slot in range(4)]
+    assert low <= min(found) < max(found) <= high
+    below, above = (float(MODES[mode](np.float64(min(max(level, 1e-12), 1 - 1e-12)))) for level in (low, high))
+    assert kstest(found, lambda s: (MODES[mode](s) - below) / (above - below)).pvalue > P_LOW
+    whole = TrainSpec(timestep_sampling=mode, **more)
+    untouched = [draws.sigma(7, step, 0, whole, 1024) for step in range(1500)]
+    assert min(untouched) < low or max(untouched) > high
+
+
+def test_a_range_in_the_far_tail_is_kept_to() -> None:
+    found = sigmas(timestep_sampling="logit_normal", timestep_mean=10.0, timestep_std=0.1, timestep_max=0.2)[:100]
+    assert all(0.0 < level <= 0.2 for level in found)
 
 
 def test_a_wrong_distribution_would_be_noticed() -> None:
@@ -140,4 +172,5 @@ def test_what_happens_with_a_probability() -> None:
 
 
 def test_the_normal_number_is_the_inverse_of_the_uniform_one() -> None:
-    assert NormalDist().cdf(draws.normal(1, "sigma", 2, 3)) == pytest.approx(draws.uniform(1, "sigma", 2, 3))
+    (level,) = logits([draws.sigma(1, 2, 3, TrainSpec(timestep_sampling="sigmoid"), 1024)])
+    assert NormalDist().cdf(level) == pytest.approx(draws.uniform(1, "sigma", 2, 3))

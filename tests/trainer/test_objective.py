@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers.training_utils import compute_loss_weighting_for_sd3
 
 from fluxtui.engine.family.flux1 import transformer as flux
 from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.loop import take_step
-from fluxtui.engine.trainer.objective import Samples, sample_losses
+from fluxtui.engine.trainer.objective import Samples, sample_losses, weights_of
+from fluxtui.persist.spec import TrainSpec
 from tests.trainer.job import Bench
 
 
@@ -107,3 +110,32 @@ def test_a_step_draws_noise_and_sigma_for_its_slots_alone(new_bench: Callable[..
         run.job.spec.train.seed, 0, [slot.index for slot in batch.slots], run.job.spec.train, batch.bucket.packed_tokens
     )
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=0)
+
+
+def test_loss_weightings_are_their_closed_forms() -> None:
+    sigma = torch.tensor([1e-6, 0.01, 0.25, 0.5, 0.9, 1.0])
+
+    def weights(name: Any) -> torch.Tensor:
+        return weights_of(TrainSpec(loss_weighting=name), sigma)
+
+    assert torch.equal(weights("none"), torch.ones(6))
+    for name in ("sigma_sqrt", "cosmap"):
+        torch.testing.assert_close(weights(name)[1:], compute_loss_weighting_for_sd3(name, sigma[1:]))
+    assert weights("sigma_sqrt")[0] == pytest.approx(1e6)
+    steps = torch.arange(1000, dtype=torch.float32)  # ai-toolkit's table of a weight a timestep, of mean 1
+    table = torch.exp(-2 * ((steps - 500) / 1000) ** 2)
+    table = (table - table.min()) * (1000 / (table - table.min()).sum())
+    torch.testing.assert_close(weights_of(TrainSpec(loss_weighting="bell"), steps / 1000), table, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("weighting", ["sigma_sqrt", "cosmap", "bell"])
+def test_a_weighting_trains_another_adapter_and_leaves_the_held_out_loss_as_it_is_measured(
+    new_bench: Callable[..., Bench], weighting: str
+) -> None:
+    plain, other = (new_bench(name, train__steps=2, validate__images=1, train__loss_weighting=of)
+                    for name, of in (("plain", "none"), ("other", weighting)))  # fmt: skip
+    before = [bench.prepare_here().validation_loss() for bench in (plain, other)]
+    assert before[0] == before[1]
+    for bench in (plain, other):
+        bench.run_here()
+    assert other.result().tensors_sha256 != plain.result().tensors_sha256

@@ -11,7 +11,7 @@ import torch
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.lora import FactorLinear
 from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated, groups_of, new_optimizer, schedule
-from fluxtui.persist import defaults, optimizers
+from fluxtui.persist import defaults, together
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import Spec
 
@@ -113,7 +113,7 @@ def test_an_optimizer_brings_its_rate_and_schedule_unless_the_user_has_some() ->
     assert spec_with("schedule_free").train.scheduler == "constant"
     assert spec_with("schedule_free", scheduler="cosine").train.scheduler == "cosine"
     for name in OPTIMIZERS:
-        optimizers.check(spec_with(name))
+        together.check(spec_with(name))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -131,10 +131,11 @@ def test_the_docs_give_the_rate_of_every_optimizer(optimizer: str) -> None:
         ("prodigy", {"lora_plus": 16.0}, "set train.lora_plus=1"),
         ("adafactor", {"betas": [0.9, 0.99]}, r"set train.betas=\[\]"),
         ("lion", {"eps": 1e-6}, "set train.eps=0"),
+        ("adamw", {"timestep_min": 0.5, "timestep_max": 0.5}, "set train.timestep_min below"),
     ],
 )
-def test_what_cannot_work_with_an_optimizer_is_refused_with_what_to_set(
+def test_what_cannot_work_together_is_refused_with_what_to_set(
     optimizer: str, train: dict[str, object], remedy: str
 ) -> None:
     with pytest.raises(UsageError, match=remedy):
-        optimizers.check(spec_with(optimizer, **train))
+        together.check(spec_with(optimizer, **train))

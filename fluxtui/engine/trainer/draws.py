@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
@@ -37,11 +38,6 @@ def seed_of(session_seed: int, purpose: Purpose, step: int, slot: int = 0, extra
 def uniform(session_seed: int, purpose: Purpose, step: int, slot: int = 0, extra: str = "") -> float:
     """A float in the open interval (0, 1) with 52 random bits: neither end is ever drawn."""
     return ((seed_of(session_seed, purpose, step, slot, extra) >> 12) + 0.5) / (1 << 52)
-
-
-def normal(session_seed: int, purpose: Purpose, step: int, slot: int = 0) -> float:
-    """A standard normal number, by the inverse of its distribution function."""
-    return _STANDARD_NORMAL.inv_cdf(uniform(session_seed, purpose, step, slot))
 
 
 def permutation(session_seed: int, purpose: Purpose, step: int, length: int, extra: str = "") -> list[int]:
@@ -89,24 +85,53 @@ def sigma(session_seed: int, step: int, slot: int, train: TrainSpec, packed_toke
     mean m and deviation d: `sigmoid` m=0, d=1; `logit_normal` as given; `shift` by S and `flux_shift` by e^mu have m = ln S,
     m = mu and d=1 (shifting sigma to S*sigma / (1 + (S - 1)*sigma) adds ln S to its logit). `uniform_shift` and
     `uniform_flux_shift` shift a flat draw so: the sigmas of diffusers' schedulers, as sd-scripts' `sigma` and ai-toolkit's
-    `flux_shift` draw them.
+    `flux_shift` draw them. Between `timestep_min` and `timestep_max` each keeps its form: what lies outside is never drawn.
     """
+    how = _sampling(train, packed_tokens)
+    low, high = how.below(train.timestep_min), how.below(train.timestep_max)
+    drawn = how.at(low + (high - low) * uniform(session_seed, "sigma", step, slot))
+    return _inside(min(max(drawn, train.timestep_min), train.timestep_max))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """A distribution of sigma: flat and shifted by S, or the sigmoid of a normal number."""
+
+    shift: float | None  # S of a flat one; None: normal
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def at(self, share: float) -> float:
+        """The level that this share of all draws lies below."""
+        if self.shift is not None:
+            return self.shift * share / (1.0 + (self.shift - 1.0) * share)
+        return _sigmoid(self.mean + self.deviation * _STANDARD_NORMAL.inv_cdf(min(max(share, 1e-300), 1.0 - 2.0**-53)))
+
+    def below(self, level: float) -> float:
+        """The share of draws below a level: the inverse of `at`."""
+        if level <= 0.0 or level >= 1.0:
+            return 0.0 if level <= 0.0 else 1.0
+        if self.shift is not None:
+            return level / (self.shift - (self.shift - 1.0) * level)
+        return _STANDARD_NORMAL.cdf((math.log(level / (1.0 - level)) - self.mean) / self.deviation)
+
+
+def _sampling(train: TrainSpec, packed_tokens: int) -> _Sampling:
     match train.timestep_sampling:
         case "uniform":
-            return uniform(session_seed, "sigma", step, slot)
+            return _Sampling(1.0)
         case "uniform_shift":
-            return _shifted(uniform(session_seed, "sigma", step, slot), train.timestep_shift)
+            return _Sampling(train.timestep_shift)
         case "uniform_flux_shift":
-            return _shifted(uniform(session_seed, "sigma", step, slot), math.exp(flux_mu(packed_tokens)))
+            return _Sampling(math.exp(flux_mu(packed_tokens)))
         case "sigmoid":
-            mean, deviation = 0.0, 1.0
+            return _Sampling(None)
         case "flux_shift":
-            mean, deviation = flux_mu(packed_tokens), 1.0
+            return _Sampling(None, flux_mu(packed_tokens))
         case "shift":
-            mean, deviation = math.log(train.timestep_shift), 1.0
+            return _Sampling(None, math.log(train.timestep_shift))
         case "logit_normal":
-            mean, deviation = train.timestep_mean, train.timestep_std
-    return _inside(_sigmoid(mean + deviation * normal(session_seed, "sigma", step, slot)))
+            return _Sampling(None, train.timestep_mean, train.timestep_std)
 
 
 def sigmas(session_seed: int, step: int, slots: Sequence[int], train: TrainSpec, packed_tokens: int) -> torch.Tensor:
@@ -114,10 +139,6 @@ def sigmas(session_seed: int, step: int, slots: Sequence[int], train: TrainSpec,
     import torch
 
     return torch.tensor([sigma(session_seed, step, slot, train, packed_tokens) for slot in slots], dtype=torch.float32)
-
-
-def _shifted(value: float, shift: float) -> float:
-    return _inside(shift * value / (1.0 + (shift - 1.0) * value))
 
 
 def _sigmoid(value: float) -> float:

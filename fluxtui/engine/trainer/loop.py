@@ -13,7 +13,7 @@ from torch import nn
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.dataset import Batch, Slot
 from fluxtui.engine.trainer.endings import NonFiniteError
-from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses
+from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses, weights_of
 from fluxtui.engine.trainer.run import Run, Took
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
@@ -98,7 +98,7 @@ def micro_step(
     samples = load(slots)
     noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(device)
     sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(device)
-    weights = torch.tensor([slot.item.weight for slot in slots], device=device)
+    weights = torch.tensor([slot.item.weight for slot in slots], device=device) * weights_of(spec, sigma)
     part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
     part.backward()
     losses[0] += part.detach()

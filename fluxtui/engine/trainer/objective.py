@@ -6,6 +6,7 @@ was trained). The loss of a sample is the mean over its latents of what an error
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +62,26 @@ def _huber(error: torch.Tensor, delta: float) -> torch.Tensor:
 
 def _pseudo_huber(error: torch.Tensor, delta: float) -> torch.Tensor:
     return delta**2 * (torch.sqrt(1.0 + (error / delta).square()) - 1.0)
+
+
+def weights_of(train: TrainSpec, sigma: torch.Tensor) -> torch.Tensor:
+    """`(batch,)`: what a sample's loss counts at its noise level s, by `train.loss_weighting`.
+
+    As diffusers' `compute_loss_weighting_for_sd3` names them (SD3, arXiv:2403.03206): `sigma_sqrt` s^-2, here for s above
+    1/1000, its schedulers' least; `cosmap` 2 / (pi (1 - 2 s + 2 s^2)). `bell`: exp(-2 (s - 1/2)^2) - exp(-1/2), of mean 1 over
+    all s, ai-toolkit's for its `weighted` timesteps.
+    """
+    match train.loss_weighting:
+        case "none":
+            return torch.ones_like(sigma)
+        case "sigma_sqrt":
+            return sigma.clamp(min=1e-3) ** -2
+        case "cosmap":
+            return 2.0 / (math.pi * (1.0 - 2.0 * sigma + 2.0 * sigma**2))
+        case "bell":
+            edge = math.exp(-0.5)
+            mean = math.sqrt(math.pi / 2.0) * math.erf(math.sqrt(0.5)) - edge
+            return (torch.exp(-2.0 * (sigma - 0.5) ** 2) - edge) / mean
 
 
 def sample_losses(

@@ -13,7 +13,7 @@ from fluxtui.engine.trainer.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import cache_folder, commit, optimizers, toml
+from fluxtui.persist import cache_folder, commit, together, toml
 from fluxtui.persist.durable import make_folder, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -31,7 +31,7 @@ def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
     NoRoomError, StorageError, UsageError, NotFoundError, DamagedError.
     """
     check_settings(job.spec)
-    optimizers.check(job.spec)
+    together.check(job.spec)
     home = Home(Path(job.home))
     writes = reporter.rank == 0
     if writes:

@@ -1,0 +1,21 @@
+"""Settings that are each right and cannot work together: one sentence that says what to set. No torch."""
+
+from __future__ import annotations
+
+from fluxtui.persist import optimizers
+from fluxtui.persist.errors import UsageError
+from fluxtui.persist.spec import Spec
+
+
+def check(spec: Spec) -> None:
+    """Raises `UsageError` with the first thing to set otherwise."""
+    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec)
+    if problem:
+        raise UsageError(problem)
+
+
+def _problem_of_timesteps(spec: Spec) -> str:
+    low, high = spec.train.timestep_min, spec.train.timestep_max
+    if low < high:
+        return ""
+    return f"[train] timestep_min is {low:g}, and timestep_max {high:g}; set train.timestep_min below train.timestep_max."
