@@ -1,6 +1,6 @@
 """How the terminal UI behaves: first paint, bytes sent, processor time, keys, long logs; its anchors beside it.
 
-    python bench/ui.py [--only paint,bytes,keys,memory,filter,index] [--toolong PATH] [--nvitop PATH]
+    python bench/ui.py [--only paint,bytes,keys,index,memory,filter,exit] [--toolong PATH] [--nvitop PATH]
 
 A real UI on a real pty. The session that trains is played by another process: ten steps a second into real files.
 """
@@ -64,9 +64,10 @@ def seconds_to(text: bytes, command: list[str], environment: dict[str, str]) -> 
 
 
 def write_log(path: Path, megabytes: int) -> None:
-    """Numbered lines up to so many megabytes, and a last one that no other resembles."""
+    """Numbered lines up to so many megabytes, and a last one; one early line holds the words of the last."""
     block = b"".join(b"12:00:00 step %06d  loss 0.0412  0.072 s/step  some more words\n" % number for number in range(16_000))
     with path.open("wb") as log:
+        log.write(b"said early: " + LAST.encode() + b"\n")
         for _ in range(megabytes * 1_000_000 // len(block)):
             log.write(block)
         log.write(LAST.encode() + b"\n")
@@ -157,14 +158,44 @@ def answers(ui: PtyApp, presses: int) -> list[float]:
     return sorted(found)
 
 
+def scrolled(ui: PtyApp, presses: int) -> list[float]:
+    """Milliseconds of `j` and `k` in the full-screen log, held at its top, until its first line is another; ascending."""
+    ui.type("g")
+    time.sleep(1)
+    found = []
+    for number in range(presses):
+        first = ui.glass.text.splitlines()[1]
+        found.append(pressed(ui, "jk"[number % 2], lambda text, first=first: text.splitlines()[1] != first))
+        time.sleep(0.05)
+    return sorted(found)
+
+
+def p95(values: list[float]) -> float:
+    """Of ascending values."""
+    return values[int(0.95 * len(values))]
+
+
 def keys(root: Path, arguments: argparse.Namespace) -> None:
-    """Key to screen while the log in view takes 100,000 lines a second; and whether its index loses any of them."""
+    """Key to screen while the log in view takes 100,000 lines a second: on the dashboard, and in the log full screen."""
     home = Home.open(root / "flood")
     played = Played(home, "floods", 100_000)
     with PtyApp(home.root, 120, 36) as ui:
         ui.see("sessions", 60)
         time.sleep(2)
-        values = answers(ui, 100)
+        on_board = answers(ui, 100)
+        ui.type("l")
+        ui.see(lambda text: "of a log that scrolls" in text and "sessions" not in text, 60)
+        in_log = scrolled(ui, 100)
+    played.stop()
+    for name, values in (("dashboard", on_board), ("log full screen", in_log)):
+        print(row(f"key to screen, p95, log of 100,000 lines a second, {name}", [p95(values)], 60, "ms"))
+        print(row(f"key to screen, median, {name}", [statistics.median(values)], None, "ms"))
+
+
+def index_of_a_flood(root: Path, arguments: argparse.Namespace) -> None:
+    """Whether the index of a log that takes 100,000 lines a second loses or reorders any of them."""
+    home = Home.open(root / "indexed")
+    played = Played(home, "floods", 100_000)
     index, end = LogIndex(played.folder.log_file), time.monotonic() + 10
     while time.monotonic() < end:  # indexed while it grows
         index.update()
@@ -172,8 +203,6 @@ def keys(root: Path, arguments: argparse.Namespace) -> None:
     played.stop()
     while index.update():
         pass
-    print(row("key to screen, p95, log of 100,000 lines a second", [values[int(0.95 * len(values))]], 60, "ms"))
-    print(row("key to screen, median", [statistics.median(values)], None, "ms"))
     lines = [line for line in index.read(0, index.count) if " of a log that scrolls" in line]
     wrong = sum(int(line[14:23]) != at for at, line in enumerate(lines))
     print(row(f"lines of {len(lines)} lost or reordered in the index of that log", [wrong], 0, "lines"))
@@ -193,8 +222,15 @@ def memory(root: Path, arguments: argparse.Namespace) -> None:
         took = time.monotonic() - began
         ui.see(lambda text: "%" not in text.splitlines()[0], 300)  # the share that is indexed is not said any more
         resident = psutil.Process(ui.process.pid).memory_info().rss / 1e6
+        ui.type("&")
+        ui.see("only", 10)
+        ui.type("last|none\r")
+        ui.see(", searching", 30)
+        time.sleep(1)
+        together = resident_of_all(ui.process.pid)
     print(row(f"end of a log of {arguments.log_mb} MB shown after", [took]))
     print(row(f"memory with a log of {arguments.log_mb} MB open", [resident], 90, "MB"))
+    print(row("memory while it is filtered, with the processes that scan it and read the GPUs", [together], None, "MB"))
     if arguments.toolong:
         program = f"import os, sys; os.execv({arguments.toolong!r}, ['tl', {str(folder.log_file)!r}])"
         with PtyApp(home.root, 120, 36, program=program) as ui:
@@ -204,6 +240,12 @@ def memory(root: Path, arguments: argparse.Namespace) -> None:
             print(row("toolong, end of the same log shown after", [time.monotonic() - ui.began]))
             time.sleep(10)
             print(row("toolong, memory with it open", [psutil.Process(ui.process.pid).memory_info().rss / 1e6], None, "MB"))
+
+
+def resident_of_all(pid: int) -> float:
+    """MB of a process and of its children, each page of a shared library counted anew."""
+    process = psutil.Process(pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
 
 
 def scanned(path: Path, pattern: str) -> tuple[float, float]:
@@ -233,8 +275,7 @@ def filters(root: Path, arguments: argparse.Namespace) -> None:
     for pattern, limit in (("very last", 3), ("step 015999", 3), (r"step 01599\d", 12), (r"last \w+$", 12), ("last|none", 12)):
         runs = [scanned(path, pattern) for _ in range(3)]
         print(row(f"filter 1 GB for {pattern!r}, all of it", [run[1] for run in runs], limit))
-        if "last" not in pattern:  # else the only match is the last line
-            print(row(f"filter 1 GB for {pattern!r}, first matches", [run[0] for run in runs], 0.2))
+        print(row(f"filter 1 GB for {pattern!r}, first matches", [run[0] for run in runs], 0.2))
     with PtyApp(home.root, 120, 36) as ui:
         ui.see("stopped", 60)
         ui.type("l")
@@ -242,15 +283,47 @@ def filters(root: Path, arguments: argparse.Namespace) -> None:
         time.sleep(4)
         ui.type("&")
         ui.see("only", 10)
-        ui.type("last|none\r")
-        values, wrapped = [], False
-        while ", searching" in ui.see("only last|none", 10):
-            wrapped = not wrapped
-            values.append(pressed(ui, "w", lambda text, wrapped=wrapped: ("wrapped" in text) == wrapped))
+        ui.type("00[1-9]|none\r")
+        ui.see(lambda text: ", searching" in text and "step 00" in text.splitlines()[1], 30)
+        values = []
+        while ", searching" in ui.glass.text:  # `w` would not do: on lines that fit it changes the heading alone
+            values += scrolled(ui, 10)
+        assert values, "the search was over before a key was pressed"
         print(row(f"key to screen while it filters, longest of {len(values)}", [max(values)], 60, "ms"))
 
 
-PARTS = {"paint": paint, "bytes": bytes_and_share, "keys": keys, "memory": memory, "filter": filters}
+def left(home: Path, how: str) -> float:
+    """Seconds from what ends the UI to its end."""
+    with PtyApp(home, 120, 36) as ui:
+        ui.see("sessions", 60)
+        time.sleep(1)
+        began = time.perf_counter()
+        if how == "a terminal that closes":
+            ui.close_master()
+        else:
+            ui.process.send_signal(signal.Signals[how])
+        ui.process.wait(60)
+        return time.perf_counter() - began
+
+
+def exits(root: Path, arguments: argparse.Namespace) -> None:
+    """How long the UI takes to be gone once it is told, with a session that trains in view."""
+    home = Home.open(root / "left")
+    played = Played(home, "trains", 20)
+    for how in ("SIGTERM", "SIGHUP", "a terminal that closes"):
+        print(row(f"gone after {how}", [left(home.root, how) for _ in range(arguments.runs)], 0.5))
+    played.stop()
+
+
+PARTS = {
+    "paint": paint,
+    "bytes": bytes_and_share,
+    "keys": keys,
+    "index": index_of_a_flood,
+    "memory": memory,
+    "filter": filters,
+    "exit": exits,
+}
 
 
 def main() -> None:
@@ -262,7 +335,10 @@ def main() -> None:
     parser.add_argument("--toolong", default=shutil.which("tl") or "")
     parser.add_argument("--nvitop", default=shutil.which("nvitop") or "")
     arguments = parser.parse_args()
-    for part in arguments.only.split(","):
+    parts = arguments.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--only knows {', '.join(PARTS)}; not {', '.join(sorted(unknown))}")
+    for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             PARTS[part](Path(folder), arguments)
 

@@ -103,17 +103,23 @@ def _said(plan: dict[str, Any], steps: int) -> list[Fact]:
     card, fits = clean(str(plan.get("card") or ""), 80), plan.get("fits")
     value = f"{words.size(peak)} at the peak"
     if card:
-        beside = f", and {words.size(int(plan.get('cuda_context') or 0))} of CUDA's own"
-        verdict = f"; fits {card}" if fits else f"; DOES NOT FIT {card} with its {words.size(int(plan.get('card_memory') or 0))}"
-        change = clean(str(plan.get("change") or ""), 200)
-        value += beside + verdict + (f": set {change}" if change and not fits else "")
-    facts: list[Fact] = [("memory", value, "warn" if card and not fits else "text")]
-    measured = plan.get("step_seconds") or plan.get("like_step_seconds")
-    speed = measured or plan.get("estimated_step_seconds")
+        value += f", and {words.size(int(plan.get('cuda_context') or 0))} of CUDA's own; "
+        value += f"fits {card}" if fits else f"DOES NOT FIT {card} with its {words.size(int(plan.get('card_memory') or 0))}"
+        change = clean(str(plan.get("change") or ""), 120)
+        value += f": set {change}" if change else ""
+    return [("memory", value, "warn" if card and not fits else "text"), _time(plan, steps)]
+
+
+def _time(plan: dict[str, Any], steps: int) -> Fact:
+    """By the session's own steps, by other sessions like it, or by what the card sustains."""
     steps = int(plan.get("steps") or steps)
-    if speed and steps:
-        known = "measured" if measured else "estimated"
-        facts.append(("time", f"{words.duration(steps * speed)}, {words.step_time(speed)} s a step {known}", "text"))
-    else:
-        facts.append(("time", "known once it has run some steps", "dim"))
-    return facts
+    ways = (
+        ("step_seconds", "measured"),
+        ("like_step_seconds", "as a session like it took"),
+        ("estimated_step_seconds", "estimated"),
+    )
+    for name, known in ways:
+        speed = plan.get(name)
+        if speed and steps:
+            return "time", f"{words.duration(steps * speed)}, {words.step_time(speed)} s a step {known}", "text"
+    return "time", "known once it has run some steps", "dim"

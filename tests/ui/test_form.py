@@ -271,12 +271,14 @@ def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
 async def test_the_plan_stands_beside_the_form_and_is_made_once_for_the_same_answers(
     empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = '{"training_peak": 21474836480, "card": "NVIDIA L4", "fits": false, "estimated_step_seconds": 2}'
+    plan = '{"training_peak": 21474836480, "card": "NVIDIA L4", "fits": false, "change": "hardware.stream_blocks=12", '
+    plan += '"estimated_step_seconds": 2}'
     fake_engine(tmp_path, monkeypatch, f"echo x >> {tmp_path}/made; echo '{plan}'")
     async with opened(empty_home, (120, 36)) as (app, pilot):
         screen = await form_of(pilot, app)
         await seen(pilot, lambda: "20.0G at the peak" in beside(app), "no memory")
         assert "DOES NOT FIT NVIDIA L4" in beside(app)
+        assert "set hardware.stream_blocks=12" in beside(app)
         assert "13m, 2.00 s a step estimated" in beside(app), "400 steps of 2 s"
         screen.form.go_to("train.steps")
         await pilot.press(*"10")
