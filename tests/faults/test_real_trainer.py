@@ -97,6 +97,25 @@ def test_10_a_hang_ends_with_the_stack_of_every_thread_and_of_the_data_workers(h
     assert seen.record is not None
 
 
+def test_14_a_data_worker_that_is_killed_ends_the_attempt_with_that_reason_and_another_follows(
+    home: Home, pictures: Path
+) -> None:
+    look = make(home, "worker", pictures, train__steps=100_000, hardware__workers=1)
+    control.start(home, "worker")
+    record = until(lambda: (seen := look()).step >= 3 and seen.record, 90 * SLOW, lambda: str(look()))
+    rank = record.ranks[0].pid
+    (worker,) = descendants({rank}, parents())
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: look().attempt == 2, 60 * SLOW, lambda: str(look()))
+    first = overview.records(home, "worker")[0][1]
+    assert first is not None
+    assert (first.status, first.exit_code) == ("failed", 82)
+    assert "data worker" in first.reason
+    assert "SIGKILL" in first.reason
+    assert "OOM" not in first.reason
+    assert process.state_letter(rank) is None, "the trainer is left"
+
+
 def test_36_a_token_in_the_environment_is_in_no_file_no_argument_and_on_no_screen(
     home: Home, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs: Callable[[str], str]
 ) -> None:

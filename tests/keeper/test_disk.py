@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from keeper_lab import Lab, fast, until
 
@@ -14,7 +15,7 @@ from fluxtui.engine.keeper.clock import Watch
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.engine.keeper.opening import read_history
-from fluxtui.persist import overview, toml
+from fluxtui.persist import durable, overview, toml
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
@@ -82,6 +83,23 @@ def test_a_transition_that_the_disk_refuses_gives_up_the_reserve_and_is_owed_unt
     monkeypatch.setattr(toml, "write", real)
     until(lambda: made.tick() or not made.is_owed, 3)
     assert toml.read(one.folder.attempt_file(1), Record).reason == "why it failed"
+
+
+def test_an_attempt_whose_record_the_disk_does_not_keep_was_never_begun(journal, monkeypatch):
+    """The sync of the folder fails, after the record got its name."""
+    one, made = journal
+    real = durable.fsync_folder
+
+    def fails(folder):
+        if folder == one.folder.attempts:
+            raise StorageError("the disk failed", errno.EIO)
+        real(folder)
+
+    monkeypatch.setattr(durable, "fsync_folder", fails)
+    with pytest.raises(StorageError):
+        made.begin(msgspec.structs.replace(made.record, attempt=2))
+    assert one.attempts == [1]
+    assert made.record.attempt == 1
 
 
 def test_only_transitions_of_the_design_are_made(journal):

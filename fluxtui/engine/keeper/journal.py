@@ -64,7 +64,13 @@ class Journal:
         self._make_reserve()
         self.check_lock()
         record = msgspec.structs.replace(record, beat_at=wall())
-        toml.write(self._folder.attempt_file(record.attempt), record)
+        path = self._folder.attempt_file(record.attempt)
+        try:
+            toml.write(path, record)
+        except StorageError:
+            with suppress(OSError):
+                path.unlink()  # it may have got its name before the disk failed: nobody keeps that attempt
+            raise
         self._record, self._written = record, self._watch.now()
         self._is_dirty = self._is_owed = False
 
