@@ -6,27 +6,34 @@ Read off the trainers' own code: sd-scripts' `flux_train_utils.py`, `train_util.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-Value = Any  # of somebody's JSON, TOML or YAML: of any type
+from fluxtui.persist.import_values import (
+    Convert,
+    argument,
+    clip_rate,
+    eight_bits,
+    lines,
+    loss_of_ai_toolkit,
+    loss_of_kohya,
+    model,
+    number,
+    optimizer,
+    prediction,
+    prompts,
+    same,
+    scheduler,
+    shuffled,
+    sides,
+    swapped,
+    switch,
+    timesteps_of_ai_toolkit,
+    timesteps_of_kohya,
+    vram,
+    whole,
+)
 
-
-class CannotError(Exception):
-    """Why a value cannot be carried over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A value that is carried over as another one, and why that is."""
-
-    value: object
-    why: str
-
-
-Convert = Callable[[Value], object]
 Table = Mapping[str, tuple[str, Convert]]
 
 
@@ -39,153 +46,6 @@ class Source:
     done_here: Mapping[str, frozenset[str]]  # keys that ask for what is always so here, and the values (low, as text) that do
     wins: tuple[tuple[str, str], ...]  # (key, key that it overrides there), by their last parts
     notes: Mapping[str, str]  # what it does where a key is missing, and cannot be had here
-
-
-def whole(value: Value) -> int:
-    number = float(value)
-    if not number.is_integer():
-        raise CannotError("it is no whole number")
-    return int(number)
-
-
-def number(value: Value) -> float:
-    return float(value)
-
-
-def same(value: Value) -> object:
-    return value
-
-
-def switch(value: Value) -> bool:
-    if isinstance(value, str):
-        return value.lower() in ("true", "1", "yes", "on")
-    return bool(value)
-
-
-def sides(value: Value) -> list[int]:
-    """512, "512", "512,512", [512, 768]: the distinct sides."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return sorted({whole(part) for part in parts})
-
-
-def lines(value: Value) -> list[str]:
-    """Prompts, one a line; kohya's options behind `--` stay where they are, in its own spelling."""
-    texts = value.splitlines() if isinstance(value, str) else [str(item) for item in value]
-    return [text.strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
-
-
-def prompts(value: Value) -> list[str]:
-    if isinstance(value, str) and "\n" not in value and value.endswith((".txt", ".toml", ".json")):
-        raise CannotError("the prompts stand in a file of their own; give them with --set sample.prompts=[…]")
-    return lines(value)
-
-
-def model(value: Value) -> str:
-    text = str(value)
-    low = text.lower()
-    if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
-        return text
-    if text.endswith((".safetensors", ".sft")) or "/" not in text:
-        for kind in ("dev", "schnell"):
-            if f"flux1-{kind}" in low or f"flux-{kind}" in low or low == f"flux.1-{kind}":
-                return f"black-forest-labs/FLUX.1-{kind}"
-        raise CannotError("there is no such file here; give --model the file, a folder in diffusers layout, or a hub id")
-    return text
-
-
-def scheduler(value: Value) -> str:
-    return {"adafactor": "constant"}.get(str(value), str(value))
-
-
-_OPTIMIZERS = {name: name for name in ("adamw", "adafactor", "lion", "prodigy")} | {"adamwschedulefree": "schedule_free"}
-_WHOLE_STATE = "its state in whole numbers costs a LoRA little, and needs no extra; adamw8bit is there too"
-
-
-def optimizer(value: Value) -> object:
-    name = str(value).lower()
-    if name in ("adamw8bit", "pagedadamw8bit"):
-        return Changed("adamw", _WHOLE_STATE)
-    if name in ("lion8bit", "pagedlion8bit"):
-        return Changed("lion", _WHOLE_STATE)
-    if name not in _OPTIMIZERS:
-        why = "there is no such optimizer here; see fluxtui keys optimizer, and its learning rate may need another value"
-        raise CannotError(why)
-    return _OPTIMIZERS[name]
-
-
-def vram(value: Value) -> str:
-    names = {"12G": "12GB", "16G": "16GB", "20G": "16GB"}  # 20G: cards of 20 GB and more, the least of which 16GB fits
-    if str(value) not in names:
-        raise CannotError("FluxGym knows 12G, 16G and 20G; see hardware.preset")
-    return names[str(value)]
-
-
-def _one_of(names: Mapping[str, object], why: str) -> Convert:
-    def convert(value: Value) -> object:
-        if str(value) not in names:
-            raise CannotError(why)
-        return names[str(value)]
-
-    return convert
-
-
-_NO_DISTRIBUTION = "there is no such distribution here; see fluxtui keys timestep"
-# `sigma`: an index drawn uniformly into the scheduler's sigmas, which are shifted by discrete_flow_shift
-timesteps_of_kohya = _one_of(
-    {"sigma": "uniform_shift"} | {name: name for name in ("uniform", "sigmoid", "shift", "flux_shift")}, _NO_DISTRIBUTION
-)
-# its schedulers are evenly spaced sigmas, shifted by the resolution where FLUX.1's configuration says so, as it does
-timesteps_of_ai_toolkit = _one_of(
-    {"linear": "uniform", "sigmoid": "sigmoid", "flux_shift": "uniform_flux_shift", "shift": "uniform_flux_shift"},
-    _NO_DISTRIBUTION,
-)
-loss_of_kohya = _one_of(
-    {"l2": "mse", "l1": "l1", "huber": "pseudo_huber"}, "there is no such loss here; see fluxtui keys train.loss"
-)  # sd-scripts calls huber what is the pseudo-Huber loss
-loss_of_ai_toolkit = _one_of({"mse": "mse", "mae": "l1"}, "there is no such loss here; see fluxtui keys train.loss")
-
-
-def prediction(value: Value) -> object:
-    raise CannotError("here the velocity is trained, which is 'raw' there")
-
-
-def shuffled(value: Value) -> object:
-    if not switch(value):
-        return 0
-    return Changed(16, "so many orders of a caption's tags are made once, for the cache")
-
-
-def swapped(value: Value) -> object:
-    """sd-scripts: half of so many double blocks, and two single blocks for each of the rest."""
-    count = whole(value)
-    double = count // 2
-    return Changed(double + 2 * (count - double), "blocks are counted one by one here, the last ones first")
-
-
-def clip_rate(value: Value) -> float:
-    """One rate, or one for each text encoder, CLIP's first."""
-    return float(value[0] if isinstance(value, list) else value)
-
-
-def eight_bits(name: str, theirs: str) -> Convert:
-    def convert(value: Value) -> object:
-        if not switch(value):
-            raise CannotError("the base's precision is chosen by the card here; model.precision says otherwise")
-        return Changed(name, theirs)
-
-    return convert
-
-
-def argument(name: str) -> Convert:
-    """One of kohya's `optimizer_args`: a list of NAME=VALUE."""
-
-    def convert(value: Value) -> object:
-        pairs = dict(str(one).partition("=")[::2] for one in (value if isinstance(value, list) else [value]))
-        if set(pairs) - {name} or name not in pairs:
-            raise CannotError(f"only {name} of these is carried over")
-        return float(pairs[name])
-
-    return convert
 
 
 _KOHYA: Table = {

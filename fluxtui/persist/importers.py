@@ -15,7 +15,8 @@ from typing import Any
 
 from fluxtui.persist import keys, toml
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.import_tables import SOURCES, CannotError, Changed, Source
+from fluxtui.persist.import_tables import SOURCES, Source
+from fluxtui.persist.import_values import CannotError, Changed
 from fluxtui.persist.text import clean
 
 LIMIT = 4 * 1024 * 1024     # bytes of a configuration
