@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import gc
 from typing import Any
 
 import pytest
 import torch
 
 from fluxtui.engine.memory.activations import Shape, _inputs, _seen, _with_adapter, measure
+from fluxtui.engine.memory.live import id_of
 from fluxtui.engine.memory.model import FLUX1_VAE
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
 from fluxtui.engine.memory.roofline import CARDS, card_named, step_flops, step_seconds
@@ -16,7 +17,6 @@ from fluxtui.engine.memory.weights import count_weights
 from fluxtui.persist.spec import LoraSpec
 from tests.trainer.tiny_flux import new_transformer
 
-SOAK = os.environ.get("FLUXTUI_SOAK")
 FLUX = {"guidance_embeds": True}
 
 
@@ -90,15 +90,15 @@ def test_blocks_measured_apart_are_the_whole_model(is_checkpointed: bool, is_cod
 
 
 def kept_by_autograd(config: dict[str, Any], settings: Shape) -> int:
-    """Bytes of all tensors that autograd keeps of a real forward pass, weights left out: torch's own accounting."""
+    """Bytes of all tensors that torch keeps of a real forward pass, weights left out: autograd's own accounting, and what
+    checkpoints hold as plain arguments to compute from again."""
     model, _ = _with_adapter(config, settings, config["num_layers"], config["num_single_layers"])
     model = model.to_empty(device="cpu")
-    weights = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, tuple[int, Any]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
+        if storage._cdata not in before:
             kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that no other takes its address
         return tensor
 
@@ -106,27 +106,43 @@ def kept_by_autograd(config: dict[str, Any], settings: Shape) -> int:
         name: torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
         for name, value in _inputs(model.config, settings).items()
     }
+    before = {id_of(tensor) for tensor in (*all_tensors(), *model.parameters(), *model.buffers())}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(**inputs)
+        output = model(**inputs)
+    if settings.is_checkpointed:
+        for tensor in all_tensors():
+            keep(tensor)
+    del output
     return sum(size for size, _ in kept.values())
 
 
-SLICES = [(4, 2, 2), (8, 1, 3)] + ([(24, 1, 1)] if SOAK else [])
+def all_tensors() -> list[torch.Tensor]:
+    """Every tensor that Python knows of."""
+    return [found for found in gc.get_objects() if type(found) is torch.Tensor and found.device.type == "cpu"]
 
 
-@pytest.mark.parametrize(("heads", "double", "single"), SLICES)
+def slice_of(heads: int, double: int, single: int) -> dict[str, Any]:
+    shape = {"num_attention_heads": heads, "attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)}
+    with torch.device("meta"):
+        return dict(new_transformer(num_layers=double, num_single_layers=single, **shape).config)
+
+
+@pytest.mark.parametrize(("heads", "double", "single"), [(4, 2, 2), (8, 1, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_activations_are_torchs_own_accounting_on_slices(heads: int, double: int, single: int, dtype: torch.dtype) -> None:
-    config = dict(
-        new_transformer(
-            num_layers=double,
-            num_single_layers=single,
-            num_attention_heads=heads,
-            attention_head_dim=128,
-            axes_dims_rope=(16, 56, 56),
-        ).config
-    )
-    settings = shape(dtype=dtype, tokens=256, text_tokens=64)
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_activations_are_torchs_own_accounting_on_slices(
+    heads: int, double: int, single: int, dtype: torch.dtype, is_checkpointed: bool
+) -> None:
+    config = slice_of(heads, double, single)
+    settings = shape(dtype=dtype, tokens=256, text_tokens=64, is_checkpointed=is_checkpointed)
+    assert measure(config, settings).kept == pytest.approx(kept_by_autograd(config, settings), rel=0.05)
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_activations_are_torchs_own_accounting_at_full_width(is_checkpointed: bool) -> None:
+    """A double and a single block of FLUX.1's 24 heads of 128."""
+    config = slice_of(24, 1, 1) | {"joint_attention_dim": 4096, "pooled_projection_dim": 768}
+    settings = shape(tokens=64, text_tokens=16, is_checkpointed=is_checkpointed)
     assert measure(config, settings).kept == pytest.approx(kept_by_autograd(config, settings), rel=0.05)
 
 
