@@ -1,5 +1,5 @@
 """Writes what is said once in the code into the documents: verbs and keys of README.md, docs/settings.md,
-docs/command-line.md, the map of docs/architecture.md.
+docs/command-line.md, the map of docs/architecture.md, the plan of docs/memory.md.
 
     python docs/reference.py [--check]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,6 +178,16 @@ def modules() -> Iterator[str]:
     yield "```"
 
 
+def plan_keys() -> Iterator[str]:
+    """Every field of a plan with the comment beside it; those without one are bytes of what they are called."""
+    yield "| key | what |"
+    yield "| --- | --- |"
+    source = (DOCS.parent / "fluxtui" / "engine" / "plan.py").read_text()
+    fields = source.partition("class Plan:")[2].partition("\n\n\n")[0]
+    for name, said in re.findall(r"^    (\w+): [^#\n]+?(?:  # (.+))?$", fields, re.MULTILINE):
+        yield f"| `{name}` | {said.replace('None', 'null') or 'bytes'} |"
+
+
 def documents() -> dict[Path, str]:
     """What each document should be."""
     readme = DOCS.parent / "README.md"
@@ -184,8 +195,11 @@ def documents() -> dict[Path, str]:
     text = with_section(text, "keys", key_table())
     architecture = DOCS / "architecture.md"
     mapped = with_section(architecture.read_text(), "modules", modules())
+    memory = DOCS / "memory.md"
+    planned = with_section(memory.read_text(), "plan", plan_keys())
     whole = {"command-line.md": command_line(), "settings.md": settings()}
-    return {readme: text, architecture: mapped} | {DOCS / name: "\n".join(lines) + "\n" for name, lines in whole.items()}
+    written = {DOCS / name: "\n".join(lines) + "\n" for name, lines in whole.items()}
+    return {readme: text, architecture: mapped, memory: planned} | written
 
 
 def json_keys() -> set[str]:
