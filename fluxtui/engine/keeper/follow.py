@@ -175,6 +175,7 @@ class Follower:
             session=str(self.folder.path),
             run_id=f"{call.run_id}.{self.folder.node}",  # what each keeper finds its own processes by, were it on one machine
             devices=self.lease.uuids,
+            card_memory=self.gauges.card_memory(),  # of here; the ranks agree on the smallest of all machines
         )
         place = Place(self.folder.node, begun.firsts[self.folder.node], begun.world_size, begun.address, begun.port)
         self.duties.journal.transition("starting", started_at=self.duties.journal.today())
