@@ -71,6 +71,7 @@ def show_verb(arguments: Namespace) -> int:
             ("finished", out.moment(seen.finished_at)),
             ("exit code", seen.exit_code),
             ("signal", seen.signal),
+            ("machines", ", ".join(record.nodes) if record else ""),
             ("runs on", ", ".join(seen.gpus) or ("CPU" if record and record.started_at else "")),
             ("threads", record.threads if record else ""),
             ("memory", seen.memory_words),

@@ -276,6 +276,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "signal": overview.signal or None,
         "gpus": overview.gpus,
         "host": record.host if record else None,
+        "nodes": record.nodes if record else [],
         "priority": record.priority if record else None,
         "waiting_for": (record.waiting_for if record else "") or None,
         "amber": (record.amber if record else "") or None,

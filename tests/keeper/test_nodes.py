@@ -9,11 +9,16 @@ import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from keeper_lab import Keeper, Lab, Session, fast, until
 
-from fluxtui.engine.keeper.nodes import NodeFolder, NodeRecord, call_file
+from fluxtui.engine.keeper.clock import wall
+from fluxtui.engine.keeper.nodes import Call, NodeFolder, NodeRecord, call_file
+from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import process, toml
+from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.spec import HardwareSpec
 
 
 def join(session: Session, node: int, may_fail: bool = False) -> Keeper:
@@ -174,6 +179,32 @@ def test_a_machine_that_never_joins_is_named_and_a_stop_does_not_wait_for_it(two
     alone.start().wait()
     assert alone.record().reason == f"node 1 did not join within {alone.spec.guard.start:.0f} s"
     assert "fluxtui join alone --node 1" in alone.record().remedy
+
+
+def test_a_machine_that_has_not_the_gpu_asked_for_says_so_before_anything_is_trained(lab: Lab) -> None:
+    session = lab.session("alone", nodes=2, rendezvous="127.0.0.1")
+    other = join(session, 1)
+    call = Call(
+        attempt=1, run_id="r", host="there", beat_at=wall(), stage="gather",
+        job=TrainJob(
+            home=str(lab.home.root), session=str(session.folder.path), attempt=1, nonce="n", run_id="r", recipe_sha256="",
+            spec=msgspec.structs.replace(session.spec, hardware=HardwareSpec(gpus=[7], nodes=2)), threads=1,
+        ),
+    )  # fmt: skip
+    toml.write(call_file(session.folder), call)
+
+    def ended() -> NodeRecord | None:
+        try:
+            found = node_record(session)
+        except FluxTUIError:
+            return None
+        return found if found.end else None
+
+    record = until(ended)
+    assert (record.end, record.run_id) == ("failed", "r"), "so that node 0 hears of it"
+    assert "has no GPU 7" in record.reason
+    os.kill(other.pid, signal.SIGTERM)
+    assert other.wait() == 0
 
 
 def test_a_node_joins_once_and_only_a_session_that_has_it(two: Session) -> None:

@@ -42,6 +42,14 @@ class Host:
         command = self.wrap(sys.executable, "-m", "fluxtui", *words)
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False)
 
+    def sent(self) -> int:
+        """Bytes that have left by the cable."""
+        shown = subprocess.run(
+            ["ip", "netns", "exec", self.namespace, "cat", f"/sys/class/net/{self.cable}/statistics/tx_bytes"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return int(shown.stdout)
+
     def link(self, state: str) -> None:
         """`down`: the cable is pulled; `up`: it is in again."""
         ip("-n", self.namespace, "link", "set", self.cable, state)

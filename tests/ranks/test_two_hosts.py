@@ -13,7 +13,7 @@ import pytest
 
 from fluxtui import control
 from fluxtui.engine.keeper.nodes import NodeFolder, NodeRecord
-from fluxtui.persist import metrics, toml
+from fluxtui.persist import commit, metrics, toml
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import TERMINAL, Record, Result
@@ -63,6 +63,17 @@ def until(holds: Callable[[], Any], seconds: float = 150.0) -> Any:
         assert time.monotonic() < end, holds
         time.sleep(0.05)
     return value
+
+
+def newest_step(folder: SessionFolder) -> int:
+    return metrics.read_tail(folder.metrics_file, 1)[-1].step
+
+
+def gradient_bytes(folder: SessionFolder) -> int:
+    """Bytes of the adapter's tensors in float32, as its gradients have."""
+    newest = until(lambda: commit.committed(folder.checkpoints))[-1]
+    data = (folder.checkpoints / newest / "adapter.safetensors").read_bytes()
+    return len(data) - 8 - int.from_bytes(data[:8], "little")
 
 
 def await_step(folder: SessionFolder, attempt: int, step: int) -> None:
@@ -118,10 +129,15 @@ def test_two_hosts_train_to_the_bytes_of_two_ranks_on_one_through_a_stop_from_af
     assert shas[0] == shas[1]
 
 
-def test_a_cable_that_is_pulled_is_found_and_named_and_the_training_goes_on_when_it_is_in_again(pair: Pair) -> None:
+def test_a_step_costs_its_gradients_on_the_wire_and_a_cable_that_is_pulled_is_found_and_named(pair: Pair) -> None:
     folder = pair.new("cut", guard__step=9.0, guard__batch=9.0, guard__first_steps=9.0, train__steps=200)
     pair.start("cut")
-    await_step(folder, 1, 12)
+    await_step(folder, 1, 3)
+    begun, sent = newest_step(folder), pair.b.sent()
+    await_step(folder, 1, begun + 8)
+    a_step = (pair.b.sent() - sent) / (newest_step(folder) - begun)
+    gradients = gradient_bytes(folder) * 2 * (2 - 1) / 2  # what a ring of two sends: docs/scale.md
+    assert gradients <= a_step <= 1.3 * gradients, (gradients, a_step)
     pair.b.link("down")
     cut = await_end(folder, 1)
     assert cut.status == "failed"

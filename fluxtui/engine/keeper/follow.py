@@ -146,6 +146,7 @@ class Follower:
         """The next attempt that is gathered for; None where none will come. Raises `LeadLostError`."""
         while not self.duties.loop.asked_by:
             self.duties.loop.turn()
+            self.duties.journal.check_lock()
             call = self._hear_call()
             if call is not None and call.stage == "over":
                 return None
@@ -168,7 +169,8 @@ class Follower:
         self.duties.journal.begin(self._first_record(call, slots))
         begun = self._await_stage(call, "train")
         if begun is None:
-            return self._conclude(Verdict("stopped", "the attempt was over before it began"), [])
+            why = f"asked to leave by {by}" if (by := self.duties.loop.asked_by) else "the attempt was over before it began"
+            return self._conclude(Verdict("stopped", why), [])
         job = msgspec.structs.replace(
             call.job,
             home=str(self.duties.home.root),
@@ -318,6 +320,7 @@ class Follower:
         if left is not None and left.ended_by_keeper and self.call is not None:
             reason = f"ended: {self.call.why or 'node 0 is gone'}"
         changes: dict[str, Any] = {
+            "run_id": self.call.run_id if self.call is not None else journal.record.run_id,
             "end": verdict.end,
             "reason": reason,
             "remedy": verdict.remedy,

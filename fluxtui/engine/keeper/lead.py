@@ -90,6 +90,10 @@ class Lead:
                 return withdrawn
             now = self.duties.loop.watch.now()
             self._look(now)
+            for node, record in self._records.items():
+                if record.end:  # it could not even begin, and says why
+                    why = f"{self._name(node)}: {record.reason}"
+                    return Verdict("failed", why, "then fluxtui resume {name}", marker="FAILED")
             absent = ", ".join(str(node) for node in self.nodes if node not in self._records)
             self.duties.journal.update(waiting_for=f"node {absent} to join" if absent else "")
             limit = self.duties.spec.guard.start
@@ -116,7 +120,7 @@ class Lead:
         left = self._exits()
         if left and not all(one.code == TrainerExit.STOPPED for one in left):
             return News("peer", f"rank {left[0].rank} has left", all(one.code in _WELL for one in left))
-        leaving = [node for node, record in self._records.items() if record.status == "stopping" or record.exits]
+        leaving = [node for node, record in self._records.items() if record.status == "stopping" or record.exits or record.end]
         return News("stop", self._name(leaving[0])) if leaving else None
 
     def judge(self, guards: Mapping[int, RankGuard], now: float) -> GroupJudgement:
