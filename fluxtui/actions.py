@@ -201,6 +201,12 @@ TABLE: tuple[Action, ...] = (
 BY_NAME: Mapping[str, Action] = {action.name: action for action in TABLE}
 
 
+# What only moves something in the pane that has the focus: whatever is typed after it goes to the same place.
+MOVES = {action.name for action in TABLE if action.contexts & {"list", "reader"} and action.name != "wrap"} | {
+    "metric-left", "metric-right", "sample-left", "sample-right", "sample-prompt", "sample-prompt-back", "log-left", "log-right",
+}  # fmt: skip
+
+
 def of_contexts(contexts: Iterable[str]) -> list[Action]:
     """The actions of these contexts, in the table's order."""
     wanted = frozenset(contexts)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from fluxtui.screens.ending import endings, goodbye, title_of
 from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of
 from fluxtui.screens.ink import DARK, LIGHT, Inks
+from fluxtui.screens.keys_in_order import KeysInOrder
 from fluxtui.screens.look import Look
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.painter import Painter
@@ -46,7 +48,7 @@ SIZE_EVERY = 2.0  # seconds between looks at the terminal's size
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
-class FluxApp(Ways):
+class FluxApp(KeysInOrder, Ways):
     """The app: owns the watching threads, the notices, the look; screens own everything seen."""
 
     TITLE = "fluxtui"
@@ -71,6 +73,7 @@ class FluxApp(Ways):
         self._wanted_focus = focus
         self._shown_title = ""
         self._drafts = {}
+        self._typed = deque()
         self._is_behind = False
         self._has_settled = False
         self.animation_level = "none"

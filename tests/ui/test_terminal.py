@@ -101,7 +101,7 @@ def test_a_line_that_stalled_shows_the_latest_when_it_goes_on(states: Fabricated
             ui.type("Gg")
         ui.type("o")
         ui.pause(False)
-        ui.see("by name")
+        ui.see("by name", 60)
         assert not ui.glass.leaks
 
 
@@ -252,3 +252,20 @@ def test_the_settings_are_edited_in_the_users_editor_and_the_terminal_comes_back
         assert not ui.glass.leaks, ui.glass.leaks
         ui.type("E")  # a second edit finds nothing to change
         ui.see("nothing changed")
+
+
+def test_what_is_typed_in_one_burst_is_text_of_what_it_opens_and_no_command(states: Fabricated) -> None:
+    """As over a slow line: every key of "/paused" arrives at once, and `p`, `a`, `s`, `e`, `d` are keys of the list too."""
+    with PtyApp(states.home.root) as ui:
+        ui.see("put-to-sleep")
+        ui.type("/paused")
+        ui.see(lambda text: "filter paused" in text and "1 of 17" in text)
+        ui.type("\rl")
+        ui.see("TRAINING STOPPED BY USER")
+        ui.type("&step 19\r")
+        ui.see("only step 19 1 match")
+        ui.type("qq:sort\r")
+        ui.see("by name")
+        ui.type("nsdxK")
+        ui.see("sdxK")
+        assert ui.process.poll() is None

@@ -1,0 +1,94 @@
+"""Keys one after the other: what is typed in one burst reaches what the keys before it have opened.
+
+Textual hands every key to whatever has the focus when it arrives. Over a slow line "/fox" arrives at once: the three
+letters would be commands of the list, `f`, `o` and `x`, before the line that they are typed into has the focus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from textual.app import App
+from textual.events import Event, Key
+from textual.message_pump import MessagePump
+
+from fluxtui.actions import MOVES
+
+ROUNDS = 2  # through all queues: what a key did may itself post a message, as a line that closes does
+PATIENCE = 60  # rounds that a screen which has just been opened may take until something has the focus
+PAUSE = 0.005  # seconds between such rounds
+LOST = 1.0  # seconds after which a key whose target went away is taken for done
+
+
+class KeysInOrder(App[int]):
+    """An app that passes a key on only after the one before has done all it does."""
+
+    _typed: deque[Key]
+    _serial = 0  # of the key that is at work
+    _rescue: asyncio.TimerHandle | None = None
+
+    async def on_event(self, event: Event) -> None:
+        is_free = not isinstance(event, Key) or event.is_forwarded or (not self._typed and self._only_moves(event.key))
+        if is_free or not isinstance(event, Key):
+            await super().on_event(event)
+            return
+        self._typed.append(event)
+        if len(self._typed) == 1:
+            await self._pass_on()
+
+    def _only_moves(self, key: str) -> bool:
+        """Whether the next key goes where this one goes: a key held down must not wait for every line to be drawn."""
+        for _, bindings in self.screen._modal_binding_chain:
+            if found := bindings.key_to_bindings.get(key):
+                return found[0].id in MOVES
+        return False
+
+    async def _pass_on(self) -> None:
+        self._serial += 1
+        target = self._target()
+        await super().on_event(self._typed[0])
+        self._follow(target, 1, self._serial)
+        if self._rescue is not None:
+            self._rescue.cancel()
+        self._rescue = asyncio.get_running_loop().call_later(LOST, self.call_later, self._done, self._serial)
+
+    def _target(self) -> MessagePump:
+        return self.focused or self.screen
+
+    def _follow(self, target: MessagePump, rounds: int, serial: int) -> None:
+        """A message behind the key, through every queue that it goes through on its way up; behind what it did, at last."""
+        path: list[MessagePump] = [target, *_parents(target), self]
+        after: Callable[[], object] = partial(self._came_round, rounds, serial)
+        for pump in reversed(path):
+            after = partial(pump.call_later, after)
+        after()
+
+    def _came_round(self, rounds: int, serial: int) -> None:
+        if serial != self._serial:
+            return
+        if rounds < ROUNDS:
+            self._follow(self._target(), rounds + 1, serial)
+        elif rounds < PATIENCE and (not self.screen.is_mounted or self.screen.focused is None):
+            self.set_timer(PAUSE, partial(self._follow, self._target(), rounds + 1, serial))
+        else:
+            self.call_later(self._done, serial)
+
+    async def _done(self, serial: int) -> None:
+        if serial != self._serial or not self._typed:
+            return
+        self._serial += 1
+        self._typed.popleft()
+        if self._typed:
+            await self._pass_on()
+
+
+def _parents(pump: MessagePump) -> list[MessagePump]:
+    """From the one right above up to the app."""
+    found: list[MessagePump] = []
+    while (above := pump._parent) is not None:
+        found.append(above)
+        pump = above
+    return found
