@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -107,7 +108,12 @@ class _Box(Pane):
             self.repaint()
 
     def on_key(self, event: Key) -> None:
-        if event.character is not None and event.is_printable:
+        """All but enter and esc here, in order: a binding would be carried out only after the letters typed behind it."""
+        deed = _KEYS.get(event.key)
+        if deed is not None:
+            event.stop()
+            deed(self)
+        elif event.character is not None and event.is_printable:
             event.stop()
             self._insert(event.character)
 
@@ -122,6 +128,19 @@ class _Box(Pane):
         self.repaint()
 
 
+_KEYS: dict[str, Callable[[_Box], None]] = {
+    "down": lambda box: box.walk(1),
+    "tab": lambda box: box.walk(1),
+    "up": lambda box: box.walk(-1),
+    "shift+tab": lambda box: box.walk(-1),
+    "right": lambda box: box.choose(1),
+    "left": lambda box: box.choose(-1),
+    "backspace": lambda box: box.rub(False),
+    "ctrl+h": lambda box: box.rub(False),
+    "ctrl+u": lambda box: box.rub(True),
+}
+
+
 class ExportBox(ModalScreen[Export | None]):
     """Answers what to write, or None."""
 
@@ -129,12 +148,6 @@ class ExportBox(ModalScreen[Export | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+g", "drop", show=False),
         Binding("enter", "take", show=False),
-        Binding("down,tab", "walk(1)", show=False),
-        Binding("up,shift+tab", "walk(-1)", show=False),
-        Binding("right", "choose(1)", show=False),
-        Binding("left", "choose(-1)", show=False),
-        Binding("backspace,ctrl+h", "rub(False)", show=False),
-        Binding("ctrl+u", "rub(True)", show=False),
     ]
 
     def __init__(self, name: str, checkpoint: str, has_average: bool) -> None:
@@ -152,12 +165,3 @@ class ExportBox(ModalScreen[Export | None]):
 
     def action_take(self) -> None:
         self.dismiss(self._box.answer if self._box.answer.path else None)
-
-    def action_walk(self, by: int) -> None:
-        self._box.walk(by)
-
-    def action_choose(self, by: int) -> None:
-        self._box.choose(by)
-
-    def action_rub(self, whole: bool) -> None:
-        self._box.rub(whole)

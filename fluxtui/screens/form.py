@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from textual.actions import SkipAction
-from textual.binding import Binding, BindingType
 from textual.events import Click, Key, Paste
 from textual.message import Message
 
@@ -35,24 +33,6 @@ class Form(Pane):
     DEFAULT_CSS: ClassVar[str] = "Form { height: 1fr; }"
     FRAME = "rule"
     can_focus = True
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "walk(1)", show=False),
-        Binding("up", "walk(-1)", show=False),
-        Binding("tab", "complete", show=False),
-        Binding("shift+tab", "move(-1)", show=False),
-        Binding("pagedown", "move(10)", show=False),
-        Binding("pageup", "move(-10)", show=False),
-        Binding("left", "side(-1)", show=False),
-        Binding("right", "side(1)", show=False),
-        Binding("home,ctrl+a", "jump(0)", show=False),
-        Binding("end,ctrl+e", "jump(1)", show=False),
-        Binding("backspace,ctrl+h", "rub", show=False),
-        Binding("ctrl+w", "rub_word", show=False),
-        Binding("ctrl+u", "clear", show=False),
-        Binding("enter", "take", show=False),
-        Binding("escape", "shut", show=False),
-    ]
-
     class Changed(Message):
         """An answer, or the question in focus, has changed."""
 
@@ -189,6 +169,12 @@ class Form(Pane):
     # Keys
 
     def on_key(self, event: Key) -> None:
+        """All keys here, one after the other: a binding would be carried out only after the letters typed behind it."""
+        deed = KEYS.get(event.key)
+        if deed is not None and deed(self):
+            event.stop()
+            event.prevent_default()
+            return
         asked = self.question
         if event.character is None or not event.is_printable or asked is None:
             return
@@ -196,7 +182,7 @@ class Form(Pane):
         event.prevent_default()
         if asked.choices:
             if event.character == " ":
-                self.action_side(1)
+                self.side(1)
             return
         self._insert(event.character)
 
@@ -230,17 +216,17 @@ class Form(Pane):
         """To the question of that name, where it is asked."""
         self.go(next((at for at, asked in enumerate(self._fields) if asked.name == name), self._at))
 
-    def action_move(self, by: int) -> None:
+    def move(self, by: int) -> None:
         self.go(self._at + by)
 
-    def action_walk(self, by: int) -> None:
+    def walk(self, by: int) -> None:
         """In the list of candidates where one is open, else to another question."""
         if self._picker.is_open and self._picker.walk(by):
             self.repaint()
         else:
             self.go(self._at + by)
 
-    def action_complete(self) -> None:
+    def complete(self) -> None:
         """Take the chosen candidate; else go on as far as all candidates agree; else open the list; else the next question."""
         asked, picker = self.question, self._picker
         answer = self._value(asked.name) if asked is not None else ""
@@ -260,14 +246,15 @@ class Form(Pane):
     def _pick(self, answer: str) -> None:
         self._set(answer, len(answer))
 
-    def action_shut(self) -> None:
-        """Shut the list; without one the key is the screen's."""
-        if not self._picker.is_open:
-            raise SkipAction
-        self._picker.shut()
-        self.repaint()
+    def shut_list(self) -> bool:
+        """Whether there was a list to shut; without one the key is the screen's."""
+        was_open = self._picker.is_open
+        if was_open:
+            self._picker.shut()
+            self.repaint()
+        return was_open
 
-    def action_side(self, way: int) -> None:
+    def side(self, way: int) -> None:
         asked = self.question
         if asked is None:
             return
@@ -285,27 +272,27 @@ class Form(Pane):
             self._cursor = max(0, min(self._cursor + way, len(answer)))
             self.repaint()
 
-    def action_jump(self, end: int) -> None:
+    def jump(self, end: int) -> None:
         self._cursor = len(self._value(self.question.name)) if end and self.question else 0
         self.repaint()
 
-    def action_rub(self) -> None:
+    def rub(self) -> None:
         if self.question is not None and self._cursor:
             answer = self._value(self.question.name)
             self._set(answer[: self._cursor - 1] + answer[self._cursor :], self._cursor - 1)
 
-    def action_rub_word(self) -> None:
+    def rub_word(self) -> None:
         if self.question is not None:
             answer = self._value(self.question.name)
             head = answer[: self._cursor].rstrip(" /")
             head = head[: max(head.rfind(" "), head.rfind("/")) + 1]
             self._set(head + answer[self._cursor :], len(head))
 
-    def action_clear(self) -> None:
+    def clear(self) -> None:
         if self.question is not None:
             self._set("", 0)
 
-    def action_take(self) -> None:
+    def press(self) -> None:
         if self.question is None:
             self.post_message(self.Pressed(self.button))
         elif self._picker.chosen is not None:
@@ -322,3 +309,33 @@ class Form(Pane):
 
     def on_mouse_scroll_up(self) -> None:
         self.go(self._at - WHEEL)
+
+
+def _always(deed: Callable[[Form], None]) -> Callable[[Form], bool]:
+    """The key is taken, whatever comes of it."""
+
+    def taken(form: Form) -> bool:
+        deed(form)
+        return True
+
+    return taken
+
+
+_DEEDS: tuple[tuple[str, Callable[[Form], None]], ...] = (
+    ("down", lambda form: form.walk(1)),
+    ("up", lambda form: form.walk(-1)),
+    ("tab", lambda form: form.complete()),
+    ("shift+tab", lambda form: form.move(-1)),
+    ("pagedown", lambda form: form.move(10)),
+    ("pageup", lambda form: form.move(-10)),
+    ("left", lambda form: form.side(-1)),
+    ("right", lambda form: form.side(1)),
+    ("home ctrl+a", lambda form: form.jump(0)),
+    ("end ctrl+e", lambda form: form.jump(1)),
+    ("backspace ctrl+h", lambda form: form.rub()),
+    ("ctrl+w", lambda form: form.rub_word()),
+    ("ctrl+u", lambda form: form.clear()),
+    ("enter", lambda form: form.press()),
+)
+KEYS: dict[str, Callable[[Form], bool]] = {key: _always(deed) for names, deed in _DEEDS for key in names.split()}
+KEYS["escape"] = Form.shut_list

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from fluxtui.screens.form_candidates import Candidate
 from fluxtui.screens.glyphs import Glyphs
 from fluxtui.screens.ink import Line, Span, shorten
 
 ROWS = 7  # candidates shown at once
-NOTE = 30  # cells of what a candidate is
 
 
 class Picker:
@@ -84,10 +85,20 @@ class Picker:
             line = Line(" " * indent, ground="cursor" if is_chosen else "")
             line.add(glyphs.pointer if is_chosen else " ", "!focus").add(" ")
             room = max(8, width - indent - 2)
-            text = shorten(one.text, max(8, room - NOTE if one.note else room), glyphs.ellipsis)
+            text = _tail(one.text, room, glyphs.ellipsis)
             line.add(text, "!text" if is_chosen else "info")
-            lines.append(line.add(f"  {shorten(one.note, NOTE - 2, glyphs.ellipsis)}" if one.note else "", "dim"))
+            left = room - cell_len(text) - 2
+            lines.append(line.add(f"  {shorten(one.note, left, glyphs.ellipsis)}" if one.note and left >= 8 else "", "dim"))
         rest = len(self.shown) - len(lines)
         keys = "tab takes one, esc shuts the list" if self.chosen else "down walks, tab goes on typing, right takes the first"
         more = f"{rest} more; " if rest > 0 else ""
         return [*lines, Line(" " * (indent + 2), Span(shorten(more + keys, max(8, width - indent - 2)), "faint"))]
+
+
+def _tail(text: str, room: int, ellipsis: str) -> str:
+    """The text in so many cells; of a long path the end, which is where paths differ."""
+    if cell_len(text) <= room or not text.startswith(("/", "~", ".")):
+        return shorten(text, room, ellipsis)
+    while text and cell_len(text) > room - len(ellipsis):
+        text = text[1:]
+    return ellipsis + text

@@ -138,7 +138,7 @@ async def test_every_setting_can_be_asked_for(empty_home: Home) -> None:
     async with opened(empty_home, (120, 36)) as (app, pilot):
         screen = await form_of(pilot, app)
         await pilot.press("f3")
-        screen.form.go_to("guard.step")
+        screen.form.go_to(next(asked.name for asked in screen.form._fields if asked.name.startswith("guard.")))
         await seen(pilot, lambda: "[guard]" in text_of(app), "not shown")
         screen.form.go_to("guard.auto_resume")
         await pilot.press("right")
@@ -231,6 +231,18 @@ async def test_the_list_of_folders_is_walked_and_goes_deeper(
         await answer("~/sets/ap")
         await pilot.press("right")
         await answer("~/sets/apples/")
+
+
+async def test_keys_that_come_in_one_burst_act_in_their_order(empty_home: Home) -> None:
+    """Over a slow line several keys come at once; text must not land in the question that was left."""
+    from textual.events import Key
+
+    async with opened(empty_home, (80, 24)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        for key in ("down", "down", "down", "a", "b", "up", "up", "c", "left", "d"):
+            screen.form.post_message(Key(key, key if len(key) == 1 else None))
+        await seen(pilot, lambda: screen.form.answers.get("title") == "dc", "not in order")
+        assert screen.form.answers == {"dataset.path": "ab", "title": "dc"}
 
 
 async def test_models_are_found_on_this_machine_on_the_hub_and_in_other_sessions(
