@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
@@ -100,6 +101,29 @@ def test_an_attempt_whose_record_the_disk_does_not_keep_was_never_begun(journal,
         made.begin(msgspec.structs.replace(made.record, attempt=2))
     assert one.attempts == [1]
     assert made.record.attempt == 1
+
+
+def test_a_disk_that_is_slow_to_sync_is_given_fewer_beats_but_every_answer_at_once(journal, monkeypatch):
+    one, made = journal
+    real, written = toml.write_beat, []
+
+    def slow(path, value):
+        time.sleep(0.4)
+        real(path, value)
+        written.append(value.step)
+
+    monkeypatch.setattr(toml, "write_beat", slow)
+    until(lambda: made.update(step=len(written) + 1) or made.tick() or len(written) == 1, 5)
+    began = time.monotonic()
+    made.update(step=2)
+    while time.monotonic() - began < 2:
+        made.tick()
+        time.sleep(0.05)
+    assert written == [1], "a tenth of the keeper's time at most"
+    made.acknowledge("id", "stop", "accepted")
+    made.tick()
+    assert written == [1, 2]
+    assert toml.read(one.folder.attempt_file(1), Record).acks[0].id == "id"
 
 
 def test_only_transitions_of_the_design_are_made(journal):

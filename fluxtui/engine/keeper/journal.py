@@ -42,6 +42,7 @@ class Journal:
         self._is_dirty = False  # something changed since the last write
         self._is_owed = False  # a synced write failed and is due again
         self._written = -BEAT
+        self._pause = PROGRESS  # between two writes where something did change
         self._is_lock_unseen = False  # the disk does not say whether the lock's path is still its file
 
     @property
@@ -97,11 +98,11 @@ class Journal:
         self._written = -BEAT
 
     def tick(self) -> None:
-        """Write what is due: an owed transition each second, a change each second, a beat every five."""
+        """Write what is due: an owed transition each second, so a change (a slow disk: seldomer), a beat every five."""
         since = self._watch.now() - self._written
         if self._is_owed and since >= PROGRESS:
             self._write_synced()
-        elif since >= BEAT or (self._is_dirty and since >= PROGRESS):
+        elif since >= BEAT or (self._is_dirty and since >= self._pause):
             self._write_beat()
 
     def check_lock(self) -> None:
@@ -144,6 +145,8 @@ class Journal:
         with suppress(StorageError):  # the next beat is due in a second; a transition is never written this way
             toml.write_beat(self._folder.attempt_file(self.record.attempt), self.record)
             self._is_dirty = False
+        took = self._watch.now() - self._written
+        self._pause = min(BEAT, max(PROGRESS, 10 * took))  # a disk that is slow to sync does not take up the keeper's time
 
     def _make_reserve(self) -> None:
         path = self._folder.reserve_file
