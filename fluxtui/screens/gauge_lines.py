@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LABEL = 9  # cells before a bar
 VALUE = 12  # cells behind it
+HOST_FIRST = 2  # parts of the host's line that count before how much the GPUs tell: disk and network give way
 OTHERS = "others"  # whose memory it is where it is no session's
 FIGURES = {  # of `Gpu.missing`, in the words of the panel
     "memory": "memory",
@@ -53,11 +54,16 @@ def in_one_line(host: HostGauges | None, gpus: Gpus | None, width: int, painting
         behind.append(Line(Span("" if devices else "GPU n/a: ", "dim"), Span(gpus.why, "warn" if devices else "dim")))
     wordings = [_each(devices, painting, with_heat) for with_heat in (True, False)]
     wordings += [_together(devices, with_each) for with_each in (True, False)]
-    needed = [_needed(wording + behind) for wording in wordings]
+    first = behind[:HOST_FIRST] if devices else behind
+    needed = [_needed(wording + first) for wording in wordings]
     chosen = next((wording for wording, need in zip(wordings, needed, strict=True) if need <= width), wordings[-1])
     line = Line(" ")
     for part in chosen + behind:
-        line.add("   " if line.width > 1 else "").extend(part)
+        gap = 3 if line.width > 1 else 0
+        if line.width + gap + part.width > width and (line.width + 12 > width or part.width < 30):
+            line.add(" ").add(painting.glyphs.ellipsis, "dim")  # a figure that is cut says another one
+            break
+        line.add(" " * gap).extend(part)
     return cut_marked(line, width, painting.glyphs.ellipsis)
 
 
@@ -177,24 +183,27 @@ def _pair(gpu: Gpu, width: int, painting: Painting) -> list[Line]:
     full, rest = meter((gpu.utilisation or 0.0) / 100, room, glyphs.tier)
     first.add(full, "chart").add(rest, "faint").add(_busy(gpu).rjust(5), _role(gpu.utilisation))
     first.add(_memory(gpu).rjust(VALUE), _fullness(gpu.memory_used, gpu.memory_total))
-    second = Line(" " * (LABEL - 1)).extend(_heat(gpu, painting)).extend(_owned_and_slowed(gpu, painting))
+    second = Line(" " * (LABEL - 1)).extend(_heat(gpu, painting))
+    second.extend(_owned_and_slowed(gpu, painting, width - second.width))
     return [first, cut_marked(second, width, glyphs.ellipsis)]
 
 
 def _single(gpu: Gpu, width: int, painting: Painting) -> list[Line]:
     line = Line(Span(f"{gpu.index:>2} ", "!text"), Span(_busy(gpu).rjust(4), _role(gpu.utilisation)))
     line.add(f" {_memory(gpu)}", _fullness(gpu.memory_used, gpu.memory_total))
-    line.extend(_heat(gpu, painting)).extend(_owned_and_slowed(gpu, painting))
+    line.extend(_heat(gpu, painting))
+    line.extend(_owned_and_slowed(gpu, painting, width - line.width))
     return [cut_marked(line, width, painting.glyphs.ellipsis)]
 
 
-def _owned_and_slowed(gpu: Gpu, painting: Painting) -> Line:
-    """Behind the heat: what is worth most first, for the rest may be cut."""
+def _owned_and_slowed(gpu: Gpu, painting: Painting, room: int) -> Line:
+    """Behind the heat: what is worth most first, for the rest may be cut; whose the rest is only where there is room."""
     line = Line()
     owned = _owned(gpu, painting)
     line.add("".join(f"  {one}" for one in owned if not one.startswith(OTHERS)), "dim")
     line.add(f"  slowed: {', '.join(gpu.slowed_by)}" if gpu.slowed_by else "", "warn")
-    return line.add("".join(f"  {one}" for one in owned if one.startswith(OTHERS)), "dim")
+    others = "".join(f"  {one}" for one in owned if one.startswith(OTHERS))
+    return line.add(others, "dim") if line.width + len(others) <= room else line
 
 
 def _heat(gpu: Gpu, painting: Painting) -> Line:

@@ -155,3 +155,15 @@ async def test_eight_gpus_with_the_focus_are_scrolled_and_the_host_stays(states:
         await pilot.press("minus", "minus", "tab")
         await pilot.pause()
         assert app.board.gauges.size.height == (height if size[0] == 80 else app.board.gauges.size.height)
+
+
+def test_each_gpu_counts_before_the_network_where_room_is_short() -> None:
+    import msgspec
+
+    host = msgspec.structs.replace(GAUGES, network_read=1.5 * 2**20, network_written=2048.0)
+    gpus = Gpus(tuple(gpu(at, utilisation=float(90 + at)) for at in range(8)), "", 1.0)
+    line = in_one_line(host, gpus, 80, PAINTING).text
+    assert "90 91 92 93 94 95 96 97%" in line, line
+    assert "mem 12.0G/24.0G" in line
+    assert line.endswith("…"), line
+    assert "disk" not in line, "half a figure is another figure"
