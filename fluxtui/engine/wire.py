@@ -21,6 +21,7 @@ REQUEST_FD = "FLUXTUI_REQUEST_FD"
 KEEPER_PID = "FLUXTUI_KEEPER_PID"
 RUN_ID = "FLUXTUI_RUN_ID"
 LINE_LIMIT = 4096  # bytes, newline included; also PIPE_BUF, so lines of several ranks never mix
+ECHO = "the connection to the other ranks broke"  # how the error of a rank begins that lost another: it explains nothing
 
 
 class TrainerExit(enum.IntEnum):

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from fluxtui.engine.keeper.classify import Evidence, RankExit, classify
+from fluxtui.engine.wire import ECHO, TrainerExit
 
 SEEN = Evidence(phase="train")
 
@@ -136,3 +137,12 @@ def test_of_several_ranks_the_one_that_explains_is_named():
     assert classify(first, SEEN).culprit is first[0]
     assert classify([RankExit(0, code=0), RankExit(1, code=0)], SEEN).end == "done"
     assert classify([RankExit(0, code=0), RankExit(1, code=3)], SEEN).end == "failed"
+
+
+def test_a_rank_that_lost_its_connection_is_never_named_where_another_explains_it():
+    echo, cause = RankExit(0, code=TrainerExit.PEER), RankExit(1, code=1)
+    assert classify([echo, cause], Evidence(error="ValueError: x")).reason.startswith("rank 1: ")
+    crashed = classify([echo, RankExit(1, signal=signal.SIGSEGV)], Evidence(error=f"rank 0: {ECHO}: closed by peer"))
+    assert crashed.reason == "rank 1: crashed by SIGSEGV"
+    alone = classify([echo], Evidence())
+    assert (alone.reason, alone.is_retried) == ("the connection to the other ranks broke", True)

@@ -32,6 +32,8 @@ from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, Usa
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), TrainerExit.CONFIGURATION),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), TrainerExit.GPU_MEMORY),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), TrainerExit.GPU_LOST),
+        (RuntimeError("[/a/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:3230"), TrainerExit.PEER),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), TrainerExit.PEER),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
         (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
     ],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fluxtui.engine.wire import TrainerExit
+from fluxtui.engine.wire import ECHO, TrainerExit
 
 End = Literal["done", "stopped", "failed"]
 Marker = Literal["", "FAILED", "CRASHED"]
@@ -102,7 +102,7 @@ _CODES: dict[int, tuple[str, str, bool]] = {
     ),
     TrainerExit.DATA_WORKER: ("a data worker died", _RESUME, True),
     TrainerExit.HUNG: ("the trainer found itself hung", _RESUME, True),
-    TrainerExit.PEER: ("the connection to the other ranks broke", _RESUME, True),
+    TrainerExit.PEER: (ECHO, _RESUME, True),
     TrainerExit.NETWORK: ("the network failed", "fluxtui resume {name} goes on with the download where it was", True),
 }
 
@@ -178,7 +178,7 @@ def _by_signal(worst: RankExit, seen: Evidence) -> Verdict:
         remedy = f"make room in /dev/shm (a container's --shm-size) or set hardware.workers=0; {_RESUME}"
     if worst.signal == signal.SIGTERM:
         reason, remedy = f"ended by a SIGTERM{where} that was not the keeper's", _RESUME
-    if seen.error:
+    if seen.error and ECHO not in seen.error:
         reason += f": {seen.error}"
     return Verdict("failed", reason, remedy, True, "CRASHED", worst)
 

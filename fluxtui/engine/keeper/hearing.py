@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from fluxtui.engine import wire
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.guard import RankGuard
 from fluxtui.engine.keeper.lines import Lines
@@ -67,7 +68,7 @@ class Hearing:
             self._told = self._lines.garbage
 
     def _explain(self, line: ProgressLine) -> None:
-        if line.error and not self.error:
+        if line.error and (not self.error or (wire.ECHO in self.error and wire.ECHO not in line.error)):
             who = f"rank {line.rank}: " if len(self.guards) > 1 else ""
             self.error, self.remedy = who + clean(line.error, 1000), clean(line.remedy, 500)
         if line.note:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.engine.wire import TrainerExit
+from fluxtui.engine.wire import ECHO, TrainerExit
 from fluxtui.persist.errors import FluxTUIError, StorageError
 
 CRASHED = 1  # any other error: the keeper tries again, within its limit
@@ -85,7 +85,9 @@ def _of_torch(error: BaseException) -> Ending | None:
         return _HOST_MEMORY
     is_gloos = isinstance(error, RuntimeError) and "gloo/" in str(error)
     if is_gloos or isinstance(error, getattr(torch.distributed, "DistError", ())):
-        return Ending(TrainerExit.PEER, f"the connection to the other ranks broke: {first_line(error)}", _LOOK)
+        said = first_line(error).partition(". This is typically")[0]
+        why = said.partition("] ")[2] or said if is_gloos else said
+        return Ending(TrainerExit.PEER, f"{ECHO}: {why}", _LOOK)
     lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or (
         isinstance(error, RuntimeError) and "CUDA error" in str(error)
     )
