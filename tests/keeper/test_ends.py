@@ -249,6 +249,8 @@ def test_ranks_are_spawned_with_a_rendezvous_and_end_together(lab: Lab):
     record = one.run()
     assert record.status == "completed"
     assert "rank 1" in one.log()
+    assert (record.world_size, len(record.ranks)) == (2, 2)  # the one that proved is none of them
+    assert record.prover not in (None, *record.ranks)
 
 
 def test_the_death_of_any_rank_ends_all_and_names_it(lab: Lab):

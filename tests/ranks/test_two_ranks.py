@@ -56,7 +56,7 @@ class Session:
         assert not any(process.is_alive(rank) for rank in record.ranks)
         return record
 
-    def until(self, holds: Callable[[], object], seconds: float = 120.0) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, overview.look(self.home, self.name)
@@ -81,7 +81,7 @@ def new_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 def test_whatever_befalls_one_of_two_ranks_ends_both_and_resumes_exactly(new_session: Callable[..., Session]) -> None:
     whole = new_session("whole")
     control.start(whole.home, "whole")
-    assert control.wait(whole.home, "whole", 120).status == "completed"
+    assert control.wait(whole.home, "whole", 300).status == "completed"
     record = whole.record(1)
     assert (record.step, len(record.ranks), record.world_size) == (3 * EPOCHS, 2, 2)  # by the ranks, not by the one that proved
     assert record.prover not in (None, *record.ranks)
@@ -109,7 +109,7 @@ def test_whatever_befalls_one_of_two_ranks_ends_both_and_resumes_exactly(new_ses
     assert "rank 1 in" in frozen.reason, frozen.reason
     assert "not even a tick" in frozen.reason, frozen.reason
 
-    assert control.wait(one.home, "struck", 120).status == "completed"
+    assert control.wait(one.home, "struck", 300).status == "completed"
     assert one.sha() == whole.sha()
 
 
