@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,9 @@ _STEPS = 200  # of a session, the newest
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
+Session = tuple[SessionFolder, list[Record]]  # its attempts, the newest first
+
+
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """None where nothing was measured."""
@@ -30,19 +33,37 @@ class Earlier:
 
 def measured_by(home: Home, spec: Spec, own: SessionFolder | None, planned: int, card: str) -> Earlier:
     """`own`: the session's folder, where it is one. `planned`: bytes of the training phase. `card`: a GPU's name; "": the CPU."""
-    own_records = _records(own) if own else []
-    others = sorted(_like(home, spec, own), key=lambda found: found[1][0].started_at or _NEVER, reverse=True)
-    peaks = (_peak(records, planned) for records in (own_records, *(records for _, records in others)))
+    others = _like(home, spec, own)
     seconds = (_median(folder) for folder, records in others if any(_is_on(record, card) for record in records))
     return Earlier(
-        next((peak for peak in peaks if peak), None),
+        _newest_peak(spec, own, others, planned),
         _median(own) if own else None,
         next((found for found in seconds if found), None),
     )
 
 
-def _like(home: Home, spec: Spec, own: SessionFolder | None) -> Iterator[tuple[SessionFolder, list[Record]]]:
-    """Other sessions that were started and do the same work a step; what cannot be read is none of them."""
+def probed_by(home: Home, spec: Spec, own: SessionFolder | None, planned: int) -> int | None:
+    """The peak alone."""
+    return _newest_peak(spec, own, _like(home, spec, own), planned)
+
+
+def _newest_peak(spec: Spec, own: SessionFolder | None, others: Sequence[Session], planned: int) -> int | None:
+    """Of the same recipe, its pictures included; a plan names every part to the byte, so the same sum is held the same way."""
+    digest = recipe.recipe_sha256(spec)
+    for records in (_records(own) if own else [], *(records for _, records in others)):
+        for record in records:
+            if record.memory and record.recipe_sha256 == digest and record.memory.planned == planned:
+                return record.memory.probed
+    return None
+
+
+def _like(home: Home, spec: Spec, own: SessionFolder | None) -> list[Session]:
+    """Other sessions that were started and do the same work a step, the newest first."""
+    return sorted(_alike(home, spec, own), key=lambda found: found[1][0].started_at or _NEVER, reverse=True)
+
+
+def _alike(home: Home, spec: Spec, own: SessionFolder | None) -> Iterator[Session]:
+    """What cannot be read is none of them."""
     wanted = _work(spec)
     for name in home.session_names():
         if own is not None and name == own.name:
@@ -73,11 +94,6 @@ def _work(spec: Spec) -> tuple[object, ...]:
         lora.targets, train.batch_size, train.gradient_accumulation, train.gradient_checkpointing, train.optimizer,
         bool(train.clip_learning_rate), bool(train.ema_decay), hardware.preset, hardware.stream_blocks, hardware.compile,
     )  # fmt: skip
-
-
-def _peak(records: list[Record], planned: int) -> int | None:
-    """The plan names every part to the byte: the same sum is the same work."""
-    return next((record.memory.probed for record in records if record.memory and record.memory.planned == planned), None)
 
 
 def _is_on(record: Record, card: str) -> bool:

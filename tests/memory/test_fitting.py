@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_of
 
 from fluxtui.engine.memory import ahead
 from fluxtui.engine.memory import fitting as fitting_module
@@ -17,7 +18,8 @@ from fluxtui.engine.memory.phases import fits, memory_of
 from fluxtui.engine.trainer import prepare
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import recipe
+from fluxtui.persist import recipe, toml
+from fluxtui.persist.record import Footprint
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 from tests.trainer.job import Bench
 
@@ -102,9 +104,10 @@ def test_text_encoders_that_host_memory_has_no_room_for_are_said(monkeypatch: py
 
     monkeypatch.setattr(ahead, "host_gauges", Little)
     said: list[str] = []
-    ahead.look_ahead(spec_with({}), new_bench().home, 24 * GB, 1, said.append)
+    bench = new_bench()
+    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append)
     assert said == [], "where the GPU has room for T5 it is streamed there"
-    ahead.look_ahead(spec_with({}), new_bench().home, 12 * GB, 1, said.append)
+    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 12 * GB, 1, said.append)
     assert len(said) == 1
     assert "text encoders take 9.1 GiB of host memory" in said[0]
 
@@ -124,12 +127,14 @@ def test_a_trainer_is_refused_before_anything_is_opened(new_bench: NewBench, mon
 
 
 def test_a_model_of_another_shape_than_was_taken_for_it_is_looked_at_again(
-    tiny_dev: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_dev: Path, new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench = new_bench()
+    here = (bench.home, bench.folder, 2**30, 1, print)
     monkeypatch.setattr(fitting_module, "fitting", lambda *_: None)
     with pytest.raises(NoMemoryError):
-        ahead.look_again(spec_with({}), FLUX, tiny_dev, 2**30, 1, print)
-    ahead.look_again(spec_with({}), model_of(tiny_dev, is_schnell=False), tiny_dev, 2**30, 1, print)
+        ahead.look_again(spec_with({}), FLUX, tiny_dev, *here)
+    ahead.look_again(spec_with({}), model_of(tiny_dev, is_schnell=False), tiny_dev, *here)
 
 
 def test_clip_that_is_trained_along_and_a_schedule_free_optimizer_are_in_the_plan() -> None:
@@ -155,3 +160,22 @@ def test_targets_that_name_single_blocks_are_planned_from_the_whole_model() -> N
     model = type(model)(small, model.vae_config, model.clip_config, 0, 0, 0, 16)
     spec = spec_with({"lora.targets": r"single_transformer_blocks\.1\.proj_mlp", "lora.rank": 4})
     assert memory_of(spec, model, None).lora_parameters == 4 * (32 + 128)
+
+
+def test_what_a_probe_took_counts_in_the_place_of_its_plan(new_bench: NewBench) -> None:
+    bench, card = new_bench(), 24 * GB
+    large = spec_with({"train.batch_size": 4})
+    planned = memory_of(large, FLUX, card).training_peak
+
+    def look(probed: int, spec: Spec, of: Spec) -> None:
+        seen = Footprint(planned=planned, probed=probed, step_seconds=1.0)
+        bench.attempt = 1
+        record = replace_of(bench.write_record(), memory=seen, recipe_sha256=recipe.recipe_sha256(of))
+        toml.write(bench.folder.attempt_file(1), record)
+        ahead.look_ahead(spec, bench.home, bench.folder, card, 1, print)
+
+    look(18 * GB, large, large)
+    with pytest.raises(NoMemoryError):
+        look(23 * GB, large, large)
+    with pytest.raises(NoMemoryError):
+        look(18 * GB, large, recipe.apply(large, {"dataset.path": "other"}))

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from fluxtui.engine.earlier import probed_by
 from fluxtui.engine.memory.fitting import refuse_too_large
 from fluxtui.engine.memory.model import Model, model_of
 from fluxtui.gpu import host_gauges
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import recognise
 from fluxtui.persist.room import words
 from fluxtui.persist.spec import Spec
 
 
-def look_ahead(spec: Spec, home: Home, card: int | None, ranks: int, say: Callable[[str], None]) -> Model | None:
+def look_ahead(
+    spec: Spec, home: Home, own: SessionFolder, card: int | None, ranks: int, say: Callable[[str], None]
+) -> Model | None:
     """The model that was planned with; None on the CPU, where nothing is looked at. Raises `Refusal` with the smallest change.
 
-    `card`: bytes of the smallest GPU that trains. Of a model on the hub FLUX.1's published shape is taken: see `look_again`.
+    `own`: the session's folder. `card`: bytes of the smallest GPU that trains. Of a model on the hub FLUX.1's published shape is
+    taken: see `look_again`.
     """
     if card is None:
         return None
     found = recognise(spec.model.source, home)
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
-    _look(spec, model, card, ranks, say)
+    _look(spec, model, home, own, card, ranks, say)
     return model
 
 
 def look_again(
-    spec: Spec, before: Model | None, folder: Path, card: int | None, ranks: int, say: Callable[[str], None]
-) -> None:
+    spec: Spec, before: Model | None, folder: Path, home: Home, own: SessionFolder, card: int | None, ranks: int,
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
     """The same once the model is on this disk, where it is not of the shape that was taken for it."""
     if card is None or before is None:
         return
     model = model_of(folder, is_schnell=False)
     if (model.blocks, model.clip, model.encoders) != (before.blocks, before.clip, before.encoders):
-        _look(spec, model, card, ranks, say)
+        _look(spec, model, home, own, card, ranks, say)
 
 
-def _look(spec: Spec, model: Model, card: int, ranks: int, say: Callable[[str], None]) -> None:
+def _look(
+    spec: Spec, model: Model, home: Home, own: SessionFolder, card: int, ranks: int, say: Callable[[str], None]
+) -> None:
     gauges = host_gauges()
     free = max(0, gauges.memory_total - gauges.memory_used)
-    memory = refuse_too_large(spec, model, card, free, ranks)
+    memory = refuse_too_large(spec, model, card, free, ranks, partial(probed_by, home, spec, own))
     held = memory.held
     if held.unstreamed:
         say(f"the {held.preset} preset would stream blocks; none are, for {held.unstreamed}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fluxtui.engine.memory.model import Model
@@ -98,16 +98,20 @@ def _changes(spec: Spec, precision: str) -> Iterator[dict[str, object]]:
         yield {"dataset.resolution": [_SMALLEST_SIDE]}
 
 
-def refuse_too_large(spec: Spec, model: Model, card: int, host_free: int, ranks: int) -> Memory:
+def refuse_too_large(
+    spec: Spec, model: Model, card: int, host_free: int, ranks: int, probed: Callable[[int], int | None] = lambda _: None
+) -> Memory:
     """The plan, where it fits the card (bytes) and what is free of host memory (bytes; 0: not known) for all ranks.
 
+    `probed`: what training took when such a plan (bytes) was probed, None where none was; it counts in the plan's place.
     Raises `Refusal` naming the smallest change that helps; where `hardware.check_memory` is off, never.
     """
     memory = memory_of(spec, model, card)
     if not spec.hardware.check_memory:
         return memory
-    if not fits(memory, card):
-        raise NoMemoryError(*too_large(spec, model, memory, card))
+    seen = replace(memory, training_peak=probed(memory.training_peak) or memory.training_peak)
+    if not fits(seen, card):
+        raise NoMemoryError(*too_large(spec, model, seen, card, seen.training_peak - memory.training_peak))
     if host_free and memory.host * ranks > host_free:
         raise Refusal(
             f"{memory.held.stream_blocks} streamed blocks take {words(memory.host * ranks)} of host memory, and "
@@ -118,12 +122,12 @@ def refuse_too_large(spec: Spec, model: Model, card: int, host_free: int, ranks:
     return memory
 
 
-def too_large(spec: Spec, model: Model, memory: Memory, card: int) -> tuple[str, str]:
-    """Why a plan does not fit, and what to change: one sentence each."""
+def too_large(spec: Spec, model: Model, memory: Memory, card: int, beyond: int) -> tuple[str, str]:
+    """Why a plan does not fit, and what to change: one sentence each. `beyond` as in `fitting`."""
     peaks = {"encoding": memory.encoding_peak, "training": memory.training_peak, "drawing samples": memory.sampling_peak}
     phase = max(peaks, key=lambda name: peaks[name])
     needed = peaks[phase] + CUDA_CONTEXT + MARGIN
     kept = f" ({memory.held.unstreamed} keeps blocks from being streamed)" if memory.held.unstreamed else ""
     why = f"{phase} would take {words(needed)} of GPU memory, 1 GB to spare in it, and the GPU has {words(card)}{kept}"
-    change = fitting(spec, model, card)
+    change = fitting(spec, model, card, beyond)
     return why, (f"set {change}; {_ALL_THE_SAME}" if change else f"no setting makes it fit: use a larger GPU; {_ALL_THE_SAME}")

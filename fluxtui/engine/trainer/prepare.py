@@ -42,14 +42,15 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     wishes = Wishes.from_environment(signals, here)
     reporter.leave_early = wishes.leave_early
     beside = max(1, len(job.devices))  # ranks that share this machine's memory
-    planned = look_ahead(spec, Home(Path(job.home)), here.card, beside, reporter.note) if here.is_first else None
+    home = Home(Path(job.home))
+    planned = look_ahead(spec, home, folder, here.card, beside, reporter.note) if here.is_first else None
     components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
-    look_again(spec, planned, components.folder, here.card, beside, reporter.note)
+    look_again(spec, planned, components.folder, home, folder, here.card, beside, reporter.note)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     others = {"the model": components.model_key} | checkpoints.versions()
     must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
     asked = prompts_of(spec.sample, spec.dataset.trigger)
-    encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, [one.text for one in asked])
+    encoded = fill_caches(dataset, spec, components, reporter, here, home.cache, [one.text for one in asked])
 
     transformer = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
