@@ -34,6 +34,7 @@ from fluxtui.screens.keys_in_order import KeysInOrder
 from fluxtui.screens.look import Look
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.painter import Painter
+from fluxtui.screens.pane import Pane
 from fluxtui.screens.sessions_watch import FirstLook
 from fluxtui.screens.settings import Settings, read_settings
 from fluxtui.screens.sheet import Sheet
@@ -227,6 +228,9 @@ class FluxApp(KeysInOrder, Ways):
 
     def _theme_changed(self, theme: Theme) -> None:
         self.look = Look(self.kind, self.look.glyphs, Inks(theme, self.kind.has_colour))
+        for screen in self.screen_stack:
+            for pane in screen.query(Pane):
+                pane.repaint()  # each keeps its lines as they were drawn
         self.screen.refresh(layout=True)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:

@@ -45,7 +45,9 @@ class HelpText(Reader):
         lines = [Line(), *(Line(Span(piece, "dim")) for piece in wrapped(INTRODUCTION, min(width, 100)))]
         keys = front_of(self.app).keys
         live = {action.name: live_keys(action, self._chains, keys) for action in TABLE}
+        own = {chain[0] for chain in self._chains} - {"list", "reader"}  # of the page itself: first
         here = [(action, live[action.name]) for action in TABLE if live[action.name]]
+        here.sort(key=lambda pair: not pair[0].contexts & own)
         rest = [(action, keys_of(action, keys)) for action in TABLE if not live[action.name]]
         lines += self._groups(here, width)
         lines += [Line(), Line(Span("On other screens", "!text")), *self._groups(rest, width)]
