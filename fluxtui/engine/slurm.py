@@ -138,8 +138,8 @@ class Task:
         if asked.by and seen.status == "stopped" and _is_wanted_back(asked.by):
             assert callable(requeue)
             requeue(signal.SIGUSR2, None)  # ends this process
-        if seen.status == "failed":
-            raise FluxTUIError(f"{self.session}: {seen.reason}")
+        if seen.status not in ("completed", "stopped"):
+            raise FluxTUIError(f"{self.session} is {seen.state}: {seen.reason}")
         return seen.state
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -156,7 +156,7 @@ class Task:
             keeper.wait()
             if answer.get("ok"):
                 return
-            if answer.get("code") != ExitCode.REFUSED or not self._is_elsewhere() or time.monotonic() > until:
+            if answer.get("code") != ExitCode.REFUSED or not self._was_elsewhere() or time.monotonic() > until:
                 raise FluxTUIError(str(answer.get("error") or f"the keeper left with exit code {keeper.returncode}"))
             time.sleep(2.0)
 
@@ -183,8 +183,9 @@ class Task:
             answer = {}
         return keeper, answer if isinstance(answer, dict) else {}
 
-    def _is_elsewhere(self) -> bool:
-        return overview.look(Home.open(Path(self.home)), self.session).state == "elsewhere"
+    def _was_elsewhere(self) -> bool:
+        """Whether another node's beat is what the keeper refused for; it may have grown old since."""
+        return overview.look(Home.open(Path(self.home)), self.session).state in ("elsewhere", "lost")
 
 
 class _Asked:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from fluxtui.persist import process, toml
 from tests.cli.conftest import Lab, until
 from tests.cli.fake_slurm import Cluster
 
@@ -88,6 +91,28 @@ def test_two_nodes_that_have_to_leave_stop_with_a_checkpoint_and_go_on_from_it_w
     assert (done.attempt, done.record.resumed_from) == (2, stopped.checkpoint)
     assert cluster.of("state") == "COMPLETED"
     assert lab.call("submit", "a").code == 4
+
+
+def test_a_node_that_fails_is_run_again_by_slurm_once_its_last_beat_is_old(lab: Lab, cluster: Cluster) -> None:
+    lab.plan(step_seconds=0.05)
+    lab.make("a", train__steps=60)
+    assert lab.call("submit", "a").code == 0
+    cluster.run()
+    seen = lab.await_step(12)
+    assert seen.record is not None
+    assert seen.record.keeper is not None
+    assert process.send(seen.record.keeper, signal.SIGKILL)
+    cluster.wait()
+    assert cluster.of("state") == "FAILED", "a session that is lost is no success"
+    there = {"host": "dead-node", "boot_id": "of-the-dead", "beat_at": datetime.now(UTC) - timedelta(seconds=56)}
+    toml.write(lab.home.session("a").attempt_file(1), msgspec.structs.replace(seen.record, **there))
+    assert lab.look().state == "elsewhere"
+    cluster.put("state", "PENDING")  # by --requeue
+    cluster.run()
+    cluster.wait()
+    done = lab.look()
+    assert (done.state, done.attempt) == ("completed", 2), (done, said_by(lab))
+    assert done.record.resumed_from
 
 
 def test_what_is_missing_is_said_in_a_sentence(

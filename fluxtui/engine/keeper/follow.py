@@ -7,14 +7,11 @@ It starts, watches and ends the ranks of its machine as any keeper does, and wri
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import socket
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -22,7 +19,6 @@ from fluxtui.engine import life
 from fluxtui.engine.keeper import opening
 from fluxtui.engine.keeper.attend import Attendance, Attended
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
-from fluxtui.engine.keeper.clock import wall
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.group_guard import GroupJudgement
@@ -32,12 +28,13 @@ from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.engine.keeper.network import why_unreachable
 from fluxtui.engine.keeper.nodes import LOOK, Call, NodeFolder, NodeRecord, RankLeft, RankWait, Signs, nodes_of, read_call
+from fluxtui.engine.keeper.part import conclude, first_record
 from fluxtui.engine.keeper.peers import News
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, Place, spawn_trainer
 from fluxtui.engine.keeper.stall import How
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import process, recipe
+from fluxtui.persist import recipe
 from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home
@@ -161,12 +158,12 @@ class Follower:
         self.duties.spec, self._published = spec, ()
         if self.folder.node >= spec.hardware.nodes:
             raise LeadLostError(f"this session trains on {spec.hardware.nodes} machines: there is no node {self.folder.node}")
-        self.duties.journal.begin(self._first_record(call, 0))
+        self._begin(call, 0)
         if not self._take_devices(call):
             return
         assert self.lease is not None
         slots = len(self.lease.uuids) or spec.hardware.ranks
-        self.duties.journal.begin(self._first_record(call, slots))
+        self._begin(call, slots)
         begun = self._await_stage(call, "train")
         if begun is None:
             why = f"asked to leave by {by}" if (by := self.duties.loop.asked_by) else "the attempt was over before it began"
@@ -295,44 +292,9 @@ class Follower:
         self._probed = now
         return why_unreachable(self.call.address, self.call.port, _PROBE_SECONDS)
 
-    def _first_record(self, call: Call, slots: int) -> NodeRecord:
-        assert call.job is not None
-        return NodeRecord(
-            session_id=call.job.spec.id,
-            attempt=call.attempt,
-            nonce=call.job.nonce,
-            status="queued",
-            queued_at=wall(),
-            host=socket.gethostname(),
-            boot_id=process.boot_id(),
-            run_id=call.run_id if slots else "",
-            keeper=process.identify(os.getpid()),
-            threads=call.job.threads,
-            gpus=self.lease.uuids if self.lease else [],
-            node=self.folder.node,
-            slots=slots,
-        )
+    def _begin(self, call: Call, slots: int) -> None:
+        gpus = self.lease.uuids if self.lease else []
+        self.duties.journal.begin(first_record(call, self.folder.node, slots, gpus))
 
     def _conclude(self, verdict: Verdict, exits: Sequence[RankExit]) -> None:
-        """The last word of this machine on the attempt. Nothing is called completed here: that is node 0's, with proof."""
-        journal, left = self.duties.journal, verdict.culprit
-        reason = verdict.reason
-        if left is not None and left.ended_by_keeper and self.call is not None:
-            reason = f"ended: {self.call.why or 'node 0 is gone'}"
-        changes: dict[str, Any] = {
-            "run_id": self.call.run_id if self.call is not None else journal.record.run_id,
-            "end": verdict.end,
-            "reason": reason,
-            "remedy": verdict.remedy,
-            "is_retried": verdict.is_retried,
-            "exits": [RankLeft.of(one) for one in exits],
-            "culprit": None if left is None else RankLeft.of(left),
-            "exit_code": left.code if left else None,
-            "signal": left.signal_name if left else "",
-            "finished_at": journal.today(),
-            "amber": "",
-        }
-        if journal.record.status == "running" and verdict.end != "failed":
-            journal.transition("stopping", exits=changes["exits"])
-        journal.transition("failed" if verdict.end == "failed" else "stopped", **changes)
-        self.duties.log.line(f"attempt {journal.record.attempt}: {verdict.end}{f', {reason}' if reason else ''}")
+        conclude(self.duties, self.call, verdict, exits)
