@@ -134,7 +134,8 @@ def test_a_torch_that_does_not_fit_is_told_and_takes_nobody_with_it(
     (at_home / "path" / "torch" / "__init__.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(at_home / "path"), os.environ.get("PYTHONPATH", "")]))
     doctor._driver.cache_clear()
-    bad = [one for one in doctor._torch() if one.level == "bad"]
+    told = [one for one in doctor._torch() if one.subject != "bitsandbytes"]  # which asks more of torch than the fake one has
+    bad = [one for one in told if one.level == "bad"]
     assert len(bad) == 1
     assert words in bad[0].found, bad
     assert bad[0].remedy
