@@ -20,7 +20,7 @@ from fluxtui.actions import MOVES
 ROUNDS = 2  # through all queues: what a key did may itself post a message, as a line that closes does
 PATIENCE = 60  # rounds that a screen which has just been opened may take until something has the focus
 PAUSE = 0.005  # seconds between such rounds
-LOST = 1.0  # seconds after which a key whose target went away is taken for done
+LOST = 3.0  # seconds after which a key whose target went away is taken for done
 
 
 class KeysInOrder(App[int]):
