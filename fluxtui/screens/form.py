@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.events import Click, Key, Paste
@@ -10,6 +10,7 @@ from textual.message import Message
 
 from fluxtui.persist.text import clean
 from fluxtui.screens.form_fields import Evaluation, Field, fields
+from fluxtui.screens.form_keys import KEYS
 from fluxtui.screens.form_picker import Picker
 from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.pane import Pane
@@ -309,33 +310,3 @@ class Form(Pane):
 
     def on_mouse_scroll_up(self) -> None:
         self.go(self._at - WHEEL)
-
-
-def _always(deed: Callable[[Form], None]) -> Callable[[Form], bool]:
-    """The key is taken, whatever comes of it."""
-
-    def taken(form: Form) -> bool:
-        deed(form)
-        return True
-
-    return taken
-
-
-_DEEDS: tuple[tuple[str, Callable[[Form], None]], ...] = (
-    ("down", lambda form: form.walk(1)),
-    ("up", lambda form: form.walk(-1)),
-    ("tab", lambda form: form.complete()),
-    ("shift+tab", lambda form: form.move(-1)),
-    ("pagedown", lambda form: form.move(10)),
-    ("pageup", lambda form: form.move(-10)),
-    ("left", lambda form: form.side(-1)),
-    ("right", lambda form: form.side(1)),
-    ("home ctrl+a", lambda form: form.jump(0)),
-    ("end ctrl+e", lambda form: form.jump(1)),
-    ("backspace ctrl+h", lambda form: form.rub()),
-    ("ctrl+w", lambda form: form.rub_word()),
-    ("ctrl+u", lambda form: form.clear()),
-    ("enter", lambda form: form.press()),
-)
-KEYS: dict[str, Callable[[Form], bool]] = {key: _always(deed) for names, deed in _DEEDS for key in names.split()}
-KEYS["escape"] = Form.shut_list

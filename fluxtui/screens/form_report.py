@@ -53,8 +53,7 @@ class Report(Pane, Walker):
         return Line(Span("what it comes to", "!text" if self.has_focus else "text"))
 
     def corner(self, width: int) -> Line:
-        rows = self.inner[1]
-        self._total = len(self._text(self.inner[0]))
+        rows = self.inner[1]  # the body was drawn just before: its total is known
         if self._total <= rows:
             return Line()
         key = first_key(self.app, "form-report", self.glyphs.tier is Tier.ASCII)

@@ -93,11 +93,6 @@ class Gauges(Pane, Walker):
         self._top = max(0, min(self._top, self._total - self._room))
         return lines[self._top : self._top + self._room] + host
 
-    def _draw(self) -> list[Line]:
-        if self.frame != "bare":
-            self.body(*self.inner)  # what the corner says of it is said first
-        return super()._draw()
-
     # Moving
 
     def here(self) -> int:

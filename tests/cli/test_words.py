@@ -20,7 +20,7 @@ VERBS = [verb for _, group in verbs.GROUPS for verb in group]
 def test_help_lists_every_verb_of_the_design(lab: Lab) -> None:
     text = lab.call("--help").out
     words = (
-        "demo new import start ls show logs metrics stop kill resume wait queue checkpoint sample checkpoints verify export "
+        "demo new import edit start ls show logs metrics stop kill resume wait queue checkpoint sample checkpoints verify export "
         "publish check plan cache doctor rm"
     )
     assert not [word for word in words.split() if f"fluxtui {word} " not in text]
