@@ -107,4 +107,5 @@ def _median(folder: SessionFolder) -> float | None:
         newest = metrics.read_tail(folder.metrics_file, _STEPS)
     except FluxTUIError:
         return None
-    return median(metric.seconds for metric in newest) if newest else None
+    took = [metric.seconds for metric in newest if metric.step > 0]  # at step 0 there is a held-out loss and no step
+    return median(took) if took else None

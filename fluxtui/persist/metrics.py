@@ -25,7 +25,7 @@ BLOCK = 256 * 1024                 # bytes read at once
 
 
 class StepMetric(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One optimizer step."""
+    """One optimizer step; or, with step 0 and no loss, the held-out loss of what training began with."""
 
     attempt: int
     step: int                              # optimizer steps done, over all attempts

@@ -52,7 +52,7 @@ class History:
             ("validation", metric.validation_loss),
             ("rate", metric.learning_rate),
             ("norm", metric.gradient_norm),
-            ("seconds", metric.seconds),
+            ("seconds", metric.seconds if metric.step else None),  # at step 0 there is a held-out loss and no step
         ):
             self.curves[name].append(nan if value is None else value)
 

@@ -91,7 +91,10 @@ def test_looking_changes_nothing_and_the_seed_does(new_bench: NewBench) -> None:
     for bench in (plain, looked, other):
         bench.run_here()
     assert len(list(looked.folder.samples.glob("step-*/00.png"))) >= 3
-    assert any(m.validation_loss for m in metrics.read_all(looked.folder.metrics_file))
+    seen = metrics.read_all(looked.folder.metrics_file)
+    assert (seen[0].step, seen[0].loss, bool(seen[0].validation_loss)) == (0, None, True)  # before anything was trained
+    assert any(m.validation_loss for m in seen[1:])
+    assert seen[0].validation_loss != seen[-1].validation_loss
     assert looked.result().tensors_sha256 == plain.result().tensors_sha256
     assert other.result().tensors_sha256 != plain.result().tensors_sha256
 

@@ -92,9 +92,11 @@ class Run:
         return -(-self.steps // self.steps_per_epoch)
 
     def begin(self) -> None:
-        """The samples before the first step, and the first word of training."""
+        """Samples and held-out loss before the first step, and the first word of training."""
         if self.state.step == 0 and self.job.spec.sample.at_start:
             self.draw()
+        if self.state.step == 0:
+            self._validate_at_start()
         epoch = min(self.state.epoch + 1, self.epochs)
         self.reporter.progress(Phase.TRAIN, step=self.state.step, steps=self.steps, epoch=epoch, epochs=self.epochs)
 
@@ -168,9 +170,7 @@ class Run:
             gradient_norm=took.gradient_norm, seconds=took.seconds, at=datetime.now(UTC), validation_loss=validation_loss,
             preservation_loss=took.preservation,
         )  # fmt: skip
-        metrics.append(self.metrics_fd, metric)
-        if self.events:
-            self.events.step(metric)
+        self._measured(metric)
         speed = median(self._seconds) if len(self._seconds) > 1 else None
         self.reporter.progress(Phase.TRAIN, step=self.state.step, epoch=epoch, loss=fmean(self._losses), step_seconds=speed)
         if time.monotonic() - self._said_at >= _SAY_SECONDS or self.state.step == self.steps:
@@ -179,6 +179,11 @@ class Run:
                 f"step {self.state.step}/{self.steps}  epoch {epoch}/{self.epochs}  loss {fmean(self._losses):.4f}  "
                 f"lr {took.learning_rate:.2e}  grad {took.gradient_norm:.3f}  {took.seconds:.3f} s"
             )
+
+    def _measured(self, metric: metrics.StepMetric) -> None:
+        metrics.append(self.metrics_fd, metric)
+        if self.events:
+            self.events.step(metric)
 
     def commit(self) -> None:
         """A checkpoint of this step, unless there is one; durable after return."""
@@ -209,11 +214,27 @@ class Run:
 
     def validate_if_due(self, epoch_ended: bool) -> float | None:
         """The held-out loss, where this step ended an epoch that it is due after."""
+        every = self.job.spec.validate.every_epochs
+        is_due = epoch_ended and self._validates and self.state.epoch % every == 0
+        return self.validation_loss() if is_due else None
+
+    @property
+    def _validates(self) -> bool:
         spec = self.job.spec.validate
-        is_due = epoch_ended and spec.images > 0 and spec.every_epochs > 0 and self.state.epoch % spec.every_epochs == 0
-        if not (is_due and self.runtime.is_first):
-            return None
-        return self.validation_loss()
+        return self.runtime.is_first and spec.images > 0 and spec.every_epochs > 0
+
+    def _validate_at_start(self) -> None:
+        """The held-out loss of what training begins with, as a line of step 0: all later ones are read against it."""
+        if not self._validates:
+            return
+        loss = self.validation_loss()
+        self._measured(
+            metrics.StepMetric(
+                attempt=self.job.attempt, step=0, epoch=0, loss=None, learning_rate=self.rate(0), seconds=0.0,
+                at=datetime.now(UTC), validation_loss=loss,
+            )
+        )  # fmt: skip
+        self.reporter.say(f"held-out loss before the first step: {loss:.4f}")
 
     def validation_loss(self) -> float:
         """The held-out loss of the weights as they are."""
