@@ -72,7 +72,8 @@ class Verdict:
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
 _SMALLER = (
-    "lower train.batch_size, dataset.resolution or lora.rank, or choose a smaller hardware preset, then fluxtui resume {name}"
+    "fluxtui resume {name} with a larger hardware.stream_blocks or a smaller hardware.preset by --set; else a new session with "
+    "model.precision=int8, or a smaller train.batch_size, dataset.resolution or lora.rank"
 )
 
 # code -> (what it is called where the trainer left no sentence, what to do, whether it is tried again)
