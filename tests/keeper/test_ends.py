@@ -276,7 +276,7 @@ def test_the_hang_of_all_ranks_names_each(lab: Lab):
 
 
 def test_a_flood_in_the_log_is_capped_and_blocks_nobody(lab: Lab):
-    lab.plan({"at": 5, "do": "flood", "megabytes": 200}, {"at": 25, "do": "hang", "seconds": 1.5 * SLOW})
+    lab.plan({"at": 5, "do": "flood", "megabytes": 200}, {"at": 25, "do": "hang", "seconds": 4 * SLOW})  # time for the cap
     one = lab.session(guard=fast(first_steps=30, step=30, batch=30))
     assert one.run().status == "completed"
     assert one.folder.log_file.stat().st_size < 64 * 2**20

@@ -30,9 +30,8 @@ class NonFiniteError(Refusal):
     exit = TrainerExit.NON_FINITE
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            reason, "begin anew from the last checkpoint with a lower rate: new NAME --from THIS --set train.learning_rate=…"
-        )
+        what = "fluxtui new {name}-2 --from {name} --checkpoint newest --set train.learning_rate=…"
+        super().__init__(reason, f"go on from the last finite checkpoint with a lower rate: {what}")
 
 
 @dataclass(frozen=True, slots=True)
