@@ -135,6 +135,7 @@ def test_a_learning_rate_beyond_reason_ends_with_its_own_code(new_bench: NewBenc
     ended = bench.train()
     assert ended.code == 76, ended.log
     assert "finite" in ended.error
+    assert "fluxtui new little-2 --from little --checkpoint newest" in ended.log
     assert not bench.folder.result_file.exists()
 
 

@@ -33,15 +33,18 @@ def main(_argv: list[str]) -> int:
     reporter = Reporter.from_environment()
     reporter.progress(Phase.PREFLIGHT)
     reporter.start_ticking()
+    name = "NAME"
     try:
         job = read_job(sys.stdin.buffer.read())
+        name = job.spec.name
         return int(run_job(job, reporter, signals))
     except Exception as error:  # noqa: BLE001  (the edge of the process: every error becomes a sentence and an exit code)
         ending = ending_of(error)
         if ending.code not in _EXPECTED:
             traceback.print_exc()
-        reporter.say(f"{ending.error}; {ending.remedy}" if ending.remedy else ending.error)
-        reporter.progress(error=ending.error, remedy=ending.remedy)
+        remedy = ending.remedy.replace("{name}", name)
+        reporter.say(f"{ending.error}; {remedy}" if remedy else ending.error)
+        reporter.progress(error=ending.error, remedy=remedy)
         if ending.code == TrainerExit.HUNG:  # what does not answer would hold up the interpreter's own end
             sys.stdout.flush()
             sys.stderr.flush()
