@@ -237,7 +237,7 @@ async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> 
         await seen(pilot, lambda: type(app.screen).__name__ == "CaptionEditor", "no editor")
         await pilot.press(*"zzz", "escape")
         await pilot.press("G", "enter")
-        assert "not UTF-8" in text_of(app)
+        await seen(pilot, lambda: "not UTF-8" in text_of(app), "not said", 5)
         assert file.read_text() == "a picture of thing 0"
         assert [path.name for path in pictures.iterdir() if path.name.startswith(".")] == []
 
