@@ -30,6 +30,11 @@ class KeysInOrder(App[int]):
     _serial = 0  # of the key that is at work
     _rescue: asyncio.TimerHandle | None = None
 
+    @property
+    def has_keys_waiting(self) -> bool:
+        """Whether a key is still at work, or waits for one that is."""
+        return bool(self._typed)
+
     async def on_event(self, event: Event) -> None:
         is_free = not isinstance(event, Key) or event.is_forwarded or (not self._typed and self._only_moves(event.key))
         if is_free or not isinstance(event, Key):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual._compositor import visible_screen_stack
@@ -91,6 +92,17 @@ async def opened(
     """The app, once it has seen the sessions."""
     app = FluxApp(home, focus, kind, settings)
     async with app.run_test(size=size) as pilot:
+        press = pilot.press
+
+        async def press_all(*keys: str) -> None:
+            """Until each key has done what it does: one may wait for the one before."""
+            await press(*keys)
+            while app.has_keys_waiting:
+                await pilot.pause(0.005)
+            await pilot.pause()
+
+        untyped: Any = pilot
+        untyped.press = press_all
         await seen(pilot, lambda: not app.board.sessions.is_loading, "the sessions are not read")
         if focus:
             await seen(pilot, lambda: (one := app.board.sessions.selected) is not None and one.name == focus, f"no {focus}")
