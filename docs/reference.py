@@ -183,7 +183,7 @@ def plan_keys() -> Iterator[str]:
     """Every field of a plan with the comment beside it; those without one are bytes of what they are called."""
     yield "| key | what |"
     yield "| --- | --- |"
-    source = (DOCS.parent / "fluxtui" / "engine" / "plan.py").read_text()
+    source = (DOCS.parent / "fluxtui" / "engine" / "plan_table.py").read_text()
     fields = source.partition("class Plan:")[2].partition("\n\n\n")[0]
     for name, said in re.findall(r"^    (\w+): [^#\n]+?(?:  # (.+))?$", fields, re.MULTILINE):
         yield f"| `{name}` | {said.replace('None', 'null') or 'bytes'} |"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxtui.engine import quiet
+from fluxtui.engine.plan_table import Plan, table
 from fluxtui.persist import recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -29,50 +30,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_CARD = 48 * 10**9  # bytes that are taken where a session is for a GPU and this machine has none
 _SPEC_LIMIT = 1 << 20  # bytes of a spec on standard input
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Bytes, unless said otherwise."""
-
-    base_parameters: int  # count
-    lora_parameters: int  # count
-    tokens: int  # of the largest picture, text included
-    precision: str  # of the base, as it is held
-    preset: str  # whose numbers were taken; "" for none
-    base: int  # on the device that trains, slots of streamed blocks included
-    streamed_blocks: int  # count
-    unstreamed: str  # the setting for whose sake blocks stay that the preset would stream; "" where none does
-    clip: int  # where it is trained along
-    lora: int  # float32
-    gradients: int  # float32
-    optimizer: int
-    averaged: int  # the EMA's copy
-    activations: int  # kept by one micro-step at the largest picture
-    workspace: int  # what lives beside them at the worst moment: the block at work, decoded weights, gradients on their way
-    encoders: int  # both text encoders: in memory alone, before the base
-    vae: int
-    training_peak: int  # probed where a session like this one was, else planned
-    planned_training_peak: int  # always the sum of the parts
-    probed_training_peak: int | None  # by a step on a GPU; None where none was taken
-    encoding_peak: int
-    sampling_peak: int  # 0 where nothing is drawn
-    cuda_context: int  # beside each peak, where there is a GPU
-    card: str  # the GPU that this is for; "" for the CPU
-    card_memory: int  # 0 for the CPU
-    fits: bool | None  # with a margin of 1 GB; None for the CPU
-    change: str  # the smallest change with which it fits, "hardware.stream_blocks=12"; "" where it fits, or nothing helps
-    hosted: int  # streamed blocks' weights, in host memory, of all ranks
-    host_encoding: int  # text encoders, where they run on the CPU for want of room on the GPU
-    host_free: int  # of host memory, now
-    checkpoint: int  # on disk, each
-    disk: int  # all checkpoints that are kept and the product
-    steps: int | None  # None: not before the data set was read
-    step_seconds: float | None  # median of this session's own steps; None before it ran
-    like_step_seconds: float | None  # of other sessions with the same model, settings and card
-    estimated_step_seconds: float | None  # by the work and what this card sustains; None for cards that are not known
-    seconds: float | None  # for all steps, by the first of these that is known
-    is_assumed: bool  # the model is not on this disk: FLUX.1's published shape was taken
 
 
 def main(argv: list[str]) -> int:
@@ -96,8 +53,6 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(asdict(found)))
     else:
-        from fluxtui.engine.plan_table import table
-
         print(table(found))
     return int(ExitCode.DONE)
 
