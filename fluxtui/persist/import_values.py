@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluxtui.persist.prompts import KNOWN, without_unknown
+
 Value = Any  # of somebody's JSON, TOML or YAML: of any type
 Convert = Callable[[Value], object]
 
@@ -50,13 +52,15 @@ def sides(value: Value) -> list[int]:
     return sorted({whole(part) for part in parts})
 
 
-def lines(value: Value) -> list[str]:
-    """Prompts, one a line; kohya's options behind `--` stay where they are, in its own spelling."""
+def lines(value: Value) -> object:
+    """Prompts, one a line, with kohya's options behind them as far as there are such here."""
     texts = value.splitlines() if isinstance(value, str) else [str(item) for item in value]
-    return [text.strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
+    kept = [text.strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
+    known = [without_unknown(text) for text in kept]
+    return known if known == kept else Changed(known, f"behind a prompt stand here {KNOWN}")
 
 
-def prompts(value: Value) -> list[str]:
+def prompts(value: Value) -> object:
     if isinstance(value, str) and "\n" not in value and value.endswith((".txt", ".toml", ".json")):
         raise CannotError("the prompts stand in a file of their own; give them with --set sample.prompts=[…]")
     return lines(value)
@@ -158,13 +162,20 @@ def eight_bits(name: str, theirs: str) -> Convert:
     return convert
 
 
-def argument(name: str) -> Convert:
-    """One of kohya's `optimizer_args`: a list of NAME=VALUE."""
+def arguments(value: Value) -> dict[str, str]:
+    """kohya's `optimizer_args` and `network_args`: a list of NAME=VALUE, or one text of them."""
+    texts = value if isinstance(value, list) else str(value).split()
+    return dict(str(one).partition("=")[::2] for one in texts)
 
-    def convert(value: Value) -> object:
-        pairs = dict(str(one).partition("=")[::2] for one in (value if isinstance(value, list) else [value]))
-        if set(pairs) - {name} or name not in pairs:
-            raise CannotError(f"only {name} of these is carried over")
-        return float(pairs[name])
 
-    return convert
+def two(value: Value) -> list[float]:
+    """A pair, as a list or as "0.9,0.999"."""
+    return [float(part) for part in (value if isinstance(value, list) else str(value).strip("()[] ").split(","))]
+
+
+def thousandths(value: Value) -> float:
+    return float(value) / 1000.0
+
+
+def weighting(value: Value) -> object:
+    raise CannotError("sd-scripts weighs so with 'sigma_scaled' alone; train.loss_weighting is here")

@@ -16,7 +16,7 @@ from typing import Any
 from fluxtui.persist import keys, toml
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.import_tables import SOURCES, Source
-from fluxtui.persist.import_values import CannotError, Changed
+from fluxtui.persist.import_values import CannotError, Changed, arguments
 from fluxtui.persist.text import clean
 
 LIMIT = 4 * 1024 * 1024     # bytes of a configuration
@@ -37,7 +37,7 @@ class Imported:
 def read(path: Path) -> Imported:
     """The configuration in our words. Raises `NotFoundError`, `DamagedError`, or `UsageError` where it is none of the three."""
     document = _parse(path)
-    flat = dict(_flatten(document))
+    flat = dict(_spread(_flatten(document)))
     source = _source_of(document, flat)
     found = Imported(source, sets=dict(SOURCES[source].unsaid))
     overridden = _overridden(flat, SOURCES[source])
@@ -95,6 +95,15 @@ def _flatten(value: object, prefix: str = "", depth: int = 0, spent: list[int] |
 _ONLY_FIRST = object()
 
 
+def _spread(leaves: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """kohya's lists of NAME=VALUE as keys of their own."""
+    for name, value in leaves:
+        if name.rpartition(".")[2] in ("optimizer_args", "network_args") and value:
+            yield from ((f"{name}.{key}", one) for key, one in arguments(value).items())
+        else:
+            yield name, value
+
+
 def _source_of(document: Mapping[str, Any], flat: Mapping[str, Any]) -> str:
     """Whose configuration it is, by keys that only that one has."""
     if any(name.startswith("config.process.") for name in flat):
@@ -120,7 +129,8 @@ def _overridden(flat: Mapping[str, Any], source: Source) -> dict[str, str]:
 def _carry(found: Imported, name: str, value: object, source: Source) -> None:
     """Take one key over, or say why not."""
     shown, last = clean(name, 100), name.rpartition(".")[2]
-    entry = source.table.get(name) or source.table.get(last)
+    ends = [name, ".".join(name.split(".")[-2:]), last]
+    entry = next((source.table[end] for end in ends if end in source.table), None)
     done = source.done_here.get(name) or source.done_here.get(last)
     if value is _ONLY_FIRST:
         found.left.append(f"{shown}: only the first of several is carried over")

@@ -14,7 +14,7 @@ from fluxtui.persist.text import clean
 
 OPTIONS = {"w": "width", "h": "height", "d": "seed", "s": "steps", "g": "guidance"}  # letter -> key of [sample]
 _OPTION = re.compile(r"(?:^|\s+)--(?=[A-Za-z])")
-_KNOWN = "--w (width), --h (height), --d (seed), --s (steps) and --g (guidance)"
+KNOWN = "--w (width), --h (height), --d (seed), --s (steps) and --g (guidance)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,16 @@ def problem_of(line: str) -> str:
         if letter == "n":
             return "FLUX.1 is drawn without a negative prompt: take --n out"
         if letter not in OPTIONS:
-            return f"there is no --{clean(letter, 20)}: behind a prompt stand {_KNOWN}"
+            return f"there is no --{clean(letter, 20)}: behind a prompt stand {KNOWN}"
         if _number(letter, value) is None:
             return f"--{letter} is {clean(value, 20) or 'nothing'!a}: give one number, and the text before all options"
     return ""
+
+
+def without_unknown(line: str) -> str:
+    """The prompt with those options only that are known here, each as it was written."""
+    text, options = _options(line)
+    return " ".join([text, *(f"--{letter} {value}" for letter, value in options if letter in OPTIONS)])
 
 
 def settings_of(line: str) -> dict[str, int | float]:

@@ -147,14 +147,22 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
     found = imported(
         tmp_path, "kohya", flip_aug=True, keep_tokens=2, shuffle_caption=True, loss_type="huber", huber_c=0.2, alpha_mask=True,
         network_weights="/l.safetensors", fp8_base=True, blocks_to_swap=18, bucket_reso_steps=64, prior_loss_weight=0.5,
-        output_name="mine", optimizer_args=["weight_decay=0.1"], text_encoder_lr=[2e-5],
+        output_name="mine", optimizer_args=["weight_decay=0.1", "betas=0.9,0.99"], text_encoder_lr=[2e-5],
+        network_args=["loraplus_unet_lr_ratio=4"], min_timestep=100, max_timestep=900,
     ).sets  # fmt: skip
     assert found | {
         "dataset.flip": True, "dataset.keep_tags": 2, "dataset.shuffle_tags": 16, "train.loss": "pseudo_huber",
         "train.loss_delta": 0.2, "dataset.masks": "alpha", "lora.weights": "/l.safetensors", "model.precision": "fp8",
         "hardware.stream_blocks": 27, "dataset.bucket_step": 64, "dataset.regularisation_weight": 0.5, "title": "mine",
-        "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5,
+        "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5, "train.betas": [0.9, 0.99], "train.lora_plus": 4.0,
+        "train.timestep_min": 0.1, "train.timestep_max": 0.9,
     } == found  # fmt: skip
+
+
+def test_prompts_keep_what_can_stand_behind_them_here(tmp_path: Path) -> None:
+    found = imported(tmp_path, "kohya", sample_prompts="a cat --w 512 --n ugly --l 4 --d 7\nan owl")
+    assert found.sets["sample.prompts"] == ["a cat --w 512 --d 7", "an owl"]
+    assert any(line.startswith("sample_prompts") for line in found.left)
 
 
 def test_ai_toolkits_unsaid_alpha_is_one(tmp_path: Path) -> None:
