@@ -28,7 +28,14 @@ class LogView(ChoosingPane):
         self._markers: LogSearch | None = None
         self._was_marked = False  # all markers have been found once
         self._serial = 0  # of the search that is wanted now
+        self._asked_early: tuple[str, bool] | None = None  # before the log was open: pattern, and whether it filters
         self._goes_on: int = 0  # a search that has found nothing yet shall go to its first match: 1 down, -1 up
+
+    def open(self, path: Path | None) -> None:
+        super().open(path)
+        early, self._asked_early = self._asked_early, None
+        if early is not None:
+            self.look_for(*early)
 
     def close(self) -> None:
         super().close()
@@ -79,7 +86,9 @@ class LogView(ChoosingPane):
             self.search.stop()
         self.search, self.is_filtered, self.chosen = None, False, None
         self._serial += 1
-        if not pattern or self.path is None or self._source is None:
+        is_open = self.path is not None and self._source is not None
+        self._asked_early = None if is_open or not pattern else (pattern, filters)
+        if not pattern or not is_open:
             self._leave_filter()
             return ""
         try:

@@ -23,6 +23,7 @@ def test_a_stalled_download_is_ended_and_gone_on_with(
     data = little_pictures(tmp_path / "data")
     cache_folder(home.models / "hub", NAME).mkdir(parents=True)  # begun: the hub's sizes decide about room, not FLUX.1's
     sets = SMALL | {"train.steps": 2, "guard.download": 4.0, "guard.retry_delay": 0.1, "guard.grace": 1.0, "hardware.gpus": []}
+    sets |= {"sample.prompts": []}  # of 1024 pixels, by default
     with Hub({NAME: Repository(tiny)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -90,11 +90,11 @@ def _read(job: TrainJob, before: fingerprint.Fingerprint | None, reporter: Repor
 def _hold_against(
     job: TrainJob, folder: SessionFolder, before: fingerprint.Fingerprint | None, dataset: Dataset, reporter: Reporter
 ) -> None:
+    if reporter.rank != 0:  # held against rank 0's, which may have just written the file: `alike.py`
+        return
     changed = before is not None and bool(fingerprint.differences(before, dataset.fingerprint))
     if before is not None and changed and not job.accept_changes:
         fingerprint.hold_against(before, dataset.fingerprint)
-    if reporter.rank != 0:
-        return
     if changed:
         reporter.note("the data set is not the one that this session began with; that was accepted")
     if before is None or changed:
