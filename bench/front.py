@@ -37,11 +37,15 @@ def fabricate(root: Path, sessions: int) -> None:
         recipe.save_spec(folder.spec_file, defaults.new_spec(name, "pico", "demo", "pico", 16, "", {}))
         spec = recipe.load_spec(folder.spec_file)
         folder.product.write_bytes(b"0" * 100)
+        facts = folder.product.stat()
         record = Record(
             session_id=spec.id, attempt=1, nonce="n", status="completed", phase=Phase.PROVE, step=400, steps=400, loss=0.1,
             step_seconds=0.1, exit_code=0, queued_at=now, started_at=now, finished_at=now, beat_at=now, host="bench", boot_id="b",
             run_id="r", recipe_sha256=recipe.recipe_sha256(spec), output=str(folder.product),
-            proof=Proof(ok=True, file=str(folder.product), size=100, sha256="0" * 64, tensors_sha256="0" * 64),
+            proof=Proof(
+                ok=True, file=str(folder.product), size=100, sha256="0" * 64, tensors_sha256="0" * 64,
+                mtime_ns=facts.st_mtime_ns, ctime_ns=facts.st_ctime_ns,
+            ),
         )  # fmt: skip
         toml.write(folder.attempt_file(1), record)
 

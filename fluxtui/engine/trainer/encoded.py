@@ -9,6 +9,7 @@ import itertools
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U
 DTYPE_WORDS = {dtype: word for word, dtype in DTYPES.items()}
 LAYOUT = 1      # of entries: raised when what is computed for the same picture or caption changes
 _WINDOW = 2     # micro-batches read ahead where there are no workers
+_REMEMBERED = 65_536    # keys of entries, of each kind
 
 Tensors = dict[str, torch.Tensor]
 Fetch = Callable[[Iterable[Sequence[Wanted]]], Iterator[list[Read]]]    # a list of entries in, what they held out, in order
@@ -53,13 +55,8 @@ class Identity:
 
     def latents(self, item: Item, place: Place, is_mirrored: bool = False) -> EntryKey:
         """Where the latents of a picture at one place are found."""
-        identity: dict[str, object] = {
-            "layout": LAYOUT, "image": item.image_sha256, "box": place.box, "bucket": (place.bucket.width, place.bucket.height),
-            "vae": self.vae, "machine": self.machine,
-        }  # fmt: skip
-        if is_mirrored:     # not said where it is not: entries of before there was a choice stay good
-            identity["mirrored"] = True
-        return key_of("latents", **identity)
+        bucket = (place.bucket.width, place.bucket.height)
+        return _latents_key(item.image_sha256, place.box, bucket, self.vae, self.machine, is_mirrored)
 
     def mask(self, item: Item, place: Place, is_mirrored: bool) -> EntryKey:
         """Where the mask of a picture at one place is found."""
@@ -69,7 +66,25 @@ class Identity:
 
     def caption(self, caption: str) -> EntryKey:
         """Where the embeddings of a caption or prompt are found."""
-        return key_of("text", layout=LAYOUT, text=caption, encoders=self.text, dtype=self.text_dtype, machine=self.machine)
+        return _caption_key(caption, self.text, self.text_dtype, self.machine)
+
+
+# Asked for at every step of every epoch: remembered, a hash of JSON each would cost a small model's step a hundredth.
+@lru_cache(_REMEMBERED)
+def _latents_key(
+    image: str, box: tuple[float, ...], bucket: tuple[int, int], vae: str, machine: str, is_mirrored: bool
+) -> EntryKey:
+    identity: dict[str, object] = {
+        "layout": LAYOUT, "image": image, "box": box, "bucket": bucket, "vae": vae, "machine": machine,
+    }  # fmt: skip
+    if is_mirrored:     # not said where it is not: entries of before there was a choice stay good
+        identity["mirrored"] = True
+    return key_of("latents", **identity)
+
+
+@lru_cache(_REMEMBERED)
+def _caption_key(caption: str, encoders: str, dtype: str, machine: str) -> EntryKey:
+    return key_of("text", layout=LAYOUT, text=caption, encoders=encoders, dtype=dtype, machine=machine)
 
 
 def identity_of(vae: str, text: str, text_dtype: torch.dtype, device: torch.device) -> Identity:
