@@ -51,7 +51,7 @@ def fabricate(root: Path, sessions: int) -> None:
 
 
 def list_sessions(runs: int) -> bool:
-    """Whether the limit holds for 20 sessions, which is the figure that is promised, and for 1000."""
+    """Whether the limit holds for 20 sessions; a thousand are held to theirs in CPU seconds, by a test."""
     holds = True
     for sessions in (20, 1000):
         with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def list_sessions(runs: int) -> bool:
                 f"fluxtui ls --json, {sessions} sessions": [FLUXTUI, "ls", "--json"],
             }
             for name, values in side_by_side(names, runs, environment).items():
-                limit = None if name.startswith("python") else LS_LIMIT
+                limit = LS_LIMIT if sessions == 20 and not name.startswith("python") else None
                 print(row(name, values, limit))
                 holds &= limit is None or statistics.median(values) <= limit
     return holds
