@@ -68,7 +68,7 @@ class Gauges(Pane, Walker):
         return Line(Span("machine", "!text" if self.has_focus else "text"))
 
     def corner(self, width: int) -> Line:
-        if self._total <= self._room:
+        if self._total <= self._room or not self._room:  # not laid out yet
             return Line()
         last = min(self._total, self._top + self._room)
         return Line(Span(f"{self._top + 1}-{last} of {self._total}", "dim"))

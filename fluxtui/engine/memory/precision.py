@@ -20,7 +20,7 @@ from fluxtui.engine import quiet
 from fluxtui.engine.trainer.refusal import Refusal
 
 NF4_BLOCK = 64  # weights that share a scale
-_AT_ONCE = 2**22  # weights that are encoded at once: their float32 copy is 16 MiB
+_AT_ONCE = 2**20  # weights that are encoded at once: their float32 copy is 4 MiB
 
 Parts = tuple[torch.Tensor, torch.Tensor]  # what a weight is held as: codes, scales
 Shape = tuple[int, int]  # (out, in)
@@ -96,7 +96,7 @@ def _nf4() -> Codec:
             return codes.view(-1), state.absmax
         codes = torch.empty(out, width // 2, dtype=torch.uint8, device=weight.device)
         scales = torch.empty(out, width // NF4_BLOCK, dtype=torch.float32, device=weight.device)
-        rows = max(1, _AT_ONCE // 4 // width)  # on the CPU it holds the distance of every weight to every level
+        rows = max(1, _AT_ONCE // width)  # on the CPU it holds the distance of every weight to every level
         for start in range(0, out, rows):
             some = weight[start : start + rows].contiguous()
             coded, state = blocks.quantize_4bit(some, blocksize=NF4_BLOCK, quant_type="nf4")

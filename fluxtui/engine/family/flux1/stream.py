@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fluxtui.engine.memory.heap import kept_small
 from fluxtui.persist.errors import DamagedError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def stream_weights(
     total, weights = weights_of(folder)
     hosts = tuple(f"{name}." for name in on_host)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    for name, read, done in weights:
+    for name, read, done in kept_small(weights):
         if wanted.pop(name, None) != tuple(read.shape):
             raise DamagedError(f"{folder} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json.")
         is_hosted = name.startswith(hosts) and read.ndim >= 2
@@ -105,10 +106,10 @@ def stream_t5(folder: Path, dtype: torch.dtype, device: torch.device | str) -> T
         module = T5EncoderModel(T5Config.from_pretrained(folder))
     module.tie_weights()  # its embedding has two names; making it without bytes has parted them
     if (single := original.weight_file(folder)) is not None:
-        original.fill(module, original.tensors(single), single.path, single.part, dtype, device)
+        original.fill(module, kept_small(original.tensors(single)), single.path, single.part, dtype, device)
         return module
     weights = (found for found in _read(shards(folder, OF_TRANSFORMERS)) if not original.NOT_WEIGHTS.search(found[0]))
-    original.fill(module, weights, folder, folder.name, dtype, device)
+    original.fill(module, kept_small(weights), folder, folder.name, dtype, device)
     return module
 
 
