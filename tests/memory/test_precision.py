@@ -83,7 +83,7 @@ def test_autograd_keeps_the_codes_and_never_a_decoded_weight(name: str) -> None:
 def test_every_dtype_that_a_checkpoint_is_stored_in_goes_into_every_precision(
     name: str, stored: torch.dtype, width: int
 ) -> None:
-    weight = (0.02 * normal(64, width)).to(stored)
+    weight = (0.02 * normal(63, width)).to(stored)  # 96 wide: the last block is half full
     layer = quantized(weight, name)
     meant = weight.float()
     error = (CODECS[name].decode(layer.parts(), layer.shape) - meant).norm() / meant.norm()

@@ -107,11 +107,16 @@ def _nf4() -> Codec:
     def weight_of(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         blocks = _bitsandbytes()
         codes, scales = parts
+        held = shape
+        if shape[1] % NF4_BLOCK:  # its AVX-512 kernel takes every row to begin a block (0.50.2): give it rows that do
+            held = (scales.numel(), NF4_BLOCK)
+            codes = functional.pad(codes.view(-1), (0, held[0] * NF4_BLOCK // 2 - codes.numel()))
         state = blocks.QuantState(
-            absmax=scales.view(-1), shape=torch.Size(shape), code=_levels(codes.device), blocksize=NF4_BLOCK,
+            absmax=scales.view(-1), shape=torch.Size(held), code=_levels(codes.device), blocksize=NF4_BLOCK,
             quant_type="nf4", dtype=dtype,
         )  # fmt: skip
-        return blocks.dequantize_4bit(codes.view(-1, 1), state)
+        weight = blocks.dequantize_4bit(codes.view(-1, 1), state)
+        return weight.view(-1)[: shape[0] * shape[1]].view(shape)
 
     return Codec(
         name="nf4",
