@@ -80,7 +80,8 @@ def shape_mask(pixels: Pixels, border: Pixels) -> Mask:
     """What is nearer to the shape's colour than to the border's, (64, 64)."""
     distance = np.linalg.norm(pixels - border, axis=2)
     strong = float(np.quantile(distance, 0.98))
-    return distance > max(0.5 * strong, 25.0)
+    is_apart: Mask = distance > max(0.5 * strong, 25.0)
+    return is_apart
 
 
 def best_shape(mask: Mask) -> tuple[str | None, float]:

@@ -22,7 +22,8 @@ def orthogonalised(momentum: torch.Tensor, rounds: int = 5) -> torch.Tensor:
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    result: torch.Tensor = x.mT if tall else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):

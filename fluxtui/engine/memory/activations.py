@@ -177,4 +177,5 @@ def vae_work(config: Mapping[str, Any], dtype: torch.dtype, side: int, is_decodi
         inputs = torch.empty(1, channels, size, size, dtype=dtype)
     with torch.no_grad(), fused_attention(), LiveBytes() as live:
         _ = vae.decode(inputs) if is_decoding else vae.encode(inputs)
-    return live.peak
+    peak: int = live.peak
+    return peak

@@ -17,7 +17,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations make, and when they go. What was there before is not counted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has types, but not here
         self.live = 0  # bytes
         self.peak = 0  # bytes
         self._sizes: dict[int, int] = {}
@@ -44,7 +44,8 @@ class LiveBytes(TorchDispatchMode):
 
 def id_of(tensor: torch.Tensor) -> int:
     """Which storage a tensor is a view of."""
-    return tensor.untyped_storage()._cdata
+    identity: int = tensor.untyped_storage()._cdata
+    return identity
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def _nf4() -> Codec:
             absmax=scales.view(-1), shape=torch.Size(held), code=_levels(codes.device), blocksize=NF4_BLOCK,
             quant_type="nf4", dtype=dtype,
         )  # fmt: skip
-        weight = blocks.dequantize_4bit(codes.view(-1, 1), state)
+        weight: torch.Tensor = blocks.dequantize_4bit(codes.view(-1, 1), state)
         return weight.view(-1)[: shape[0] * shape[1]].view(shape)
 
     return Codec(
@@ -208,7 +208,7 @@ class QuantizedLinear(nn.Linear):
         """`(…, in)` to `(…, out)`, in the dtype of the inputs."""
         if not self.weight.numel():
             raise RuntimeError("the weight of this layer is not resident")
-        outputs: torch.Tensor = _Product.apply(inputs, self.codec, self.shape, *self.parts())
+        outputs: torch.Tensor = _Product.apply(inputs, self.codec, self.shape, *self.parts())  # type: ignore[no-untyped-call]
         return outputs if self.bias is None else outputs + self.bias
 
     def extra_repr(self) -> str:

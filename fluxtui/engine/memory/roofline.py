@@ -58,7 +58,8 @@ def step_flops(config: Mapping[str, Any], tokens: int, text_tokens: int, batch: 
     linear = 2.0 * 12 * width**2 * (double + single) * length
     attention = 4.0 * length**2 * width * (double + single)
     passes = 1 if is_checkpointed else 0
-    return batch * (linear * (2 + passes) + attention * (3.5 + passes))
+    flops: float = batch * (linear * (2 + passes) + attention * (3.5 + passes))
+    return flops
 
 
 def step_seconds(card: Card, flops: float, coded: int, hosted: int, streamed_share: float, is_checkpointed: bool) -> float:

@@ -51,7 +51,8 @@ class Magnitudes(nn.Module):
             product = functional.linear(x, base_layer.weight)
         else:
             product = base_result if base_layer.bias is None else base_result - base_layer.bias
-        return (ratio - 1.0).to(x.dtype) * product + (scaling * ratio).to(x.dtype) * lora_B(lora_A(x))
+        added: torch.Tensor = (ratio - 1.0).to(x.dtype) * product + (scaling * ratio).to(x.dtype) * lora_B(lora_A(x))
+        return added
 
 
 def add_magnitudes(layers: Iterable[Any], adapter: str) -> None:

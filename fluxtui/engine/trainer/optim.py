@@ -63,26 +63,29 @@ def new_optimizer(groups: Sequence[Group], train: TrainSpec) -> torch.optim.Opti
             return _of_library("prodigyopt", "Prodigy", "optimizers", train)(own, **common, **more)
         case "schedule_free":
             more["warmup_steps"] = train.warmup_steps  # its own, which the average knows of
-            made = _of_library("schedulefree", "AdamWScheduleFree", "optimizers", train)(own, **common, **more)
+            made: Any = _of_library("schedulefree", "AdamWScheduleFree", "optimizers", train)(own, **common, **more)
             made.train()
-            return made
+            free: torch.optim.Optimizer = made
+            return free
 
 
 def _adafactor(groups: list[Any], common: dict[str, Any], eps: float) -> torch.optim.Optimizer:
     from transformers.optimization import Adafactor
 
-    return Adafactor(
+    made: torch.optim.Optimizer = Adafactor(
         groups, **common, eps=(eps or 1e-30, 1e-3), scale_parameter=False, relative_step=False, warmup_init=False
     )
+    return made
 
 
-def _of_library(module: str, name: str, extra: str, train: TrainSpec) -> Any:  # noqa: ANN401  (a class without types)
+def _of_library(module: str, name: str, extra: str, train: TrainSpec) -> Callable[..., torch.optim.Optimizer]:
     quiet.let(module.partition(".")[0])
     try:
-        return getattr(importlib.import_module(module), name)
+        found: Callable[..., torch.optim.Optimizer] = getattr(importlib.import_module(module), name)
     except ImportError:
         why = f"train.optimizer = {train.optimizer!r} needs {module.partition('.')[0]}, which is not installed"
         raise Refusal(why, f"pip install 'fluxtui[{extra}]'") from None
+    return found
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class Painter:
         device, dtype = self.transformer.device, self.transformer.dtype
         with torch.no_grad():
             pooled = self.clip.pooled([asked.text]) if self.clip else prompt.pooled
-        return pipeline(
+        picture: Image = pipeline(
             prompt_embeds=prompt.prompt_embeds.to(device, dtype),
             pooled_prompt_embeds=pooled.to(device, dtype),
             width=asked.width,
@@ -110,6 +110,7 @@ class Painter:
             generator=torch.Generator("cpu").manual_seed(asked.seed),
             callback_on_step_end=drawn,
         ).images[0]
+        return picture
 
     def _pipeline(self) -> FluxPipeline:
         from diffusers.pipelines.flux.pipeline_flux import FluxPipeline

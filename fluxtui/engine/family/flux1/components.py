@@ -73,7 +73,8 @@ class Components:
     @property
     def vae_scale(self) -> int:
         """Pixels of a side for each latent: 8 for FLUX.1."""
-        return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        halvings = len(self.vae_config["block_out_channels"]) - 1
+        return 1 << halvings
 
     @property
     def pixel_multiple(self) -> int:

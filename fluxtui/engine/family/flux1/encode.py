@@ -33,7 +33,8 @@ def pool_prompts(tokenizer: CLIPTokenizer, clip: CLIPTextModel, prompts: list[st
     ids = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
-    return clip(ids.to(clip.device), output_hidden_states=False).pooler_output
+    pooled: torch.Tensor = clip(ids.to(clip.device), output_hidden_states=False).pooler_output
+    return pooled
 
 
 def pixels_of(picture: Image) -> torch.Tensor:
@@ -49,4 +50,5 @@ def encode_image_mean(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
 
     `pixels`: `(batch, 3, height, width)` in [-1, 1]. The mean and not a draw: one random number less, and cacheable.
     """
-    return vae.encode(pixels.to(device=vae.device, dtype=vae.dtype)).latent_dist.mode().to(torch.float32)
+    mean: torch.Tensor = vae.encode(pixels.to(device=vae.device, dtype=vae.dtype)).latent_dist.mode()
+    return mean.to(torch.float32)

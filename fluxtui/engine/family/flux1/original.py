@@ -108,7 +108,7 @@ def _scaled(opened: Any, header: Header, key: str) -> torch.Tensor:  # noqa: ANN
     for scale in SCALES:
         name = key.removesuffix("weight") + scale
         if key.endswith("weight") and name in header.tensors:
-            factor = opened.get_tensor(name).float()
+            factor: torch.Tensor = opened.get_tensor(name).float()
             return stored.float() * (factor.reshape(-1, *[1] * (stored.dim() - 1)) if factor.numel() > 1 else factor.reshape(()))
     return stored
 

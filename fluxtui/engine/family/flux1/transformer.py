@@ -19,14 +19,16 @@ def pack(latents: torch.Tensor) -> torch.Tensor:
     """`(batch, channels, height, width)` to `(batch, height/2 * width/2, 4 * channels)`: a token for each 2 x 2 latents."""
     from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-    return FluxPipeline._pack_latents(latents, *latents.shape)
+    tokens: torch.Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+    return tokens
 
 
 def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The inverse of `pack`; `height` and `width` in latents."""
     from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-    return FluxPipeline._unpack_latents(tokens, height, width, vae_scale_factor=1)
+    latents: torch.Tensor = FluxPipeline._unpack_latents(tokens, height, width, vae_scale_factor=1)
+    return latents
 
 
 @lru_cache(maxsize=64)
@@ -34,7 +36,8 @@ def image_ids(height: int, width: int, device: torch.device, dtype: torch.dtype)
     """Positions `(tokens, 3)` of packed latents: 0, row, column. `height` and `width` in latents."""
     from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-    return FluxPipeline._prepare_latent_image_ids(1, height // 2, width // 2, device, dtype)
+    positions: torch.Tensor = FluxPipeline._prepare_latent_image_ids(1, height // 2, width // 2, device, dtype)
+    return positions
 
 
 @lru_cache(maxsize=8)
@@ -74,4 +77,5 @@ def velocity(
 
 def scale_latents(mean: torch.Tensor, vae_config: Mapping[str, Any]) -> torch.Tensor:
     """x0 of the objective from the VAE's mean: `(mean - shift_factor) * scaling_factor`."""
-    return (mean - (vae_config.get("shift_factor") or 0.0)) * vae_config["scaling_factor"]
+    shift, factor = float(vae_config.get("shift_factor") or 0.0), float(vae_config["scaling_factor"])
+    return (mean - shift) * factor
