@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -65,7 +66,10 @@ class Deeds(App[int], Doer):
         threading.Thread(target=carry_out, daemon=True, name="errand").start()
 
     def errand_quietly(self, work: Callable[[], None]) -> None:
-        """Run something in a thread that shows its own result; only what goes wrong is said."""
+        """Run something in a thread that shows its own result; only what goes wrong is said.
+
+        It runs in the caller's context, which names the app: a widget that was left meanwhile finds it by its screen no more.
+        """
 
         def carry_out() -> None:
             try:
@@ -76,7 +80,8 @@ class Deeds(App[int], Doer):
                 if self.is_running:
                     self.post_message(ErrandDone(partial(self.say, _fault(error), "bad", True)))
 
-        threading.Thread(target=carry_out, daemon=True, name="errand").start()
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(carry_out,), daemon=True, name="errand").start()
 
     def _say_error(self, error: FluxTUIError, otherwise: Callable[[FluxTUIError], bool] | None) -> None:
         if otherwise is None or not otherwise(error):

@@ -158,6 +158,24 @@ async def test_pictures_are_examined_before_the_start(empty_home: Home, tmp_path
         await seen(pilot, lambda: "1 thing to mend" in text_of(app), "the damage is not found", 90)
 
 
+async def test_what_was_found_after_the_form_was_left_is_said_and_no_fault(
+    empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = json.dumps({"report": {"ok": True, "images": 50, "findings": []}})
+    waits = f"case $* in *check*) while [ ! -e {tmp_path}/left ]; do sleep 0.02; done;; esac"
+    fake_engine(tmp_path, monkeypatch, f"{waits}; echo '{report}'")
+    async with opened(empty_home, (120, 36)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        await pilot.press("f4")
+        await seen(pilot, lambda: "examining the pictures" in text_of(app), "not begun")
+        await pilot.press("ctrl+g")
+        await seen(pilot, lambda: app.screen is app.board and not screen.is_attached, "not left")
+        (tmp_path / "left").touch()
+        notices = app.board_of_notices
+        await seen(pilot, lambda: notices.notices, "nothing is said")
+        assert "50 pictures examined" in notices.notices[-1].text
+
+
 async def test_findings_come_first_and_are_read_at_80x24(
     empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
