@@ -4,6 +4,7 @@
 #SBATCH --job-name=fluxtui
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
 #SBATCH --time=04:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append

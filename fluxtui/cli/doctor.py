@@ -137,6 +137,8 @@ def _shared_memory() -> list[Finding]:
 
 
 def _gpus() -> list[Finding]:
+    from fluxtui.gpu.visible import ORDER, VISIBLE, uncertain
+
     seen = _driver()
     if not seen.devices:
         mend = "without a GPU the CPU trains: enough for the demo, not for FLUX.1"
@@ -144,6 +146,8 @@ def _gpus() -> list[Finding]:
     found = [_gpu(gpu) for gpu in seen.devices]
     if seen.why:    # one of several is ill
         found.append(Finding("GPU", "bad", clean(seen.why, 300), "what the sentence says; fluxtui trains on the others"))
+    if words := uncertain(seen.devices, os.environ):
+        found.append(Finding(VISIBLE, "bad", clean(words, 400), f"{ORDER}=PCI_BUS_ID, or UUIDs"))
     return found
 
 

@@ -167,12 +167,13 @@ class _Machine:
 
 def _machine(spec: Spec) -> _Machine:
     from fluxtui.gpu import list_gpus
-    from fluxtui.gpu.visible import VISIBLE, visible
+    from fluxtui.gpu.visible import uncertain, visible
 
     wanted = spec.hardware.gpus
     if wanted == []:
         return _Machine("", None, spec.hardware.ranks)
-    left = visible(list_gpus().devices, os.environ.get(VISIBLE))
+    here = list_gpus().devices
+    left = list(here) if uncertain(here, os.environ) else visible(here, os.environ)  # the keeper refuses what is uncertain
     cards = [gpu for gpu in left if isinstance(wanted, str) or gpu.index in wanted or gpu.uuid in wanted]
     ranks = len(set(wanted)) if isinstance(wanted, list) else 1 if wanted == "auto" else len(cards)
     cards = [gpu for gpu in cards if gpu.memory_total]

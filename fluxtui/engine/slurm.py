@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxtui.engine import life, wire
+from fluxtui.engine.slurm_options import options
 from fluxtui.persist import overview, recipe, toml
 from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.slurm import SlurmJob, job_file, slurm_folder
-from fluxtui.persist.spec import Spec
 from fluxtui.persist.text import clean
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _LEAVE = (signal.SIGTERM, signal.SIGUSR2)
 _ELSEWHERE_SECONDS = 90.0  # the beat of a node that failed is fresh for a minute
 _REQUEUES = 10_000  # submitit counts them down; a training is over when it is proven
-_MINUTES = 240
 
 
 def main(argv: list[str]) -> int:
@@ -72,7 +71,7 @@ def submit(home: Home, name: str, start_from: str, sets: list[str]) -> str:
     except RuntimeError:
         raise FluxTUIError("Slurm is not here: there is no srun on the PATH; submit from a login node of the cluster.") from None
     try:
-        executor.update_parameters(**(_parameters(spec) | _wanted(home, sets)))
+        executor.update_parameters(**options(spec, _wanted(home, sets)))
     except (ValueError, TypeError) as error:
         raise UsageError(f"[slurm] of config.toml, or --slurm: {clean(' '.join(str(error).split()), 600)}") from error
     try:
@@ -81,18 +80,6 @@ def submit(home: Home, name: str, start_from: str, sets: list[str]) -> str:
         raise FluxTUIError(f"sbatch did not take the job: {clean(' '.join(str(error).split()), 600)}") from error
     toml.write(job_file(folder), SlurmJob(job=job.job_id, submitted_at=datetime.now(UTC), host=socket.gethostname()))
     return str(job.job_id)
-
-
-def _parameters(spec: Spec) -> dict[str, Any]:
-    """Of sbatch, in submitit's names: one task a node, which starts the ranks of that node itself."""
-    gpus = spec.hardware.gpus
-    found: dict[str, Any] = {
-        "job_name": f"fluxtui-{spec.name}", "nodes": spec.hardware.nodes, "ntasks_per_node": 1, "time": _MINUTES,
-        "signal_delay_s": int(max(240, 2 * spec.guard.stop)), "additional_parameters": {"requeue": True},
-    }  # fmt: skip
-    if gpus != []:
-        found["gpus_per_node"] = len(gpus) if isinstance(gpus, list) else 1
-    return found
 
 
 def _wanted(home: Home, sets: list[str]) -> dict[str, Any]:

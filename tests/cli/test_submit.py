@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import submitit
 
-from fluxtui.persist import process, toml
+from fluxtui.engine.slurm_options import options
+from fluxtui.persist import process, recipe, toml
+from fluxtui.persist.errors import UsageError
 from tests.cli.conftest import Lab, until
 from tests.cli.fake_slurm import Cluster
 
@@ -37,13 +41,15 @@ def test_a_job_that_waits_is_taken_back_and_one_that_runs_is_watched_and_stopped
 ) -> None:
     lab.plan(step_seconds=0.05)
     lab.make("a", train__steps=2000)
-    lab.home.config.write_text('[slurm]\npartition = "gpu"\ntime = 90\n')
+    lab.home.config.write_text('[slurm]\npartition = "gpu"\ntime = 01:30:00\n')
     called = lab.call("submit", "a", "--slurm", "partition=fast lane", "--slurm", "cpus_per_task=8")
     assert called.code == 0, called.err
     assert "job 4711" in called.err
     script = cluster.of("script")
     for wanted in ("--nodes=1", "--partition='fast lane'", "--time=90", "--cpus-per-task=8", "--requeue", "--signal=USR2@240"):
         assert f"#SBATCH {wanted}\n" in script, script
+    assert "srun --unbuffered" in script
+    assert " --cpus-per-task=8 " in script.partition("srun --unbuffered")[2], "Slurm 22.05 gives a task one CPU otherwise"
     assert "--gpus-per-node" not in script
     assert "job 4711 is pending" in lab.call("submit", "a").sentence
     assert "its job 4711 is cancelled" in lab.call("stop", "a").err
@@ -113,6 +119,49 @@ def test_a_node_that_fails_is_run_again_by_slurm_once_its_last_beat_is_old(lab: 
     done = lab.look()
     assert (done.state, done.attempt) == ("completed", 2), (done, said_by(lab))
     assert done.record.resumed_from
+
+
+NO_GPUS, GPUS = {"gpus_per_node": None, "mem": None}, {"gpus_per_node": 1, "cpus_per_task": 2, "mem": "32G", "time": 240}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "given", "asked"),
+    [
+        ({"gpus": "auto"}, {}, GPUS | {"srun_args": ["--cpus-per-task=2"], "additional_parameters": {"requeue": True}}),
+        ({"gpus": [0, 1], "nodes": 3, "workers": 2}, {}, {"gpus_per_node": 2, "cpus_per_task": 8, "mem": "56G", "nodes": 3}),
+        ({"gpus": "all"}, {"gpus_per_node": "a100:4"}, {"gpus_per_node": "a100:4", "cpus_per_task": 8, "mem": "104G"}),
+        ({"gpus": "all"}, {"gres": "gpu:h100:8"}, NO_GPUS | {"gres": "gpu:h100:8", "cpus_per_task": None}),
+        ({"gpus": "auto"}, {"additional_parameters": {"gpus": 1, "requeue": False}}, {"additional_parameters": {"gpus": 1}}),
+        ({"gpus": "auto"}, {"exclusive": True, "cpus_per_task": 5}, {"mem": None, "srun_args": ["--cpus-per-task=5"]}),
+        ({"gpus": []}, {"time": 9}, NO_GPUS | {"cpus_per_task": None, "time": 9, "srun_args": None}),
+        ({"gpus": []}, {"time": time(12, 0)}, {"time": 720}),  # as TOML reads 12:00:00
+        ({"gpus": []}, {"time": "1-12:00:30"}, {"time": 36 * 60 + 1}),
+        ({"gpus": []}, {"time": "2-0"}, {"time": 48 * 60}),
+        ({"gpus": []}, {"time": "90:00"}, {"time": 90}),
+        ({"gpus": "all"}, {}, "Slurm wants their number: --slurm gpus_per_node=8"),
+        ({"gpus": "all"}, {"exclusive": True}, "Slurm wants their number"),  # a step is not given what was not counted
+        ({"gpus": [0, 1]}, {"gpus_per_node": 1}, "wants 2 GPUs on each node, and Slurm is asked for 1"),
+        ({"gpus": [], "nodes": 2}, {"nodes": 4}, "--set hardware.nodes=4"),
+        ({"gpus": []}, {"ntasks_per_node": 8}, "leave ntasks_per_node out"),
+        ({"gpus": []}, {"use_srun": False}, "leave use_srun out"),
+        ({"gpus": []}, {"time": 8}, "would come and go without a step; ask for 9 minutes"),
+        ({"gpus": []}, {"time": "infinite"}, "give minutes"),
+        ({"gpus": []}, {"signal_delay_s": "soon"}, "number of seconds"),
+        ({"gpus": []}, {"additional_parameters": "x"}, "is a table"),
+    ],
+)
+def test_slurm_is_asked_for_what_the_spec_means(
+    hardware: dict[str, Any], given: dict[str, Any], asked: dict[str, Any] | str, lab: Lab, cluster: Cluster
+) -> None:
+    lab.make("a", **{f"hardware__{key}": value for key, value in hardware.items()})
+    spec = recipe.load_spec(lab.home.session("a").spec_file)
+    if isinstance(asked, str):
+        with pytest.raises(UsageError, match=asked):
+            options(spec, given)
+        return
+    found = options(spec, given)
+    assert {name: found.get(name) for name in asked} == asked
+    submitit.SlurmExecutor(folder=lab.home.root, max_num_timeout=1).update_parameters(**found)  # knows every one of them
 
 
 def test_what_is_missing_is_said_in_a_sentence(

@@ -1,6 +1,7 @@
 /* A stub of the driver's library, at its very edge: what the file named by FAKE_NVML says, each function answers.
  *
- * One word a line: "gpus=2", "FUNCTION=CODE" (NVML's error codes), "FUNCTION=hang", "FUNCTION=crash", "mig=2".
+ * One word a line: "gpus=2", "FUNCTION=CODE" (NVML's error codes), "FUNCTION=hang", "FUNCTION=crash", "mig=2", "unlike=1" (each
+ * has a name of its own), "gib1=24" (memory of GPU 1).
  * The file is read anew at every call, so that a driver can fall ill while it is watched.
  */
 #include <signal.h>
@@ -51,12 +52,15 @@ int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
 }
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     ANSWER("name");
+    if (setting("unlike", 0)) return snprintf(text, size, "Fake %d", INDEX(handle)) < 0;
     snprintf(text, size, setting("evil", 0) == 2 ? "bad \377 UTF-8" : setting("evil", 0) ? "Evil \033]52;c;aGk=\a GPU" : "Fake H100");
     return 0;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
     ANSWER("memory");
-    memory->total = 80ULL << 30; memory->used = (unsigned long long)(INDEX(handle) + 1) << 30; memory->free = memory->total - memory->used;
+    char name[40];
+    sprintf(name, "gib%d", INDEX(handle));
+    memory->total = (unsigned long long)setting(name, 80) << 30; memory->used = (unsigned long long)(INDEX(handle) + 1) << 30; memory->free = memory->total - memory->used;
     return 0;
 }
 int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {

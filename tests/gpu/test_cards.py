@@ -106,6 +106,19 @@ def test_one_ill_gpu_of_two_is_told_beside_the_other(at_home: Path, driver: Call
     assert (seen[1].level, "bus" in seen[1].found) == ("bad", True)
 
 
+def test_indices_that_nobody_can_read_are_told_with_their_remedy(
+    at_home: Path, driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for settings, level in ((("gpus=2",), "good"), (("gpus=2", "unlike=1"), "bad"), (("gpus=1", "unlike=1"), "good")):
+        driver(*settings)
+        doctor._driver.cache_clear()
+        assert doctor._gpus()[-1].level == level, settings
+    driver("gpus=2", "unlike=1")
+    doctor._driver.cache_clear()
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in doctor._gpus()[-1].remedy
+
+
 FAKE_TORCH = """
 class _V: cuda = "12.6"
 __version__, version, bfloat16 = "2.8.0+cu126", _V, None

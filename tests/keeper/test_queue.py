@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from keeper_lab import Lab, Session, until
 
@@ -21,8 +22,9 @@ from fluxtui.persist.spec import HardwareSpec
 
 GIB = 2**30
 EMPTY = Gpu(index=0, uuid="GPU-aa", name="A", memory_total=24 * GIB, memory_used=9 * GIB)
-FULL = Gpu(index=1, uuid="GPU-bb", name="B", memory_total=24 * GIB, memory_used=1 * GIB)
+FULL = Gpu(index=1, uuid="GPU-bb", name="A", memory_total=24 * GIB, memory_used=1 * GIB)
 BOTH = Gpus(devices=(EMPTY, FULL), at=1.0)
+UNLIKE = Gpus(devices=(EMPTY, msgspec.structs.replace(FULL, name="B")), at=1.0)
 
 
 class Readings(Gauges):
@@ -42,7 +44,8 @@ class Readings(Gauges):
 def _driver(lab: Lab, monkeypatch):
     monkeypatch.setenv("FLUXTUI_RUNTIME", str(lab.path / "runtime"))
     monkeypatch.setattr(queue, "has_driver", lambda: True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def record_of(session: Session, minutes: int = 0, **changes) -> Record:
@@ -233,6 +236,33 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
     with pytest.raises(UsageError, match=words):
         ask(lab, gpus, readings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "wanted"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "auto", [["GPU-bb"]]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-bb"}, "auto", [["GPU-bb"]]),
+        ({}, [1], [["GPU-bb"]]),  # hardware.gpus counts as nvidia-smi does
+        ({"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7"}, "all", [["GPU-bb"]]),
+        ({"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7"}, [0], [["GPU-bb"]]),  # one GPU: which is Slurm's to say
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "7"}, [1], [["GPU-bb"]]),
+        ({"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7"}, [0, 1], "Slurm gave this job 1 GPUs .* hardware.gpus wants 2"),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, "auto", "CUDA counts the fastest first .* set CUDA_DEVICE_ORDER=PCI_BUS_ID"),
+        ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, ["GPU-bb"], "CUDA counts the fastest first"),
+    ],
+)
+def test_an_index_among_unlike_cards_is_never_guessed_at(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], gpus: object, wanted: list[list[str]] | str
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    queue = Queue(lab.home, "mine", HardwareSpec(gpus=gpus), Readings(UNLIKE))
+    if isinstance(wanted, list):
+        assert queue._wanted() == wanted
+    else:
+        with pytest.raises(UsageError, match=wanted):
+            queue._wanted()
 
 
 def test_one_mig_instance_is_a_gpu_like_any_other(lab: Lab):

@@ -94,7 +94,7 @@ class Queue:
             return None  # a driver that does not answer is waited for; nothing falls back to the CPU unasked
         from fluxtui.engine.keeper.wanted import alternatives  # here: a session of the CPU needs none of it
 
-        return alternatives(gpus, readings, said)
+        return alternatives(gpus, readings, os.environ)
 
     def _others(self) -> list[Other]:
         """A session that cannot be read does not wait."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fluxtui.gpu.readings import Gpu, Gpus
-from fluxtui.gpu.visible import VISIBLE, visible
+from fluxtui.gpu.visible import SLURM, VISIBLE, uncertain, visible
 from fluxtui.persist.errors import UsageError
 
 _CHANGE = "change it by --set hardware.gpus=..."
 
 
-def alternatives(gpus: str | list[int | str], readings: Gpus, said: str | None) -> list[list[str]]:
-    """Lists of UUIDs; a session takes the first whose devices are all free. `said`: the value of CUDA_VISIBLE_DEVICES.
+def alternatives(gpus: str | list[int | str], readings: Gpus, environment: Mapping[str, str]) -> list[list[str]]:
+    """Lists of UUIDs; a session takes the first whose devices are all free. `environment`: what CUDA and Slurm left there.
 
     Raises `UsageError` where the machine does not have, or does not leave to this process, what was asked for.
     """
-    left = visible(readings.devices, said)
+    if words := uncertain(readings.devices, environment):
+        raise UsageError(words)
+    left, said = visible(readings.devices, environment), environment.get(VISIBLE)
     if isinstance(gpus, str) and not left:
         raise UsageError(f"{VISIBLE}={said} leaves none of this machine's GPUs ({_list(readings)}): unset it, or mend it")
     if gpus == "auto":
         free_first = sorted(left, key=lambda one: one.memory_used - one.memory_total)
         return [[one.uuid] for one in free_first]
-    chosen = [one.uuid for one in left] if isinstance(gpus, str) else [_named(str(one), left, readings, said) for one in gpus]
+    if isinstance(gpus, str):
+        chosen = [one.uuid for one in left]
+    elif SLURM in environment and said is not None and all(isinstance(one, int) for one in gpus):
+        chosen = _given(gpus, left, said)
+    else:
+        chosen = [_named(str(one), left, readings, said) for one in gpus]
     chosen = list(dict.fromkeys(chosen))
     if len(chosen) > 1 and any(uuid.startswith("MIG-") for uuid in chosen):
         raise UsageError(
@@ -28,6 +37,18 @@ def alternatives(gpus: str | list[int | str], readings: Gpus, said: str | None) 
             f"{_CHANGE}"
         )
     return [chosen]
+
+
+def _given(gpus: list[int | str], left: list[Gpu], said: str) -> list[str]:
+    """As many as are listed, of those that Slurm chose for this job: which ones is Slurm's to say."""
+    named = [one.uuid for one in left if one.index in gpus]
+    wanted = len(set(gpus))
+    if len(left) < wanted:
+        raise UsageError(
+            f"Slurm gave this job {len(left)} GPUs ({VISIBLE}={said}), and hardware.gpus wants {wanted}: ask for as many "
+            "(--slurm gpus_per_node), or set hardware.gpus=all"
+        )
+    return named if len(named) == wanted else [one.uuid for one in left[:wanted]]
 
 
 def _named(name: str, left: list[Gpu], readings: Gpus, said: str | None) -> str:
