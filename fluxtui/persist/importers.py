@@ -20,8 +20,10 @@ from fluxtui.persist.import_values import CannotError, Changed, arguments
 from fluxtui.persist.text import clean
 
 LIMIT = 4 * 1024 * 1024     # bytes of a configuration
-LEAVES = 10_000             # values; YAML's aliases can make a small file into a huge document
-DEPTH = 30
+LEAVES = 10_000             # values
+NODES = 10 * LEAVES         # of YAML, whose aliases can make a small file into a huge document
+DEPTH = 30                  # tables and lists within each other
+_TOO_MUCH = "The configuration is too large or too deep to be one of a training."
 
 @dataclass(slots=True)
 class Imported:
@@ -37,6 +39,8 @@ class Imported:
 def read(path: Path) -> Imported:
     """The configuration in our words. Raises `NotFoundError`, `DamagedError`, or `UsageError` where it is none of the three."""
     document = _parse(path)
+    if _reaches_deeper(document, DEPTH):
+        raise UsageError(_TOO_MUCH)
     flat = dict(_spread(_flatten(document)))
     source = _source_of(document, flat)
     found = Imported(source, sets=dict(SOURCES[source].unsaid))
@@ -60,12 +64,7 @@ def _parse(path: Path) -> Mapping[str, Any]:
         elif suffix == ".json":
             document = json.loads(data)
         elif suffix in (".yaml", ".yml"):
-            import yaml  # type: ignore[import-untyped,unused-ignore]  # accelerate needs it, so it is there
-
-            try:
-                document = yaml.safe_load(data)
-            except yaml.YAMLError as error:
-                raise UsageError(f"{path} is not YAML: {clean(str(error), 200)}.") from error
+            document = _parse_yaml(data, path)
         else:
             raise UsageError(f"{path} is of no known kind; give a .json, .toml or .yaml configuration.")
     except (ValueError, RecursionError) as error:
@@ -75,17 +74,50 @@ def _parse(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _flatten(value: object, prefix: str = "", depth: int = 0, spent: list[int] | None = None) -> Iterator[tuple[str, Any]]:
+def _parse_yaml(data: bytes, path: Path) -> object:
+    """The document, made of safe types only. Its size is known before it is made: aliases repeat what they name."""
+    import yaml  # type: ignore[import-untyped,unused-ignore]  # accelerate needs it, so it is there
+
+    try:
+        loader = yaml.SafeLoader(data)
+        root = loader.get_single_node()
+        _weigh(root, {})
+        return None if root is None else loader.construct_document(root)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {clean(str(error), 200)}.") from error
+
+
+def _weigh(node: Any, known: dict[int, int]) -> int:  # noqa: ANN401  (a node of yaml, which has no types)
+    """How many values a node comes to, each alias counted. Raises `UsageError` where those are too many, or without end."""
+    if id(node) not in known:
+        known[id(node)] = NODES + 1  # until it is known: what holds itself has no end
+        parts = node.value if isinstance(getattr(node, "value", None), list) else []
+        inner = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_weigh(part, known) for part in inner)
+    if known[id(node)] > NODES:
+        raise UsageError(_TOO_MUCH)
+    return known[id(node)]
+
+
+def _reaches_deeper(value: object, depth: int) -> bool:
+    """Whether anything is nested in it by more levels than so many: each later look at it may recurse."""
+    if depth < 0:
+        return True
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(_reaches_deeper(one, depth - 1) for one in inner)
+
+
+def _flatten(value: object, prefix: str = "", spent: list[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Leaves by dotted name. A list of tables counts by its first one; a list of plain values is a leaf."""
     spent = spent if spent is not None else [0]
     spent[0] += 1
-    if spent[0] > LEAVES or depth > DEPTH:
-        raise UsageError("The configuration is too large or too deep to be one of a training.")
+    if spent[0] > LEAVES:
+        raise UsageError(_TOO_MUCH)
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{name}" if prefix else str(name), depth + 1, spent)
+            yield from _flatten(inner, f"{prefix}.{name}" if prefix else str(name), spent)
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        yield from _flatten(value[0], prefix, depth + 1, spent)
+        yield from _flatten(value[0], prefix, spent)
         for number in range(1, len(value)):
             yield f"{prefix}[{number + 1}]", _ONLY_FIRST
     else:
