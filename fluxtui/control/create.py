@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from fluxtui.control import room
-from fluxtui.control.remove import sweep_removed
+from fluxtui.control.remove import sweep_sessions
 from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, overview, recipe, together, toml
 from fluxtui.persist.dataset_folder import DEMO
-from fluxtui.persist.durable import remove_tree
-from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import PICO
 from fluxtui.persist.spec import Spec
@@ -51,7 +50,7 @@ def create(
         raise UsageError("--checkpoint says where to begin in another session; name that session with --from.")
     else:
         spec = _fresh(home, name, dataset, model, preset, chosen)
-    return _make(home, folder, spec)
+    return make(home, folder, spec)
 
 
 def create_from_file(home: Home, path: Path) -> SessionFolder:
@@ -60,7 +59,7 @@ def create_from_file(home: Home, path: Path) -> SessionFolder:
     name = str(document.get("name") or path.stem)
     folder = _free_name(home, name)
     sets = _flattened(document, path)
-    return _make(home, folder, _fresh(home, name, "", "", "", sets))
+    return make(home, folder, _fresh(home, name, "", "", "", sets))
 
 
 def next_name(home: Home, stem: str) -> str:
@@ -196,13 +195,8 @@ def start_folder(home: Home, spec: Spec) -> Path | None:
     return other.checkpoints / step
 
 
-def _make(home: Home, folder: SessionFolder, spec: Spec) -> SessionFolder:
+def make(home: Home, folder: SessionFolder, spec: Spec) -> SessionFolder:
     """The folder with its spec, or nothing at all."""
-    sweep_removed(home)
-    folder.create()
-    try:
-        recipe.save_spec(folder.spec_file, spec)
-    except FluxTUIError:
-        remove_tree(folder.path)
-        raise
+    sweep_sessions(home)
+    folder.create(lambda making: recipe.save_spec(making.spec_file, spec))
     return folder

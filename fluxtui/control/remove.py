@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 
 from fluxtui.control.watch import settled
 from fluxtui.persist import commit, overview
 from fluxtui.persist.durable import fsync_folder, must_be_own_folder, remove_tree
 from fluxtui.persist.errors import NotFoundError, RefusedError, StorageError
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import MAKING, Home
 from fluxtui.persist.lock import Lock
 
 _REMOVED = ".removed-"
+_MAKING_SECONDS = 60.0  # the making of a session takes milliseconds
 
 
 def remove(home: Home, name: str) -> None:
@@ -25,11 +27,11 @@ def remove(home: Home, name: str) -> None:
     seen = settled(home, name)
     if seen.is_active or seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.state}; stop it first with fluxtui stop {name}.")
-    sweep_removed(home)
+    sweep_sessions(home)
     lock = Lock.take(folder.lock_file)
     if lock is None:
         raise RefusedError(f"A keeper holds {name}; end it first with fluxtui kill {name}.")
-    gone = home.sessions / f"{_REMOVED}{name}-{secrets.token_hex(4)}"
+    gone = home.sessions / _out_of_the_list(name)
     try:
         os.rename(folder.path, gone)
         fsync_folder(home.sessions)
@@ -40,15 +42,23 @@ def remove(home: Home, name: str) -> None:
         lock.release()
 
 
-def sweep_removed(home: Home) -> None:
-    """Remove the rest of what removals that were killed on their way have left. One that is under way holds its lock."""
+def sweep_sessions(home: Home) -> None:
+    """Remove what was killed on its way into the list or out of it. A removal that is under way holds its lock.
+
+    What is half made is taken away from its maker by a rename, like a session: where that one still lives, after a minute,
+    it finds nothing to give a name to, and says so.
+    """
     with contextlib.suppress(OSError):
         for entry in os.listdir(home.sessions):
-            if not entry.startswith(_REMOVED):
-                continue
-            with contextlib.suppress(StorageError):
-                if not Lock.held(home.sessions / entry / "lock"):
+            with contextlib.suppress(OSError, StorageError):
+                if entry.startswith(MAKING) and time.time() - os.lstat(home.sessions / entry).st_mtime > _MAKING_SECONDS:
+                    os.rename(home.sessions / entry, home.sessions / (entry := _out_of_the_list(entry.removeprefix(MAKING))))
+                if entry.startswith(_REMOVED) and not Lock.held(home.sessions / entry / "lock"):
                     remove_tree(home.sessions / entry)
+
+
+def _out_of_the_list(name: str) -> str:
+    return f"{_REMOVED}{name}-{secrets.token_hex(4)}"
 
 
 def remove_checkpoint(home: Home, name: str, checkpoint: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from fluxtui.persist.errors import RefusedError, StorageError, UsageError
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ATTEMPT = re.compile(r"([0-9]{4}|[1-9][0-9]{4,5})\.toml")
+MAKING = ".new-"  # what a session is called while it is made
 LAST_ATTEMPT = 999_999  # a file with a larger number is none of ours, or the next one would have a name that no listing knows
 
 
@@ -112,20 +116,39 @@ class SessionFolder:
         """Whether the folder is there. Raises StorageError."""
         return stat.S_ISDIR(_mode(self.path))
 
-    def create(self) -> None:
-        """Make the folders, durably, or nothing at all. Raises RefusedError where the name is taken, StorageError."""
+    def create(self, fill: Callable[[SessionFolder], None] | None = None) -> None:
+        """Make the session, durably, or nothing at all: `fill` puts in what it needs before anybody sees it.
+
+        It is made under a name that no listing shows, and gets its own in one step. Raises RefusedError where that is taken,
+        StorageError, or what `fill` raises.
+        """
+        if _mode(self.path):
+            raise self._taken()
+        place = self.path.with_name(f"{MAKING}{self.name}-{secrets.token_hex(4)}")
         try:
-            make_folder(self.path, may_exist=False)
-        except FileExistsError as error:
-            way_out = f"choose another name, or `fluxtui rm {self.name}`"
-            raise RefusedError(f"a session {self.name} exists already; {way_out}") from error
-        try:
-            self.complete()
+            make_folder(place, may_exist=False)
+            making = SessionFolder(place)
+            making.complete()
+            if fill is not None:
+                fill(making)
+            self._name(place)
+            place = self.path
             fsync_folder(self.path.parent)
         except BaseException:
             with contextlib.suppress(StorageError):  # the error that brought us here is the one to tell
-                remove_tree(self.path)
+                remove_tree(place)
             raise
+
+    def _name(self, made: Path) -> None:
+        try:
+            os.rename(made, self.path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise self._taken() from error
+            raise StorageError.of(error, "make the folder", self.path) from error
+
+    def _taken(self) -> RefusedError:
+        return RefusedError(f"a session {self.name} exists already; choose another name, or `fluxtui rm {self.name}`")
 
     def complete(self) -> None:
         """Make those folders that are missing, durably: somebody may have removed one.

@@ -96,6 +96,16 @@ def test_what_a_killed_removal_left_goes_with_the_next_one_and_one_under_way_is_
     assert os.listdir(lab.home.sessions) == ["b"]
 
 
+def test_what_a_killed_making_left_goes_with_the_next_one_and_one_under_way_is_left_alone(lab: Lab) -> None:
+    lab.home.sessions.mkdir(exist_ok=True)
+    dead, alive = (lab.home.sessions / f".new-{name}-00000000" for name in ("dead", "alive"))
+    for path in (dead, alive):
+        (path / "attempts").mkdir(parents=True)
+    os.utime(dead, (0, 0))
+    lab.make("a")
+    assert sorted(os.listdir(lab.home.sessions)) == [".new-alive-00000000", "a"]
+
+
 def test_a_link_in_the_place_of_the_checkpoints_costs_a_stranger_nothing(lab: Lab, tmp_path: Path) -> None:
     lab.make("a")
     name = checkpoint(lab, "a", 10)

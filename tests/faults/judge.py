@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxtui.control.create import create as create_session
+from fluxtui.persist import overview, recipe
 from fluxtui.persist.commit import MANIFEST, commit_checkpoint, committed, newest_verified, step_name, step_of, verify_checkpoint
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import DamagedError, RefusedError
@@ -99,19 +101,37 @@ def judge_record(folder: Path, outcome: Outcome, call: str, fault: str) -> None:
 
 
 def judge_create(folder: Path, outcome: Outcome, call: str, fault: str) -> None:
-    for path in [folder / "home", *(folder / "home").rglob("*")]:
-        if path.is_dir() and fault not in ("SIGKILL",) and outcome.code == 0:
-            assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    if "created" not in outcome.report:
-        return
-    session = Home(folder / "home").session("dog")
-    assert session.exists()
-    taken, rejected = take_requests(session)
+    home = Home.open(folder / "home")
+    if outcome.code == 0:
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in home.root.rglob("*") if path.is_dir())
+    if "created" not in outcome.report and fault not in ("SIGKILL", "EIO for good"):
+        assert not _half_made(home), "a session that could not be made was left behind"
+    seen = overview.look_all(home)
+    assert [(one.name, one.state) for one in seen] in ([], [("dog", "new")]), "half a session is listed"
+    if "created" in outcome.report:
+        _requests_are_kept(home, outcome, call)
+    if seen:
+        assert recipe.load_spec(home.session("dog").spec_file).model.source == "pico", "a session without its spec"
+        with pytest.raises(RefusedError, match="exists already"):
+            _runs_through("create", folder)
+    else:
+        assert "created" not in outcome.report, "what was said to be made is not there"
+        _runs_through("create", folder)  # the name is free
+    for left in _half_made(home):
+        os.utime(left, (0, 0))
+    create_session(home, "cat", dataset="demo", model="pico")
+    assert sorted(os.listdir(home.sessions)) == ["cat", "dog"], "what was half made was never cleaned up"
+
+
+def _half_made(home: Home) -> list[Path]:
+    return [path for path in home.sessions.iterdir() if path.name.startswith(".")]
+
+
+def _requests_are_kept(home: Home, outcome: Outcome, call: str) -> None:
+    taken, rejected = take_requests(home.session("dog"))
     assert rejected == [], "a torn request was seen"
-    if "dropped" in outcome.report and outcome.report[-1] == "dropped" and call in ("mkdir", "fsync", "rename"):
+    if outcome.report[-1] == "dropped" and call in ("mkdir", "fsync", "rename"):
         assert len(taken) == 1, "a request that was dropped is gone, and nobody took it"
-    with pytest.raises(RefusedError, match="exists already"):
-        _runs_through("create", folder)
 
 
 JUDGES = {"commit": judge_commit, "resume": judge_resume, "record": judge_record, "create": judge_create}

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from fluxtui.control.create import make
 from fluxtui.persist.commit import commit_checkpoint, newest_verified, retain, step_name
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.requests import drop_request, take_requests
+from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
+SPEC = Spec(name="dog", id="0" * 32, model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
 STORAGE, STOPPED, DEFECT = 80, 75, 70
 BEGIN, END = "/fluxtui-begins", "/fluxtui-ends"
 
@@ -64,10 +67,9 @@ def record(folder: Path, done: Callable[[str], None]) -> None:
 
 
 def create(folder: Path, done: Callable[[str], None]) -> None:
-    """A session made, a request dropped and taken."""
+    """A session made as every front makes it, a request dropped and taken."""
     home = Home.open(folder / "home")
-    session = home.session("dog")
-    session.create()
+    session = make(home, home.session("dog"), SPEC)
     done("created")
     drop_request(session, "stop", 1)
     done("dropped")

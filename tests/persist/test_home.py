@@ -135,6 +135,37 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
         session.create()
 
 
+def test_a_session_is_seen_whole_or_not_at_all_and_of_two_makers_one_wins(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    seen: list[list[str]] = []
+
+    def first(making: SessionFolder) -> None:
+        home.session("dog").create(second)
+        making.spec_file.write_text("the first's")
+
+    def second(making: SessionFolder) -> None:
+        seen.append(home.session_names())
+        making.spec_file.write_text("the second's")
+
+    with pytest.raises(RefusedError, match="exists already"):
+        home.session("dog").create(first)
+    assert seen == [[]]
+    assert home.session("dog").spec_file.read_text() == "the second's"
+    assert os.listdir(home.sessions) == ["dog"]
+
+
+def test_what_fails_while_a_session_is_filled_leaves_nothing(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+
+    def fill(making: SessionFolder) -> None:
+        making.spec_file.write_text("half")
+        raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError, match="full"):
+        home.session("dog").create(fill)
+    assert os.listdir(home.sessions) == []
+
+
 def test_a_session_that_is_a_link_is_refused_and_not_listed(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     (home.sessions / "out").symlink_to(tmp_path)
