@@ -48,6 +48,7 @@ class Source:
     done_here: Mapping[str, frozenset[str]]  # keys that ask for what is always so here, and the values (low, as text) that do
     wins: tuple[tuple[str, str], ...]  # (key, key that it overrides there), by their last parts
     notes: Mapping[str, str]  # what it does where a key is missing, and cannot be had here
+    follows: Mapping[str, tuple[str, str]]  # ours -> ours whose value it has there whatever is said, and why
 
 
 _KOHYA: Table = {
@@ -209,8 +210,11 @@ _KOHYA_NOTES: Mapping[str, str] = {
     "model_prediction_type": "sd-scripts takes 'sigma_scaled' then; here the velocity is trained, which is 'raw' there",
 }
 
+# its `lora_special.py` writes FLUX.1's LoRAs in peft's form, which has no alpha, and trains them so
+_AI_TOOLKIT_FOLLOWS = {"lora.alpha": ("lora.rank", "for FLUX.1 ai-toolkit takes the rank, whatever alpha says")}
+
 SOURCES: Mapping[str, Source] = {
-    "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES),
+    "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES, {}),
     "FluxGym": Source(
         _FLUXGYM,
         {
@@ -220,15 +224,17 @@ SOURCES: Mapping[str, Source] = {
         _KOHYA_DONE,
         _KOHYA_WINS,
         {},
+        {},
     ),
     "ai-toolkit": Source(
         _AI_TOOLKIT,
         {
-            "lora.rank": 4, "lora.alpha": 1.0, "train.scheduler": "constant", "train.warmup_steps": 0,
+            "lora.rank": 4, "train.scheduler": "constant", "train.warmup_steps": 0,
             "train.timestep_sampling": "sigmoid", "dataset.caption_dropout": 0.0,
         },
         _AI_TOOLKIT_DONE,
         (("network.rank", "network.linear"), ("network.linear_alpha", "network.alpha")),
         {},
+        _AI_TOOLKIT_FOLLOWS,
     ),
 }

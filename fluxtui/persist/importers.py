@@ -50,6 +50,8 @@ def read(path: Path) -> Imported:
             found.left.append(f"{clean(name, 100)} = {keys.show(value)}: {winner} wins over it")
         else:
             _carry(found, name, value, SOURCES[source])
+    for target, (other, why) in SOURCES[source].follows.items():
+        _follow(found, target, other, why)
     said = {name.rpartition(".")[2] for name in flat}
     found.left += [f"{name}, unsaid: {why}" for name, why in SOURCES[source].notes.items() if name not in said]
     return found
@@ -180,6 +182,14 @@ def _carry(found: Imported, name: str, value: object, source: Source) -> None:
             _take(found, target, meant)
         except (CannotError, UsageError, ValueError, TypeError) as error:
             found.left.append(f"{shown} = {keys.show(value)}: {clean(str(error), 300)}")
+
+
+def _follow(found: Imported, target: str, other: str, why: str) -> None:
+    """One of ours takes another one's value, as it does there; named where something else was said."""
+    meant = keys.check(target, found.sets[other])
+    if found.sets.get(target, meant) != meant:
+        found.left.append(f"{target} = {keys.show(found.sets[target])}: it is {keys.show(meant)} here; {why}")
+    found.sets[target] = meant
 
 
 def _take(found: Imported, target: str, value: object) -> None:

@@ -165,12 +165,17 @@ def test_prompts_keep_what_can_stand_behind_them_here(tmp_path: Path) -> None:
     assert any(line.startswith("sample_prompts") for line in found.left)
 
 
-def test_ai_toolkits_unsaid_alpha_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alpha", "is_named"), [("", False), (", linear_alpha: 32", False), (", linear_alpha: 1", True)])
+def test_ai_toolkits_alpha_is_the_rank_whatever_is_said(tmp_path: Path, alpha: str, is_named: bool) -> None:
+    """It trains FLUX.1's LoRAs in peft's form, without alpha: taken at its word, a rank of 32 would be 32 times as weak here."""
     path = tmp_path / "config.yaml"
-    path.write_text("config: {process: [{network: {linear: 32}, train: {timestep_type: flux_shift, skip_first_sample: true}}]}")
-    sets = importers.read(path).sets
-    assert (sets["lora.rank"], sets["lora.alpha"], sets["dataset.caption_dropout"]) == (32, 1.0, 0.0)
+    train = "{timestep_type: flux_shift, skip_first_sample: true}"
+    path.write_text(f"config: {{process: [{{network: {{linear: 32{alpha}}}, train: {train}}}]}}")
+    found = importers.read(path)
+    sets = found.sets
+    assert (sets["lora.rank"], sets["lora.alpha"], sets["dataset.caption_dropout"]) == (32, 32.0, 0.0)
     assert (sets["train.timestep_sampling"], sets["sample.at_start"]) == ("uniform_flux_shift", False)
+    assert any(line.startswith("lora.alpha = 1.0") for line in found.left) == is_named
 
 
 def test_a_value_that_does_not_fit_is_named_and_left(tmp_path: Path) -> None:
