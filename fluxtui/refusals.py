@@ -66,7 +66,7 @@ def stop(situation: Situation) -> str:
 
 def kill(situation: Situation) -> str:
     session = situation.session
-    if session is not None and session.state == "unreadable" and session.remedy.startswith("fluxtui kill"):
+    if session is not None and session.is_kept_unseen:
         return ""  # its record cannot be read, but a keeper is at work on it all the same
     if session is not None and session.is_beginning:
         return ""  # its keeper has written no record yet; one that hangs there must be ended too

@@ -109,7 +109,9 @@ def kill(home: Home, name: str) -> Answer:
 def _signal_keeper(home: Home, name: str, number: signal.Signals) -> bool:
     """Signal the keeper that the record names, else the one that holds the lock; whether one was there."""
     record = overview.look(home, name).record
-    if record is not None and record.keeper is not None and process.send(record.keeper, number):
+    named = record.keeper if record is not None else None
+    # a folder that was copied with its lock has another session's record
+    if named is not None and keepers.keeps(named.pid, home, name) and process.send(named, number):
         return True
     found = keepers.find(home, name)
     return found is not None and process.send(found, number)
@@ -132,6 +134,8 @@ def _must_be_active(home: Home, name: str) -> Overview:
         return seen
     if seen.state == "new":
         raise RefusedError(f"{name} was not started yet, so nothing of it runs; fluxtui start {name} starts it.")
+    if seen.state == "unreadable":
+        raise RefusedError(f"{name} is unreadable: {seen.reason}")
     after = f"; {seen.remedy}" if seen.remedy else ""
     raise RefusedError(f"Nothing of {name} runs: it is {seen.state}{after}.")
 

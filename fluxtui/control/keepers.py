@@ -24,12 +24,12 @@ def find(home: Home, name: str) -> ProcessIdentity | None:
     except OSError:
         return None
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
-        if _keeps(pid, home, name) and _has_open(pid, (lock.st_dev, lock.st_ino)):
+        if keeps(pid, home, name) and _has_open(pid, (lock.st_dev, lock.st_ino)):
             return process.identify(pid)
     return None
 
 
-def _keeps(pid: int, home: Home, name: str) -> bool:
+def keeps(pid: int, home: Home, name: str) -> bool:
     """Whether it was started as `python -m fluxtui.engine keep --home HOME --session NAME`, by this user."""
     try:
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
@@ -41,7 +41,14 @@ def _keeps(pid: int, home: Home, name: str) -> bool:
     if "fluxtui.engine" not in words or words[words.index("fluxtui.engine") + 1 :][:1] != ["keep"]:
         return False
     given = dict(pairwise(words))
-    return given.get("--session") == name and Path(given.get("--home", "")).resolve() == home.root
+    return given.get("--session") == name and _is_same(Path(given.get("--home", "")), home.root)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)  # the same folder may be mounted in two places
+    except OSError:
+        return False
 
 
 def _has_open(pid: int, file: tuple[int, int]) -> bool:

@@ -32,7 +32,7 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
         if on_look is not None:
             on_look(seen)
         now = time.monotonic()
-        if seen.is_active or seen.state in ("starting", "elsewhere"):
+        if seen.is_active or seen.is_kept_unseen or seen.state in ("starting", "elsewhere"):
             ended_at = None
         elif not is_kept(home, name):
             return overview.look(home, name)
@@ -59,8 +59,8 @@ def settled(home: Home, name: str) -> Overview:
 
 
 def is_kept(home: Home, name: str) -> bool:
-    """Whether a keeper holds the session: then an ended attempt may be followed by a retry."""
+    """Whether a keeper holds the session: then an ended attempt may be followed by a retry. Where that cannot be seen it may."""
     try:
         return Lock.held(home.session(name).lock_file)
     except StorageError:
-        return False
+        return True

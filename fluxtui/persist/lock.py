@@ -25,6 +25,7 @@ _CANNOT_LOCK = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _REFRESH_SECONDS = 86400.0
+_HOLDER_LIMIT = 64  # bytes
 
 
 class Lock:
@@ -79,6 +80,23 @@ class Lock:
             raise StorageError.of(error, "look at the lock", path) from error
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def holder(path: Path) -> str:
+        """What the holder wrote of itself, or the last one did; "" where nothing can be read. A lock may be held without a word."""
+        with contextlib.suppress(OSError, StorageError):
+            descriptor = _open(path, os.O_RDONLY)
+            try:
+                return os.read(descriptor, _HOLDER_LIMIT).decode("ascii", "replace").strip()
+            finally:
+                os.close(descriptor)
+        return ""
+
+    def sign(self, holder: str) -> None:
+        """Write into the file who holds it, so that nobody takes the last holder's record for this one's. Not synced: it is of now."""
+        with contextlib.suppress(OSError):  # a full disk: then nothing is said, and nothing wrong
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, holder.encode("ascii")[:_HOLDER_LIMIT], 0)
 
     def still_at(self, path: Path) -> bool:
         """Whether `path` is still the very file that is locked: not removed, not replaced.

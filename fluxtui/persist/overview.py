@@ -58,12 +58,14 @@ class Overview:
     @property
     def is_active(self) -> bool:
         """Whether a keeper of this machine is at work on it, so that a request would be heard."""
+        if self.state == "unreadable" and not self.is_kept_unseen:
+            return False
         return self.status in ACTIVE and self.state not in ("lost", "elsewhere")
 
     @property
     def is_kept_unseen(self) -> bool:
         """Whether a keeper is at work on it though its record cannot be read: it hears requests all the same."""
-        return self.state == "unreadable" and self.remedy.startswith("fluxtui kill")
+        return self.state == "unreadable" and self.remedy.startswith(("fluxtui kill", "fluxtui stop"))
 
     @property
     def is_beginning(self) -> bool:
@@ -241,6 +243,8 @@ def _head(path: str) -> tuple[Head, str]:
 
 
 def _without_path(error: FluxTUIError, path: str) -> str:
+    if isinstance(error, NotFoundError):
+        return "it is gone."
     return clean(str(error).replace(path, "it"), 300)
 
 

@@ -54,6 +54,8 @@ class Facts:
     host: str
     boot_id: str
     lock_held: bool
+    lock_unseen: str = ""                       # why it cannot be seen whether the lock is held: one sentence
+    is_new_keeper: bool = False                 # the lock's holder is not the keeper of the newest record: its own is to come
     keeper_state: str | None = None             # R S D T t; None: not to be seen (gone, or of another pid namespace)
     trainer_states: tuple[str, ...] = ()        # of the ranks that are alive
     storage_seconds: float = 0.0                # how long keeper or a rank has been in state D
@@ -88,6 +90,9 @@ def derive(record: Record | None, facts: Facts) -> Shown:
     """The state shown, its reason and its remedy. Pure: the same record and facts give the same answer."""
     if facts.unreadable:
         return _unreadable(facts)
+    if facts.lock_unseen:
+        why = f"whether a keeper is at work on it cannot be seen: {facts.lock_unseen}"
+        return Shown("unreadable", why, f"mend that; then fluxtui show {facts.name}")
     if record is None:
         if facts.lock_held:
             return Shown("starting", "its keeper has just begun")
@@ -98,12 +103,17 @@ def derive(record: Record | None, facts: Facts) -> Shown:
         return Shown("elsewhere", f"running on {record.host}", f"on {record.host}: fluxtui show {facts.name}")
     if not facts.lock_held:
         return _lost(record, facts)
+    if facts.is_new_keeper:
+        return Shown("starting", "its keeper has just begun")
     return _alive(record, facts)
 
 
 def _unreadable(facts: Facts) -> Shown:
     if facts.lock_held:
-        return Shown("unreadable", f"{facts.unreadable} A keeper is at work on it all the same.", f"fluxtui kill {facts.name}")
+        # a keeper has read its spec, and a stop keeps what was trained; one whose record lies torn may not answer it
+        verb = "kill" if facts.is_spec_readable else "stop"
+        why = f"{facts.unreadable.rstrip('.')}. A keeper is at work on it all the same."
+        return Shown("unreadable", why, f"fluxtui {verb} {facts.name}")
     remedy = f"fluxtui resume {facts.name}" if facts.is_spec_readable else f"mend session.toml, or fluxtui rm {facts.name}"
     return Shown("unreadable", facts.unreadable, remedy)
 
@@ -137,7 +147,7 @@ def is_elsewhere(record: Record, now: datetime, host: str, boot_id: str) -> bool
 
 
 def _lost(record: Record, facts: Facts) -> Shown:
-    if record.boot_id == facts.boot_id:
+    if record.boot_id == facts.boot_id or (record.host == facts.host and not facts.boot_id):
         why = "keeper died"
     elif record.host == facts.host:
         why = "machine rebooted"

@@ -45,7 +45,7 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
     keeper_state: str | None = None
     trainer_states: tuple[str, ...] = ()
     storage = 0.0
-    lock_held = _is_locked(folder) if record is None or record.status in ACTIVE else False
+    lock_held, lock_unseen = _lock_of(folder, record) if record is None or record.status in ACTIVE else (False, "")
     if lock_held and record is not None:
         keeper_state = _state_of(record.keeper) if record.keeper else None
         alive = [(one, _state_of(one)) for one in (*record.ranks, *_prover(record))]
@@ -60,6 +60,8 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
         host=here.host,
         boot_id=here.boot_id,
         lock_held=lock_held,
+        lock_unseen=lock_unseen,
+        is_new_keeper=lock_held and record is not None and _is_anothers(folder, record),
         keeper_state=keeper_state,
         trainer_states=trainer_states,
         storage_seconds=storage,
@@ -73,11 +75,20 @@ def _prover(record: Record) -> tuple[ProcessIdentity, ...]:
     return () if record.prover is None else (record.prover,)
 
 
-def _is_locked(folder: SessionFolder) -> bool:
+def _lock_of(folder: SessionFolder, record: Record | None) -> tuple[bool, str]:
+    """Whether the session's lock is held, and why that cannot be seen where it cannot: then a keeper that lives is believed."""
     try:
-        return Lock.held(folder.lock_file)
-    except StorageError:
-        return False
+        return Lock.held(folder.lock_file), ""
+    except StorageError as error:
+        if record is not None and record.keeper is not None and process.is_alive(record.keeper):
+            return True, ""
+        return False, str(error)
+
+
+def _is_anothers(folder: SessionFolder, record: Record) -> bool:
+    """Whether the lock is held by a keeper that has not written its own record yet."""
+    holder = Lock.holder(folder.lock_file)
+    return bool(holder) and record.keeper is not None and holder != record.keeper.run_id
 
 
 def _state_of(identity: ProcessIdentity) -> str | None:

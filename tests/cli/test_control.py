@@ -17,7 +17,7 @@ import pytest
 
 from fluxtui import control
 from fluxtui.persist import commit, process, requests
-from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Proof
 from tests.cli.conftest import Lab, until
@@ -181,6 +181,25 @@ def test_kill_of_a_keeper_that_is_frozen_reaches_that_process_and_the_trainer_go
     lab.plan()
     assert lab.call("resume", "--lost").code == 0
     assert lab.call("wait", "a", "--timeout", "60").code == 0
+
+
+def test_kill_of_a_copy_that_shares_its_lock_ends_no_other_session(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxtui.control import ask
+
+    monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    record = lab.await_step(2).record
+    assert record is not None
+    assert record.keeper is not None
+    copy = lab.home.session("b").path
+    shutil.copytree(lab.home.session("a").path, copy, copy_function=os.link)  # as cp -al does
+    assert lab.look("b").is_active, "the copy shares lock and record"
+    with pytest.raises(StorageError, match="no process of yours here"):
+        control.kill(lab.home, "b")
+    assert process.is_alive(record.keeper)
+    assert lab.look("a").state == "running"
 
 
 def test_a_dead_keeper_is_told_and_all_that_is_lost_resumes_at_once(lab: Lab) -> None:

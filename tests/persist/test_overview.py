@@ -236,3 +236,35 @@ def test_a_thousand_sessions_some_broken_are_looked_at_in_a_blink(home: Home) ->
     assert len(found) == 1000
     assert sum(seen.state == "unreadable" for seen in found) == 100
     assert min(spent) < 0.3, "CPU seconds; the wall clock of a shared machine says nothing"
+
+
+def test_where_the_lock_cannot_be_looked_at_a_living_keeper_is_believed_and_no_other_is_called_dead(home: Home) -> None:
+    me = process.identify(os.getpid())
+    assert me is not None
+    me = msgspec.structs.replace(me, run_id=process.run_id_of(os.getpid()) or "")
+    living = make(home, "living", keeper=me)
+    gone = make(home, "gone", keeper=msgspec.structs.replace(me, start_ticks=me.start_ticks + 1))
+    for folder in (living, gone):
+        os.mkfifo(folder.lock_file)  # as root no permission stands in the way
+    seen = overview.look(home, "living")
+    assert (seen.state, seen.is_active) == ("running", True)
+    seen = overview.look(home, "gone")
+    assert (seen.state, seen.is_active) == ("unreadable", False)
+    assert "cannot be seen" in seen.reason
+    assert "not a regular file" in seen.reason
+
+
+def test_a_new_keeper_is_not_shown_with_the_record_of_the_dead_one(home: Home) -> None:
+    keeper = process.identify(os.getpid())
+    assert keeper is not None
+    folder = make(home, "a", keeper=msgspec.structs.replace(keeper, run_id="dead"))
+    assert overview.look(home, "a").state == "lost"
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    assert overview.look(home, "a").state == "running", "a holder that says nothing of itself may be the one of the record"
+    lock.sign("next")
+    assert overview.look(home, "a").state == "starting"
+    lock.sign("dead")
+    assert overview.look(home, "a").state == "running"
+    lock.release()
+    assert overview.look(home, "a").state == "lost"

@@ -48,6 +48,9 @@ ELSEWHERE = {"host": "there", "boot_id": OTHER_BOOT}
 TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
     ("never started", None, FREE, "new", "not started", "fluxtui start a"),
     ("a keeper that has no record yet", None, ALIVE, "starting", "keeper", ""),
+    ("a keeper that has not written its own record yet", record(), replace(ALIVE, is_new_keeper=True), "starting", "keeper", ""),
+    ("the lock cannot be looked at", record(), replace(FREE, lock_unseen="no descriptors"), "unreadable", "no descriptors", "show a"),
+    ("this boot has no name", record(), replace(FREE, boot_id=""), "lost", "keeper died", "fluxtui resume a"),
     ("waiting for a GPU", record(status="queued", waiting_for="the GPU of b"), ALIVE, "queued", "waiting for the GPU of b", ""),
     ("waiting for a retry", record(status="queued", reason="retry 1 of 3 at 12:01"), ALIVE, "queued", "retry 1 of 3", ""),
     ("starting", record(status="starting"), ALIVE, "starting", "", ""),
@@ -143,6 +146,14 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
         "fluxtui kill a",
     ),
     (
+        "spec torn, keeper alive",
+        record(),
+        replace(ALIVE, unreadable="The spec is torn.", is_spec_readable=False),
+        "unreadable",
+        "torn. A keeper is at work",
+        "fluxtui stop a",
+    ),
+    (
         "spec torn",
         record(),
         replace(FREE, unreadable="The spec is torn.", is_spec_readable=False),
@@ -189,6 +200,8 @@ _facts = st.builds(
     output=st.sampled_from(get_args(Output)),
     unreadable=st.sampled_from(["", "torn"]),
     is_spec_readable=st.booleans(),
+    lock_unseen=st.sampled_from(["", "no descriptors"]),
+    is_new_keeper=st.booleans(),
 )
 _records = st.none() | st.builds(
     record,
@@ -212,8 +225,11 @@ def test_whatever_is_known_the_answer_is_no_lie(seen: Record | None, facts: Fact
         assert facts.output not in ("missing", "different", "unreadable", "denied")
     if shown.state in {"running", "stopping", "queued", "stalled", "suspended", "storage", "silent"}:
         assert facts.lock_held
+        assert not facts.is_new_keeper
         assert seen is not None
         assert seen.status in ACTIVE
+    if shown.state == "lost":
+        assert not facts.lock_unseen
     if shown.state in {"failed", "lost", "changed", "unreadable", "suspended", "stalled", "new", "stopped"}:
         assert shown.reason
         assert shown.remedy

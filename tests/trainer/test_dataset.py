@@ -313,3 +313,33 @@ def test_a_fingerprint_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     toml.write(tmp_path / "dataset.toml", first)
     assert fingerprint.load(tmp_path / "dataset.toml") == first
     assert fingerprint.load(tmp_path / "none.toml") is None
+
+
+def test_another_caption_of_the_same_size_and_time_is_a_change_too(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "a cat")
+    before = read_dataset(spec_of(tmp_path)).fingerprint
+    caption = tmp_path / "1.txt"
+    hidden = caption.stat()
+    caption.write_text("a dog")
+    os.utime(caption, ns=(hidden.st_atime_ns, hidden.st_mtime_ns))
+    now = read_dataset(spec_of(tmp_path), known=before)
+    assert now.items[0].caption == "a dog"
+    with pytest.raises(ChangedDataError, match="1.txt changed"):
+        fingerprint.hold_against(before, now.fingerprint)
+    assert fingerprint.differences(before, read_dataset(spec_of(tmp_path)).fingerprint) == ["1.txt changed"]
+
+
+def test_the_fingerprint_is_of_the_caption_that_is_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "1.png", "a cat")
+    take = fingerprint.take
+
+    def and_then_changed(*arguments: object) -> fingerprint.Fingerprint:
+        found = take(*arguments)  # type: ignore[arg-type]
+        (tmp_path / "1.txt").write_text("a dog and more")
+        return found
+
+    monkeypatch.setattr(fingerprint, "take", and_then_changed)
+    trained = read_dataset(spec_of(tmp_path))
+    monkeypatch.undo()
+    assert trained.items[0].caption == "a dog and more"
+    assert fingerprint.differences(trained.fingerprint, read_dataset(spec_of(tmp_path)).fingerprint) == []

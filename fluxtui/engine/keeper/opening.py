@@ -111,6 +111,7 @@ def open_session(arguments: Arguments) -> Opened:
     lock = Lock.take(folder.lock_file)
     if lock is None:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
+    lock.sign(os.environ.get(wire.RUN_ID, ""))
     new = recipe.parse_sets(arguments.sets)
     folder.complete()
     history = read_history(folder)

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
+
+import msgspec
 
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
@@ -125,7 +127,7 @@ def read_dataset(
     facts = {fact.path: fact for fact in found.files}
     items = tuple(_item(folder, pair, facts, spec, masks.get(pair.image)) for pair in pairs.items)
     trained, held_out = hold_out_of(items, hold_out)
-    return Dataset(folder, spec, trained, held_out, found)
+    return Dataset(folder, spec, trained, held_out, msgspec.structs.replace(found, files=list(facts.values())))
 
 
 def steps_per_epoch(dataset: Dataset, train: TrainSpec, ranks: int = 1) -> int:
@@ -201,8 +203,9 @@ def check_mask(name: str, mask: Header, width: int, height: int) -> None:
 
 
 def _item(
-    folder: Path, pair: dataset_folder.Pair, facts: Mapping[str, FileFact], spec: DatasetSpec, mask: Path | None
+    folder: Path, pair: dataset_folder.Pair, facts: dict[str, FileFact], spec: DatasetSpec, mask: Path | None
 ) -> Item:
+    """One image with its captions; the fact of the caption's file becomes that of the bytes that are used."""
     fact = facts[relative_name(folder, pair.image)]
     name = clean(fact.path, 300)
     try:
@@ -210,7 +213,7 @@ def _item(
     except TooSmallError as error:
         raise DataError(f"{name} is too small: {error}; replace or remove it", kind="too-small") from None
     trigger = trigger_for(pair.image, spec)
-    captions = _captions(folder, pair, trigger, spec)
+    captions = _captions(folder, pair, trigger, spec, facts)
     weight, keeps = (spec.regularisation_weight, True) if regularises(pair.image, spec) else (1.0, False)
     hashed = ""
     if mask is not None:
@@ -231,14 +234,19 @@ def trigger_for(image: Path, spec: DatasetSpec) -> str:
     return "" if regularises(image, spec) else spec.trigger
 
 
-def _captions(folder: Path, pair: dataset_folder.Pair, trigger: str, spec: DatasetSpec) -> tuple[str, ...]:
+def _captions(
+    folder: Path, pair: dataset_folder.Pair, trigger: str, spec: DatasetSpec, facts: dict[str, FileFact]
+) -> tuple[str, ...]:
     if pair.caption is None:
         if not trigger:
             name = clean(relative_name(folder, pair.image), 300)
             raise DataError(f"{name} has no caption and no trigger word; write a caption", kind="caption-missing")
         return (trigger,)
-    name = clean(relative_name(folder, pair.caption), 300)
-    return captions_of(read_regular(pair.caption, LONGEST_CAPTION), name, trigger, spec)
+    key = relative_name(folder, pair.caption)
+    data = read_regular(pair.caption, LONGEST_CAPTION)
+    # another text of the same size and time (rsync, touch -r) is a change too, and so is one since the fact was taken
+    facts[key] = msgspec.structs.replace(facts[key], size=len(data), sha256=sha256(data).hexdigest())
+    return captions_of(data, clean(key, 300), trigger, spec)
 
 
 def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tuple[str, ...]:
