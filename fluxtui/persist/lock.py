@@ -83,7 +83,7 @@ class Lock:
 
     @staticmethod
     def holder(path: Path) -> str:
-        """What the holder wrote of itself, or the last one did; "" where nothing can be read. A lock may be held without a word."""
+        """What the holder wrote of itself, or the last one did; "" where nothing can be read, or nothing was said."""
         with contextlib.suppress(OSError, StorageError):
             descriptor = _open(path, os.O_RDONLY)
             try:
@@ -93,7 +93,7 @@ class Lock:
         return ""
 
     def sign(self, holder: str) -> None:
-        """Write into the file who holds it, so that nobody takes the last holder's record for this one's. Not synced: it is of now."""
+        """Write into the file who holds it, so that nobody takes the last holder's record for this one's. Not synced."""
         with contextlib.suppress(OSError):  # a full disk: then nothing is said, and nothing wrong
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, holder.encode("ascii")[:_HOLDER_LIMIT], 0)

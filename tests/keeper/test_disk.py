@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_nothing_is_written_once_the_lock_is_another_file(journal):
     with pytest.raises(SessionGoneError):
         made.transition("starting")
     assert one.folder.attempt_file(1).read_bytes() == before
+
+
+@pytest.mark.parametrize("is_transition", [True, False])
+def test_a_folder_of_records_that_was_taken_away_is_made_again(journal, is_transition):
+    one, made = journal
+    shutil.rmtree(one.folder.attempts)
+    if is_transition:
+        made.transition("starting")
+    else:
+        made.acknowledge("id", "stop", "accepted")  # a beat that is due at once
+        made.tick()
+    assert not made.is_owed
+    assert toml.read(one.folder.attempt_file(1), Record) == made.record
 
 
 def test_a_disk_that_does_not_say_whether_the_folder_is_there_ends_nothing(journal, monkeypatch):

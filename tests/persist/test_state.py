@@ -49,7 +49,7 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
     ("never started", None, FREE, "new", "not started", "fluxtui start a"),
     ("a keeper that has no record yet", None, ALIVE, "starting", "keeper", ""),
     ("a keeper that has not written its own record yet", record(), replace(ALIVE, is_new_keeper=True), "starting", "keeper", ""),
-    ("the lock cannot be looked at", record(), replace(FREE, lock_unseen="no descriptors"), "unreadable", "no descriptors", "show a"),
+    ("the lock cannot be looked at", record(), replace(FREE, lock_unseen="no descriptors"), "unreadable", "no desc", "show a"),
     ("this boot has no name", record(), replace(FREE, boot_id=""), "lost", "keeper died", "fluxtui resume a"),
     ("waiting for a GPU", record(status="queued", waiting_for="the GPU of b"), ALIVE, "queued", "waiting for the GPU of b", ""),
     ("waiting for a retry", record(status="queued", reason="retry 1 of 3 at 12:01"), ALIVE, "queued", "retry 1 of 3", ""),

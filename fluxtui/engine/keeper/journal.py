@@ -6,10 +6,13 @@ keeper knows of an outcome is never lost to a full disk while the keeper lives.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +20,7 @@ import msgspec
 from fluxtui.engine.keeper.clock import Watch, wall
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist import toml
+from fluxtui.persist.durable import make_own_folder
 from fluxtui.persist.errors import DamagedError, FluxTUIError, StorageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
@@ -128,7 +132,7 @@ class Journal:
         was_owed, self._is_owed, self._written = self._is_owed, True, self._watch.now()
         for is_last in (False, True):
             try:
-                toml.write(path, self.record)
+                self._write(toml.write, path)
             except StorageError as error:
                 if is_last and not was_owed:
                     self._log.line(f"the record cannot be written and is tried again each second: {error}")
@@ -143,10 +147,20 @@ class Journal:
         self._record = msgspec.structs.replace(self.record, beat_at=wall())
         self._written = self._watch.now()
         with suppress(StorageError):  # the next beat is due in a second; a transition is never written this way
-            toml.write_beat(self._folder.attempt_file(self.record.attempt), self.record)
+            self._write(toml.write_beat, self._folder.attempt_file(self.record.attempt))
             self._is_dirty = False
         took = self._watch.now() - self._written
         self._pause = min(BEAT, max(PROGRESS, 10 * took))  # a disk that is slow to sync does not take up the keeper's time
+
+    def _write(self, write: Callable[[Path, Record], None], path: Path) -> None:
+        """Where the folder of the records was taken away it is made again: the record is not lost with it."""
+        try:
+            write(path, self.record)
+        except StorageError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            make_own_folder(path.parent)
+            write(path, self.record)
 
     def _make_reserve(self) -> None:
         path = self._folder.reserve_file
