@@ -171,7 +171,9 @@ def _answer_in(now: Overview, request: str, verb: Verb) -> Answer | None:
             if not ack.outcome.startswith("accepted"):
                 raise RefusedError(f"{now.name}: {verb} was {ack.outcome}.")
             more = ack.outcome.partition(": ")[2]
-            return Answer(f"{now.name}: {_ACCEPTED[verb]}{f' ({more})' if more else ''}.")
+            waited = now.started_at is None and verb in _ENDING
+            what = "it waited, and is taken out of the queue" if waited else _ACCEPTED[verb]
+            return Answer(f"{now.name}: {what}{f' ({more})' if more else ''}.")
     return None
 
 
@@ -183,6 +185,7 @@ _ACCEPTED: dict[str, str] = {
     "sample": "it draws its samples after this step",
     "priority": "its place in the queue is changed",
 }
+_ENDING = frozenset(("stop", "stop-after-epoch", "kill"))
 
 
 def _is_free(home: Home, name: str, seconds: float) -> bool:

@@ -70,6 +70,16 @@ def test_a_stop_reaches_the_keeper_though_the_disk_takes_no_request(lab: Lab) ->
     assert (lab.look().state, bool(lab.look().checkpoint)) == ("stopped", True)
 
 
+def test_a_stop_of_one_that_waits_says_that_it_leaves_the_queue_and_no_checkpoint(lab: Lab) -> None:
+    running(lab)
+    lab.make("b")
+    control.start(lab.home, "b")
+    lab.await_state("queued", name="b")
+    stopped = lab.call("stop", "b")
+    assert (stopped.code, stopped.out + stopped.err) == (0, "b: it waited, and is taken out of the queue.\n")
+    assert lab.await_state("stopped", name="b").reason == "stopped by you while it waited"
+
+
 def test_a_keeper_that_no_signal_ends_is_not_called_ended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in an uninterruptible write: here the signal is said to be sent, and nobody dies of it."""
     from fluxtui.control import ask

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from fluxtui.engine.keeper.classify import Evidence, RankExit, classify
+from fluxtui.engine.keeper.classify import Evidence, RankExit, classify, remedy_of
 from fluxtui.engine.wire import ECHO, TrainerExit
 
 SEEN = Evidence(phase="train")
@@ -44,6 +44,16 @@ def test_every_signal_is_named_and_tried_again(name):
     assert (verdict.end, verdict.is_retried, verdict.marker) == ("failed", True, "CRASHED")
     assert name in verdict.reason
     assert "in train" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [Evidence(because="kill"), Evidence(remedy="see the log; fluxtui resume a goes on from the last checkpoint")],
+)
+def test_no_remedy_speaks_of_a_checkpoint_that_is_not_there(seen):
+    verdict = classify([RankExit(0, code=1)], seen)
+    assert remedy_of(verdict, "a", "step-000000100").endswith("fluxtui resume a goes on from the last checkpoint")
+    assert remedy_of(verdict, "a", "").endswith("fluxtui resume a begins anew: there is no checkpoint yet")
 
 
 def test_the_oom_killer_is_named_with_the_peak_and_not_tried_again():

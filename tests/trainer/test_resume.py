@@ -91,6 +91,15 @@ def test_requests_are_carried_out_and_acknowledged(new_bench: NewBench) -> None:
     assert int(facts["step"]) < 400
 
 
+def test_a_stop_before_training_began_claims_no_checkpoint(new_bench: NewBench) -> None:
+    bench = new_bench("early", **EXACT)
+    running = bench.start()
+    running.request("stop")
+    ended = running.wait()
+    assert (ended.code, ended.error) == (TrainerExit.STOPPED, "stopped before training began"), ended.log
+    assert bench.checkpoints() == []
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(new_bench: NewBench) -> None:
     whole, bench = new_bench("whole", **EXACT), new_bench("damaged", **EXACT)
     whole.run_here()

@@ -15,7 +15,7 @@ class CutError(Refusal):
     """The network or the hub failed. What came is kept; the keeper tries again."""
 
     exit = TrainerExit.NETWORK
-    usual_remedy = "look at the network, then resume: what came is kept"
+    usual_remedy = "look at the network, then fluxtui resume {name}: what came is kept"
 
 
 class BrokenFileError(Refusal):
@@ -50,7 +50,7 @@ def gated(repository: str, licence: str, has_token: bool, endpoint: str) -> Down
         return DownloadError(
             f"{repository} is gated, and the account of your token has not been let in",
             f"accept {what} on {page} with that account (a fine-grained token also needs the right to read gated "
-            "repositories), then resume",
+            "repositories), then fluxtui resume {name}",
         )
     return DownloadError(
         f"{repository} is gated, and there is no token on this machine",

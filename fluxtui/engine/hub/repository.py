@@ -190,7 +190,7 @@ def _demand_room(listing: Listing, folder: Path) -> None:
     if needed and needed + _SPARE > free:
         raise NoRoomError(
             f"{listing.repository} needs {words(needed)} more at {folder.parent}, and {words(free)} are free",
-            "make room, or point FLUXTUI_HOME at a larger disk, then resume",
+            "make room, or point FLUXTUI_HOME at a larger disk, then fluxtui resume {name}",
         )
 
 

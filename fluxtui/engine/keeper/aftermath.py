@@ -14,7 +14,7 @@ import msgspec
 
 from fluxtui.engine import wire
 from fluxtui.engine.keeper.card import card
-from fluxtui.engine.keeper.classify import Verdict
+from fluxtui.engine.keeper.classify import Verdict, remedy_of
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.kin import OWN_CHILD
@@ -111,7 +111,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
     left = verdict.culprit
     ended: dict[str, Any] = {
         "reason": verdict.reason,
-        "remedy": verdict.remedy.replace("{name}", name),
+        "remedy": remedy_of(verdict, name, journal.record.checkpoint),
         "exit_code": left.code if left else None,
         "signal": left.signal_name if left else "",
         "finished_at": journal.today(),

@@ -71,6 +71,7 @@ class Verdict:
 
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
+_ANEW = "fluxtui resume {name} begins anew: there is no checkpoint yet"
 _SMALLER = (
     "fluxtui resume {name} with a larger hardware.stream_blocks or a smaller hardware.preset by --set; else a new session with "
     "model.precision=int8, or a smaller train.batch_size, dataset.resolution or lora.rank"
@@ -202,6 +203,12 @@ def _as_stopped(verdict: Verdict) -> Verdict:
         early = worst.signal == signal.SIGTERM
         how = "before there was anything to keep" if early else "it did not finish in its time and was ended"
     return Verdict("stopped", f"stopped by you; {how}", _RESUME, culprit=worst)
+
+
+def remedy_of(verdict: Verdict, name: str, checkpoint: str) -> str:
+    """What to do, for this session; `checkpoint` is its newest that verifies, or empty."""
+    remedy = verdict.remedy.replace("{name}", name)
+    return remedy if checkpoint else remedy.replace(_RESUME.replace("{name}", name), _ANEW.replace("{name}", name))
 
 
 def _with_reason(verdict: Verdict, reason: str) -> Verdict:

@@ -147,7 +147,8 @@ class BlockStreamer:
             if self.limit and begun is not None and time.monotonic() - begun > self.limit:
                 raise BlockSwapError(
                     f"{block.name} did not arrive from host memory within {self.limit:g} s",
-                    "resume; where it happens again, look at the GPU with nvidia-smi, or set hardware.stream_blocks=0",
+                    "fluxtui resume {name}; where it happens again, look at the GPU with nvidia-smi, "
+                    "or set hardware.stream_blocks=0",
                 )
             time.sleep(_LOOK_SECONDS)
         arrival.admit()

@@ -28,12 +28,12 @@ def must_be_alike(runtime: Runtime, dataset: tuple[str, Fingerprint], written: P
     if first["data set"] != digest:
         raise DataError(
             f"the data set here is not the one of rank 0{_differences(written, here)}",
-            "give all machines the same files at dataset.path, then resume",
+            "give all machines the same files at dataset.path, then fluxtui resume {name}",
         )
     changed = [what for what in others if first[what] != others[what]]
     unlike = [f"{what} is {clean(others[what], 80)}, there {clean(first[what], 80)}" for what in changed]
     if unlike:
-        raise Refusal(f"this rank is not as rank 0: {'; '.join(unlike)}", "make all machines alike, then resume")
+        raise Refusal(f"this rank is not as rank 0: {'; '.join(unlike)}", "make all machines alike, then fluxtui resume {name}")
 
 
 def _differences(written: Path, here: Fingerprint) -> str:

@@ -14,9 +14,9 @@ from fluxtui.persist.errors import FluxTUIError, StorageError
 CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
-_ROOM = "make room or mend the disk, then resume"
-_LOOK = "see the log; resume goes on from the last checkpoint"
-_GPU = "resume once `nvidia-smi` lists the GPU again"
+_ROOM = "make room or mend the disk, then fluxtui resume {name}"
+_LOOK = "see the log; fluxtui resume {name} goes on from the last checkpoint"
+_GPU = "fluxtui resume {name} once `nvidia-smi` lists the GPU again"
 _SMALLER = (
     "model.precision=int8, train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller "
     "dataset.resolution"

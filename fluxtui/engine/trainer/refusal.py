@@ -21,7 +21,7 @@ class DataError(Refusal):
     """An image, a caption or a cache file cannot be used. `kind` is what the doctor files it under."""
 
     exit = TrainerExit.DATA
-    usual_remedy = "mend the data set, then resume"
+    usual_remedy = "mend what fluxtui check {data} names, then fluxtui resume {name}"
 
     def __init__(self, reason: str, remedy: str = "", kind: str = "unusable") -> None:
         super().__init__(reason, remedy)
@@ -40,18 +40,18 @@ class NoRoomError(Refusal):
     """The disk has not enough room for what the run will write."""
 
     exit = TrainerExit.STORAGE
-    usual_remedy = "make room, or point FLUXTUI_HOME at a larger disk, then resume"
+    usual_remedy = "make room, or point FLUXTUI_HOME at a larger disk, then fluxtui resume {name}"
 
 
 class DataWorkerError(Refusal):
     """A data worker died or hung."""
 
     exit = TrainerExit.DATA_WORKER
-    usual_remedy = "resume; where it happens again, with --set hardware.workers=0"
+    usual_remedy = "fluxtui resume {name}; where it happens again, with --set hardware.workers=0"
 
 
 class HungReadError(Refusal):
     """A file does not answer: a dead network mount, a dying disk."""
 
     exit = TrainerExit.HUNG
-    usual_remedy = "look at the disk or mount that holds the file, then resume"
+    usual_remedy = "look at the disk or mount that holds the file, then fluxtui resume {name}"

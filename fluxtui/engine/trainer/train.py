@@ -6,6 +6,7 @@ Nothing here needs torch: what can be refused is refused before it is imported. 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -23,6 +24,7 @@ from fluxtui.persist.errors import RefusedError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import DatasetSpec
 
 
 def main(_argv: list[str]) -> int:
@@ -33,16 +35,16 @@ def main(_argv: list[str]) -> int:
     reporter = Reporter.from_environment()
     reporter.progress(Phase.PREFLIGHT)
     reporter.start_ticking()
-    name = "NAME"
+    name, data = "NAME", "FOLDER"
     try:
         job = read_job(sys.stdin.buffer.read())
-        name = job.spec.name
+        name, data = job.spec.name, _examined(job.spec.dataset)
         return int(run_job(job, reporter, signals))
     except Exception as error:  # noqa: BLE001  (the edge of the process: every error becomes a sentence and an exit code)
         ending = ending_of(error)
         if ending.code not in _EXPECTED:
             traceback.print_exc()
-        remedy = ending.remedy.replace("{name}", name)
+        remedy = ending.remedy.replace("{name}", name).replace("{data}", data)
         reporter.say(f"{ending.error}; {remedy}" if remedy else ending.error)
         reporter.progress(error=ending.error, remedy=remedy)
         if ending.code == TrainerExit.HUNG:  # what does not answer would hold up the interpreter's own end
@@ -50,6 +52,11 @@ def main(_argv: list[str]) -> int:
             sys.stderr.flush()
             os._exit(ending.code)
         return ending.code
+
+
+def _examined(data: DatasetSpec) -> str:
+    """What `fluxtui check` is to be given for this data set."""
+    return shlex.quote(data.path) + (f" --trigger {shlex.quote(data.trigger)}" if data.trigger else "")
 
 
 def let_segments_grow(environment: MutableMapping[str, str]) -> None:
@@ -94,7 +101,10 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
         try:
             run = prepare(job, folder, dataset, reporter, signals)
         except StopAsked:
-            reporter.say("stopped before training began")
+            why = "stopped before training began"
+            reporter.leave_early = None
+            reporter.say(why)
+            reporter.progress(error=why)
             return TrainerExit.STOPPED
         try:
             if meter := meter_of(run.runtime.device):

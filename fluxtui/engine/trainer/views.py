@@ -45,5 +45,6 @@ def read_unchanged(path: Path, wanted_sha256: str) -> bytes:
     """The bytes of a file that preflight has seen (DataError where it is another one now)."""
     data = read_regular(path)
     if sha256(data).hexdigest() != wanted_sha256:
-        raise DataError(f"{clean(path.name)} changed while the run was starting", "leave the data set alone, then resume")
+        what = "leave the data set alone, then fluxtui resume {name}"
+        raise DataError(f"{clean(path.name)} changed while the run was starting", what)
     return data
