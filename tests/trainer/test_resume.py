@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import fluxtui
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics, recipe
 from fluxtui.persist.commit import remove_checkpoint, set_aside, verify_checkpoint
@@ -200,6 +202,10 @@ def test_a_changed_library_is_refused(new_bench: NewBench, monkeypatch: pytest.M
     monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "99.0"})
     with pytest.raises(RefusedError, match=r"torch was .*, is 99\.0"):
         bench.run_here()
+    monkeypatch.undo()
+    monkeypatch.setattr(checkpoints, "__version__", "99.0")  # what computes is not what computed
+    with pytest.raises(RefusedError, match=rf"FluxTUI was {re.escape(fluxtui.__version__)}, is 99\.0"):
+        bench.run_here()
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
@@ -245,7 +251,7 @@ def test_checkpoints_from_before_model_and_precision_were_noted_go_on(
 
     bench, noted = new_bench(train__steps=2), checkpoints.facts
     with monkeypatch.context() as before:
-        newer = ("model", "precision", "compiled")
+        newer = ("model", "precision", "compiled", "fluxtui")
         before.setattr(checkpoints, "facts", lambda *about: {k: v for k, v in noted(*about).items() if k not in newer})
         bench.run_here()
     assert bench.run_here().state.inexact_since is None

@@ -53,7 +53,7 @@ def set_newer_aside(folder: SessionFolder, chosen: str, log: Log) -> None:
 
 
 def unproven(folder: SessionFolder, spec: Spec, history: list[Record]) -> Record | None:
-    """The attempt that made a whole product and was lost before its verdict: nothing is to be trained then, only proven."""
+    """The attempt that made a whole product and has no verdict on it: nothing is to be trained then, only proven."""
     try:
         result = toml.read(folder.result_file, Result)
     except FluxTUIError:
@@ -67,5 +67,6 @@ def unproven(folder: SessionFolder, spec: Spec, history: list[Record]) -> Record
 
 
 def _has_verdict(record: Record) -> bool:
-    """A kill in the middle of a proof is none."""
-    return record.status not in ACTIVE and not (record.status == "stopped" and record.phase is Phase.PROVE)
+    """A kill in the middle of a proof is none, and a prover that gave no answer has not judged."""
+    is_unanswered = record.status in ("stopped", "failed") and record.phase is Phase.PROVE and record.proof is None
+    return record.status not in ACTIVE and not is_unanswered

@@ -19,6 +19,7 @@ from fluxtui.engine.keeper.attend import Attendance, Attended
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
+from fluxtui.engine.keeper.installed import Installed, installed, settled
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.lead import Lead
 from fluxtui.engine.keeper.loop import TICK
@@ -29,6 +30,7 @@ from fluxtui.engine.keeper.waiting import Pause, wait
 from fluxtui.persist.errors import ExitCode, FluxTUIError, StorageError
 from fluxtui.persist.record import Phase, Proof, Record
 
+PROVERS = 3  # that are asked at most, where the package is being replaced meanwhile
 MEMORY_SECONDS = 30.0  # how long the GPU's memory may take to come back after its processes are gone
 
 
@@ -68,6 +70,7 @@ class Keeper:
     maker: Record | None  # an attempt whose product only waits for its proof
     gauges: Gauges = field(default_factory=Gauges)
     lease: Lease | None = None
+    code: Installed = field(default_factory=installed)  # what this keeper is made of
     lead: Lead | None = None  # of the other machines, where hardware.nodes has any
 
     @property
@@ -180,23 +183,45 @@ class Keeper:
         if claim.problem or claim.result is None:
             return unproven(claim.problem)
         journal.update(step=claim.result.step)  # the last line of a trainer may have been dropped, or its keeper killed before it
-        arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
-        assert self.lease is not None
-        group = spawn_prover(arguments, journal.record.run_id, self.lease.uuids, journal.record.threads, self.duties.log.fd)
-        answer: list[Proof | None] = []
-        attended = self.attend(group, answer)
-        if attended.evidence.because == "kill":
-            return classify(attended.exits, attended.evidence)
+        asked = 0
+        while True:
+            before = installed()
+            answer, attended = self.ask_prover(maker)
+            if attended.evidence.because == "kill":
+                return classify(attended.exits, attended.evidence)
+            asked += 1
+            if asked == PROVERS or not self.was_replaced(before, answer):
+                break
         left = attended.exits[0]
-        found = proof.judge_answer(answer[0], left.code, claim.result)
+        found = proof.by_one_code(proof.judge_answer(answer, left.code, claim.result), self.code, before, installed())
         if found.ok:
             journal.update(proof=found, output=str(self.duties.folder.product))
+            if before != self.code:
+                self.duties.log.line(found.checks[-1])
             return Verdict("done", culprit=RankExit(0, code=0))
-        if answer[0] is None:
+        if answer is None:
             ended = classify(attended.exits, attended.evidence)
             return unproven(f"{found.what} ({ended.reason or left.words()})")
         journal.update(proof=found)
         return unproven(found.what)
+
+    def ask_prover(self, maker: Record) -> tuple[Proof | None, Attended]:
+        """The proving process, from its start to its end: its answer, None where it left none, and how it ended."""
+        assert self.lease is not None
+        record, answer = self.journal.record, list[Proof | None]()
+        arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
+        group = spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.fd)
+        attended = self.attend(group, answer)
+        return answer[0], attended
+
+    def was_replaced(self, before: Installed, answer: Proof | None) -> bool:
+        """Whether the prover was started from a package that somebody was replacing; then not before that is done."""
+        now = installed()
+        if now == before and (answer is not None or now == self.code):
+            return False
+        self.duties.log.line("FluxTUI was being replaced by another version while the product was proven; it is proven once more")
+        settled(self.duties.breathe, self.duties.loop.watch.now)
+        return True
 
     def attend(self, group: Group, answer: list[Proof | None] | None = None, peers: Peers | None = None) -> Attended:
         """Watch a group to its end. Whatever happens in here, no process of it outlives this call."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from fluxtui.engine.keeper.installed import Installed
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import SessionFolder
@@ -126,3 +127,16 @@ def judge_answer(answer: Proof | None, exit_code: int | None, result: Result) ->
     if answer.tensors_sha256 != result.tensors_sha256:
         return msgspec.structs.replace(answer, ok=False, what="the tensors are not those that the trainer claimed")
     return answer
+
+
+def by_one_code(found: Proof, kept: Installed, before: Installed, after: Installed) -> Proof:
+    """A proof counts only where the prover's code stayed the same meanwhile; and says so where it is not the keeper's."""
+    if before != after:
+        what = f"FluxTUI was being replaced while the product was proven ({before.words()}, then {after.words()})"
+        return msgspec.structs.replace(found, ok=False, what=what)
+    if after == kept:
+        return found
+    replaced = f"{after.words()}, installed while {kept.words()} kept this session"
+    if not found.ok:
+        return msgspec.structs.replace(found, what=f"{found.what}; the prover was {replaced}")
+    return msgspec.structs.replace(found, checks=[*found.checks, f"proven by {replaced}"])

@@ -30,8 +30,10 @@ def must_be_alike(runtime: Runtime, dataset: tuple[str, Fingerprint], written: P
             f"the data set here is not the one of rank 0{_differences(written, here)}",
             "give all machines the same files at dataset.path, then fluxtui resume {name}",
         )
-    changed = [what for what in others if first[what] != others[what]]
-    unlike = [f"{what} is {clean(others[what], 80)}, there {clean(first[what], 80)}" for what in changed]
+    there = {what: first.get(what, "unknown") for what in others}
+    unlike = [
+        f"{what} is {clean(mine, 80)}, there {clean(there[what], 80)}" for what, mine in others.items() if there[what] != mine
+    ]
     if unlike:
         raise Refusal(f"this rank is not as rank 0: {'; '.join(unlike)}", "make all machines alike, then fluxtui resume {name}")
 

@@ -15,6 +15,7 @@ import msgspec
 import torch
 from torch import nn
 
+from fluxtui import __version__
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import held_on
 from fluxtui.engine.trainer import room
@@ -53,6 +54,7 @@ def facts(job: TrainJob, runtime: Runtime, dataset: str, model: str, state: Loop
         "versions": json.dumps(versions() | _optimizer_version(job.spec), sort_keys=True),
         "ranks": runtime.ranks, "threads": job.threads, "device": device_name(runtime.device),
         "precision": held_in(job.spec, runtime), "compiled": "yes" if job.spec.hardware.compile else "no",
+        "fluxtui": __version__,
     }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
     ]
     found += [
         f"{words} was {before[key]}, is {now[key]}"
-        for key, words in (("precision", "the base's precision"), ("compiled", "hardware.compile"))
+        for key, words in (("precision", "the base's precision"), ("compiled", "hardware.compile"), ("fluxtui", "FluxTUI"))
         if before.get(key, now[key]) != now[key]  # checkpoints from before these were noted still go on
     ]
     return found

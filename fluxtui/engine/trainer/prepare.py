@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from fluxtui import __version__
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
@@ -37,7 +38,7 @@ from fluxtui.persist.record import Phase
 def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:
     """Everything that the loop works with. Encoders and transformer are never in memory together."""
     spec = job.spec
-    reporter.progress(Phase.LOAD, versions=checkpoints.versions())
+    reporter.progress(Phase.LOAD, versions=checkpoints.versions() | {"fluxtui": __version__})
     here = runtime.begin(job)
     wishes = Wishes.from_environment(signals, here)
     reporter.leave_early = wishes.leave_early
@@ -47,7 +48,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
     look_again(spec, planned, components.folder, home, folder, here.card, beside, reporter.note)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
-    others = {"the model": components.model_key} | checkpoints.versions()
+    others = {"the model": components.model_key, "FluxTUI": __version__} | checkpoints.versions()
     must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
     asked = prompts_of(spec.sample, spec.dataset.trigger)
     encoded = fill_caches(dataset, spec, components, reporter, here, home.cache, [one.text for one in asked])
