@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxtui import control
 from fluxtui.cli.out import say
-from fluxtui.persist import recipe
+from fluxtui.persist import keys, recipe
 from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
 from fluxtui.persist.home import Home
 
@@ -43,7 +43,8 @@ def demo_verb(arguments: Namespace) -> int:
 
 def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a-z, 0-9, '.', '_' and '-'")
-    parser.add_argument("--dataset", default="", metavar="DIR", help="folder of images with captions, or demo")
+    dataset = "folder of images with captions, or demo; several times: further ones, like 'DIR --repeats 5'"
+    parser.add_argument("--dataset", action="append", default=[], metavar="DIR", help=dataset)
     parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder, or a file; else FLUX.1-dev")
     parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
     parser.add_argument("--title", default="", help="free text")
@@ -57,14 +58,19 @@ def new_arguments(parser: ArgumentParser) -> None:
 
 def new_verb(arguments: Namespace) -> int:
     home = Home.open()
+    sets = recipe.parse_sets(arguments.sets)
+    if further := arguments.dataset[1:]:
+        if "dataset.folders" in sets:
+            raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
+        sets["dataset.folders"] = keys.check("dataset.folders", further)
     control.create(
         home,
         arguments.name,
-        dataset=arguments.dataset,
+        dataset=next(iter(arguments.dataset), ""),
         model=arguments.model,
         trigger=arguments.trigger,
         preset=arguments.preset,
-        sets=recipe.parse_sets(arguments.sets),
+        sets=sets,
         title=arguments.title,
         from_session=arguments.origin,
         from_checkpoint=arguments.checkpoint,

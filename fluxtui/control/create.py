@@ -11,12 +11,12 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.remove import sweep_sessions
-from fluxtui.persist import commit, dataset_folder, defaults, keys, model_folder, overview, recipe, together, toml
+from fluxtui.persist import commit, dataset_folder, dataset_parts, defaults, keys, model_folder, overview, recipe, together, toml
 from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import PICO
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.spec import DatasetSpec, Spec
 
 DEFAULT_MODEL = "black-forest-labs/FLUX.1-dev"
 
@@ -85,9 +85,10 @@ def _fresh(home: Home, name: str, dataset: str, model: str, preset: str, chosen:
     if not path:
         raise UsageError("No data set is named; give its folder with --dataset, or demo for the bundled one.")
     chosen = {key: value for key, value in chosen.items() if key not in ("model.source", "dataset.path")}
+    chosen |= dataset_parts.written_sets(chosen)
     seen = model_folder.settle(source, home)
     written = dataset_folder.written(path)
-    images = len(dataset_folder.pair(dataset_folder.resolve(written)).items)
+    images = sum(len(pairs.items) for pairs in dataset_parts.pairs(dataset_with(DatasetSpec(path=written), chosen)))
     wanted = defaults.with_recipe(preset, images, chosen)
     spec = defaults.new_spec(name, seen.written, written, seen.kind, images, "", wanted)
     check_inputs(home, spec)
@@ -102,6 +103,7 @@ def _cloned(
     if not other.path.is_dir():
         raise NotFoundError(f"There is no session {origin} to begin from; fluxtui ls shows those there are.")
     spec = recipe.load_spec(other.spec_file)
+    chosen |= dataset_parts.written_sets(chosen)
     wanted: dict[str, object] = defaults.with_recipe(preset, 0, {})
     if dataset:
         wanted["dataset.path"] = dataset_folder.written(dataset)
@@ -170,15 +172,18 @@ def check_inputs(home: Home, spec: Spec) -> None:
     """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
     together.check(spec)
     source = model_folder.recognise(spec.model.source, home)
-    data = spec.dataset
-    pairs = dataset_folder.check_cheaply(dataset_folder.resolve(data.path), data.caption_extension, data.trigger)
+    images = sum(len(pairs.items) for pairs in dataset_parts.check_cheaply(spec.dataset))
     held_out = spec.validate.images
-    if held_out >= len(pairs.items):
-        raise UsageError(
-            f"[validate] images is {held_out}, and the data set has {len(pairs.items)}; leave at least one to train on."
-        )
+    if held_out >= images:
+        raise UsageError(f"[validate] images is {held_out}, and the data set has {images}; leave at least one to train on.")
     start_folder(home, spec)
-    room.check(home, spec, source, len(pairs.items))
+    room.check(home, spec, source, images)
+
+
+def dataset_with(data: DatasetSpec, sets: Mapping[str, object]) -> DatasetSpec:
+    """A [dataset] with those of the sets over it that are of it. Raises `UsageError`."""
+    own = {key.removeprefix("dataset."): keys.check(key, value) for key, value in sets.items() if key.startswith("dataset.")}
+    return msgspec.structs.replace(data, **own)
 
 
 def start_folder(home: Home, spec: Spec) -> Path | None:

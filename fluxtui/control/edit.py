@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.control.create import check_inputs
-from fluxtui.persist import dataset_folder, defaults, model_folder, overview, recipe, toml
+from fluxtui.persist import dataset_parts, defaults, model_folder, overview, recipe, toml
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -32,8 +32,7 @@ def edit(home: Home, name: str, sets: Mapping[str, object], preset: str = "") ->
             **defaults.with_recipe(preset, 0, {}),
             **sets,
         }
-        if "dataset.path" in wanted:
-            wanted["dataset.path"] = dataset_folder.written(str(wanted["dataset.path"]))
+        wanted |= dataset_parts.written_sets(wanted)
         if "train.epochs" in sets and "train.steps" not in sets:
             wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
         kind = before.kind

@@ -7,7 +7,8 @@ import sys
 
 import msgspec
 
-from fluxtui.engine.trainer.doctor import Finding, Report, check
+from fluxtui.engine.trainer.doctor import check
+from fluxtui.engine.trainer.findings import Finding, Report
 from fluxtui.persist import recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError
 from fluxtui.persist.home import Home
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fluxtui check", description="Examine a data set before it is trained on.")
-    parser.add_argument("folder", help="folder of images and captions; or demo")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="images and captions; or demo; several, as dataset.folders")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--lines", action="store_true", help='JSON lines: {"item": 3, "items": 20}, and {"report": …} at the end')
     parser.add_argument("--quick", action="store_true", help="headers only: damage inside a picture and copies are not found")
@@ -56,8 +57,10 @@ def _check(words: argparse.Namespace) -> Report:
         sets.append(f"dataset.trigger={words.trigger}")
     if words.resolution:
         sets.append(f"dataset.resolution=[{words.resolution}]")
-    spec = Spec(name="check", id="check", model=ModelSpec(source=words.model or "none"), dataset=DatasetSpec(path=words.folder))
-    spec = recipe.apply(spec, recipe.parse_sets(sets))
+    first, *further = words.folders
+    spec = Spec(name="check", id="check", model=ModelSpec(source=words.model or "none"), dataset=DatasetSpec(path=first))
+    more: dict[str, object] = {"dataset.folders": further} if further else {}
+    spec = recipe.apply(spec, {**recipe.parse_sets(sets), **more})
     model = recognise(words.model, Home.open()).path if words.model else None
     show = _line if words.lines else _bar if sys.stderr.isatty() else _nothing
     return check(
@@ -67,12 +70,28 @@ def _check(words: argparse.Namespace) -> Report:
 
 def text_of(report: Report) -> str:
     """The report for people."""
-    lines = [f"{report.images} images, {report.captions} captions in {report.folder} ({report.seconds:.1f} s)", ""]
+    lines = [f"{report.images} images, {report.captions} captions in {_where(report)} ({report.seconds:.1f} s)", ""]
+    lines += _folder_lines(report)
     lines += _bucket_lines(report)
     lines += _finding_lines(report.findings)
     verdict = "a training can start from this" if report.ok else "a training would be refused until the errors are mended"
     lines.append(f"{report.errors} errors, {report.warnings} warnings: {verdict}")
     return "\n".join(lines) + "\n"
+
+
+def _where(report: Report) -> str:
+    return report.folder if len(report.folders) == 1 else f"{len(report.folders)} folders"
+
+
+def _folder_lines(report: Report) -> list[str]:
+    """Each folder, where there are several: what becomes of its pictures in an epoch."""
+    if len(report.folders) == 1:
+        return []
+    lines = ["images  captions  repeats   uses  regularise  folder"]
+    for one in report.folders:
+        told = f"{one.folder}, trigger {one.trigger}" if one.trigger else one.folder
+        lines.append(f"{one.images:>6}{one.captions:>10}{one.repeats:>9}{one.uses:>7}{one.regularisation:>12}  {told}")
+    return [*lines, ""]
 
 
 def _bucket_lines(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ What the pictures hold is for `fluxtui check` and the trainer's preflight to say
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fluxtui.persist.errors import NotFoundError, StorageError, UsageError
 from fluxtui.persist.text import clean
 
 DEMO = "demo"
+OTHER_PICTURES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -33,6 +35,7 @@ class Pairs:
     rivals: tuple[Path, ...]       # caption files of a stem that has one already: a.TXT beside a.txt
     irregular: tuple[Path, ...]    # named like an image or caption, but no regular file: a pipe, a folder, a dead link
     folders: tuple[Path, ...]      # subfolders: not looked into
+    unread: tuple[Path, ...] = ()  # pictures of kinds that are not read
 
     @property
     def without_caption(self) -> tuple[Path, ...]:
@@ -41,9 +44,9 @@ class Pairs:
 
     @property
     def sharing(self) -> tuple[tuple[Pair, Pair], ...]:
-        """Images of one stem, which therefore have the same caption: each with the first of them."""
-        first: dict[str, Pair] = {}
-        twins = [(first.setdefault(os.path.splitext(pair.image.name)[0], pair), pair) for pair in self.items]
+        """Images of one folder and stem, which therefore have the same caption: each with the first of them."""
+        first: dict[Path, Pair] = {}
+        twins = [(first.setdefault(_stem(pair.image), pair), pair) for pair in self.items]
         return tuple((one, other) for one, other in twins if one is not other)
 
 
@@ -61,37 +64,72 @@ def written(path: str | Path) -> str:
     return DEMO if str(path) == DEMO else str(Path(path).expanduser().absolute())
 
 
-def pair(path: Path, caption_extension: str = ".txt") -> Pairs:
-    """Every image of the folder with the caption file of the same stem; hidden files are left out.
+def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = False, without: Path | None = None) -> Pairs:
+    """Every image of the folder with the caption file of the same stem beside it; hidden files are left out.
 
-    Extensions match whatever their case; stems must be the same. Raises `NotFoundError`, `UsageError` or `StorageError`.
+    Extensions match whatever their case; stems must be the same. Where it is recursive, folders inside are looked into, but
+    for links and for `without`. Raises `NotFoundError`, `UsageError` or `StorageError`.
     """
     images: list[Path] = []
-    captions: dict[str, Path] = {}
+    captions: dict[Path, Path] = {}
     rivals: list[Path] = []
     irregular: list[Path] = []
     folders: list[Path] = []
+    unread: list[Path] = []
     extension = caption_extension.lower()
-    for entry in _entries(path):
+    for entry in _walk(path, is_recursive, without):
         suffix = os.path.splitext(entry.name)[1].lower()
+        file = Path(entry.path)
         if entry.is_dir():
-            folders.append(path / entry.name)
+            folders.append(file)
+        elif suffix in OTHER_PICTURES:
+            unread.append(file)
         elif suffix not in IMAGE_EXTENSIONS and suffix != extension:
             continue
         elif not entry.is_file():
-            irregular.append(path / entry.name)
+            irregular.append(file)
         elif suffix in IMAGE_EXTENSIONS:
-            images.append(path / entry.name)
-        elif captions.setdefault(os.path.splitext(entry.name)[0], path / entry.name).name != entry.name:
-            rivals.append(path / entry.name)
-    stems = {os.path.splitext(image.name)[0] for image in (*images, *irregular)}
+            images.append(file)
+        elif captions.setdefault(_stem(file), file) != file:
+            rivals.append(file)
+    stems = {_stem(image) for image in (*images, *irregular)}
     return Pairs(
-        items=tuple(Pair(image, captions.get(os.path.splitext(image.name)[0])) for image in images),
+        items=tuple(Pair(image, captions.get(_stem(image))) for image in images),
         orphans=tuple(caption for stem, caption in captions.items() if stem not in stems),
         rivals=tuple(rivals),
         irregular=tuple(irregular),
         folders=tuple(folders),
+        unread=tuple(unread),
     )
+
+
+def pictures_below(folder: Path, without: Collection[Path] = ()) -> int:
+    """How many images lie in a folder and in all that is inside; hidden ones, links and those in `without` are not counted."""
+    count = 0
+    for where, inside, files in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith(".") and Path(where, name) not in without]
+        count += sum(_is_picture(name) for name in files)
+    return count
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def _stem(file: Path) -> Path:
+    """What an image and its caption have in common: folder and name, without the extension."""
+    return file.parent / os.path.splitext(file.name)[0]
+
+
+def _walk(path: Path, is_recursive: bool, without: Path | None) -> Iterator[os.DirEntry[str]]:
+    """What the folder holds; a folder inside that is looked into gives what it holds instead of itself."""
+    for entry in _entries(path):
+        if without is not None and Path(entry.path) == without:
+            continue
+        if is_recursive and entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), is_recursive, without)
+        else:
+            yield entry
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:
@@ -108,24 +146,24 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
     return sorted(shown, key=lambda entry: os.fsencode(entry.name))
 
 
-def check_cheaply(path: Path, caption_extension: str = ".txt", trigger: str = "") -> Pairs:
-    """The pairs, where a training could start from them; else one sentence that says what to mend.
+def must_start(path: Path, pairs: Pairs, caption_extension: str = ".txt", trigger: str = "") -> None:
+    """Raises `UsageError`, one sentence that says what to mend, where a training could not start from the pairs.
 
     An image without a caption is taken where there is a trigger word, which then is its caption.
-    Raises `NotFoundError`, `UsageError` or `StorageError`.
     """
-    pairs = pair(path, caption_extension)
     problem = _problem(path, pairs, caption_extension, trigger)
     if problem:
         raise UsageError(problem)
-    return pairs
 
 
 def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:
     if pairs.irregular:
         return f"{_show(pairs.irregular[0])} is not a regular file; replace it or move it away."
     if not pairs.items and pairs.folders:
-        return f"{_show(path)} holds no images itself; give one of its folders, such as {_show(pairs.folders[0])}."
+        return (
+            f"{_show(path)} holds no images itself; give one of its folders, such as {_show(pairs.folders[0])}, "
+            "or set dataset.recursive=true for all of them."
+        )
     if not pairs.items:
         return f"{_show(path)} holds no images; put at least one there ({', '.join(sorted(IMAGE_EXTENSIONS))})."
     if pairs.orphans:

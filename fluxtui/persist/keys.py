@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from fluxtui.persist import layers, prompts
+from fluxtui.persist import dataset_parts, layers, prompts
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
 from fluxtui.persist.text import clean
@@ -165,6 +165,8 @@ def _beyond_the_type(dotted: str, value: object) -> str:
         return next((problem for problem in map(layers.problem_of, value) if problem), "")
     if dotted == "sample.prompts" and isinstance(value, list):
         return next((problem for problem in map(_problem_of_prompt, value) if problem), "")
+    if dotted == "dataset.folders" and isinstance(value, list):
+        return next((problem for problem in map(_problem_of_folder, value) if problem), "")
     if dotted == "train.betas" and isinstance(value, list) and len(value) == 1:
         return "give two numbers like [0.9, 0.999], or [] for the optimizer's own"
     if dotted == "lora.lokr_factor" and value in (0, 1):
@@ -188,6 +190,19 @@ def _problem_of_prompt(line: str) -> str:
             check(f"sample.{name}", value)
         except UsageError:
             return f"--{letters[name]} is {show(value)}: give {find(f'sample.{name}').expected}"
+    return ""
+
+
+def _problem_of_folder(line: str) -> str:
+    """What stands behind a folder is held against the keys of [dataset] that it stands for."""
+    if problem := dataset_parts.problem_of(line):
+        return problem
+    for name, text in dataset_parts.read(line)[1].items():
+        dotted = f"dataset.{name}"
+        try:
+            check(dotted, msgspec.convert(text, _entries()[dotted].annotation, strict=False))
+        except (msgspec.ValidationError, UsageError):
+            return f"--{name} is {show(text)}: give {find(dotted).expected}"
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fluxtui.persist import layers
+from fluxtui.persist.dataset_parts import parts_of
 from fluxtui.persist.spec import DatasetSpec, Spec
 
 STATE_BYTES = 12  # of a checkpoint for each LoRA weight: itself and Adam's two moments, float32
@@ -73,7 +74,7 @@ def reckon(spec: Spec, shape: Shape, held: int = 0, caches: int = 0, model: int 
 
 def caches_at_most(data: DatasetSpec, images: int, shape: Shape, bytes_of_base: int) -> int:
     """Bytes of the caches of so many images, each used at every resolution and with a caption of its own."""
-    turns = 2 if data.flip else 1
+    turns = 2 if any(part.flip for part in parts_of(data)) else 1
     pixels = turns * images * sum(side * side for side in data.resolution)
     return pixels * LATENT_BYTES + images * shape.text_tokens * shape.text_width * bytes_of_base
 

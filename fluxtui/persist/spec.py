@@ -59,6 +59,14 @@ class DatasetSpec(Table, frozen=True):
     """The pictures and their captions."""
 
     path: Annotated[str, Meta(min_length=1, description="folder of images, each with a caption of the same stem; or 'demo'")]
+    folders: Annotated[
+        list[Annotated[str, Meta(max_length=5000)]],
+        Meta(
+            max_length=256,
+            description="further folders, each with keys of its own behind it: '/data/faces --repeats 5 --trigger vexo'",
+        ),
+    ] = field(default_factory=list)
+    recursive: Annotated[bool, Meta(description="take pictures in folders inside too, each with the caption beside it")] = False
     trigger: Annotated[str, Meta(max_length=100, description="word put before captions that lack it; [trigger] in captions")] = ""
     class_word: Annotated[
         str, Meta(max_length=100, examples=["dog"], description="what the trigger is one of: the base's idea of it is kept")

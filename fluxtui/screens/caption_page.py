@@ -11,6 +11,7 @@ from textual.binding import BindingType
 
 from fluxtui.persist import dataset_folder
 from fluxtui.persist.dataset_folder import Pair
+from fluxtui.persist.dataset_parts import pairs_of, parts_of
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
@@ -39,6 +40,7 @@ class CaptionPage(Page, Walker):
         super().__init__()
         self._data: DatasetSpec | None = None
         self._pairs: Sequence[Pair] = ()
+        self._own: dict[Pair, DatasetSpec] = {}  # what holds in the folder of each
         self._texts: dict[Path, str] = {}  # image -> caption, as shown
         self._trouble = ""
         self._at = 0
@@ -54,7 +56,7 @@ class CaptionPage(Page, Walker):
         data = detail.spec.dataset if detail.spec else None
         if data != self._data:
             self._data = data
-            self._pairs, self._texts = (), {}
+            self._pairs, self._own, self._texts = (), {}, {}
             if self.display:
                 self.shown()
 
@@ -72,15 +74,16 @@ class CaptionPage(Page, Walker):
         if data is None:
             return
         try:
-            pairs = dataset_folder.pair(dataset_folder.resolve(data.path), data.caption_extension).items
-            texts = {pair.image: _shown(pair.caption) for pair in pairs}
+            own = {pair: part for part in parts_of(data) for pair in pairs_of(part).items}
+            texts = {pair.image: _shown(pair.caption) for pair in own}
             trouble = ""
         except FluxTUIError as error:
-            pairs, texts, trouble = (), {}, str(error)
-        self.app.call_from_thread(self._took, pairs, texts, trouble)
+            own, texts, trouble = {}, {}, str(error)
+        self.app.call_from_thread(self._took, own, texts, trouble)
 
-    def _took(self, pairs: Sequence[Pair], texts: dict[Path, str], trouble: str) -> None:
-        self._pairs, self._texts, self._trouble = pairs, texts, trouble
+    def _took(self, own: dict[Pair, DatasetSpec], texts: dict[Path, str], trouble: str) -> None:
+        pairs = tuple(own)
+        self._own, self._pairs, self._texts, self._trouble = own, pairs, texts, trouble
         self._at = min(self._at, max(0, len(pairs) - 1))
         self.repaint()
 
@@ -153,10 +156,11 @@ class CaptionPage(Page, Walker):
 
     def _file(self) -> Path | None:
         """The caption file of the chosen picture, there or not; None, with a sentence, where it is not to be edited."""
-        chosen, data = self.chosen, self._data
-        if chosen is None or data is None:
+        chosen = self.chosen
+        if chosen is None:
             front_of(self.app).say("there is no picture to caption", "warn")
             return None
+        data = self._own[chosen]
         if data.path == dataset_folder.DEMO:
             front_of(self.app).say("the demo's captions are part of FluxTUI; copy its folder to change them", "warn")
             return None
@@ -181,11 +185,12 @@ class CaptionPage(Page, Walker):
             self._save(path, answer)
 
     def do_caption_trigger(self) -> None:
-        path, data = self._file(), self._data
-        if path is None or data is None:
+        path, chosen = self._file(), self.chosen
+        if path is None or chosen is None:
             return
+        data = self._own[chosen]
         if not data.trigger:
-            front_of(self.app).say("this session has no trigger word", "warn")
+            front_of(self.app).say("there is no trigger word for this picture", "warn")
             return
         try:
             text = _raw(path)

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.control import room
-from fluxtui.control.create import check_inputs
-from fluxtui.persist import dataset_folder, defaults, keys, model_folder, recipe
+from fluxtui.control.create import check_inputs, dataset_with
+from fluxtui.persist import dataset_folder, dataset_parts, defaults, keys, model_folder, recipe
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, safe_name
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.spec import DatasetSpec, Spec
 from fluxtui.persist.text import clean
 from fluxtui.screens import words
 from fluxtui.screens.form_candidates import FLUX_DEV, Candidate, candidates
@@ -106,7 +106,8 @@ def evaluate(
     name = origin if edits else given.get("name") or _free_name(home, origin or Path(path).name or "my-lora")
     if not edits:
         _check_name(home, name, errors)
-    kind, images, captions = _look(home, source, path, given, errors)
+    sets |= dataset_parts.written_sets(sets)
+    kind, images, captions = _look(home, source, base.dataset if base else None, path, sets, errors)
     spec = None
     try:
         wanted = defaults.with_recipe(given.get("preset", ""), 0 if base else images, sets)
@@ -166,7 +167,9 @@ def _check_name(home: Home, name: str, errors: dict[str, str]) -> None:
         errors["name"] = _plain(str(error))
 
 
-def _look(home: Home, source: str, path: str, given: Mapping[str, str], errors: dict[str, str]) -> tuple[defaults.Kind, int, int]:
+def _look(
+    home: Home, source: str, base: DatasetSpec | None, path: str, sets: Mapping[str, object], errors: dict[str, str]
+) -> tuple[defaults.Kind, int, int]:
     """Kind of the model; images and captions of the data set."""
     kind: defaults.Kind = "flux1"
     images = captions = 0
@@ -178,9 +181,9 @@ def _look(home: Home, source: str, path: str, given: Mapping[str, str], errors: 
         errors["dataset.path"] = "Give the folder of your pictures, each with a caption of the same name in a .txt; or demo."
         return kind, 0, 0
     try:
-        extension = given.get("dataset.caption_extension") or ".txt"
-        pairs = dataset_folder.pair(dataset_folder.resolve(path), extension)
-        images, captions = len(pairs.items), len(pairs.items) - len(pairs.without_caption)
+        held = dataset_parts.pairs(dataset_with(msgspec.structs.replace(base or DatasetSpec(path=path), path=path), sets))
+        images = sum(len(pairs.items) for pairs in held)
+        captions = images - sum(len(pairs.without_caption) for pairs in held)
     except FluxTUIError as error:
         errors["dataset.path"] = _plain(str(error))
     return kind, images, captions
@@ -199,6 +202,13 @@ def _values(spec: Spec | None) -> dict[str, str]:
 
 def _each_epoch(spec: Spec, images: int) -> int:
     """Pictures of an epoch, at the most: one is used once at each listed resolution that it is large enough for."""
+    if spec.dataset.folders:
+        try:
+            parts = dataset_parts.parts_of(spec.dataset)
+            images = sum(part.repeats * len(dataset_parts.pairs_of(part).items) for part in parts)
+        except FluxTUIError:
+            return 0  # said at its field already
+        return images * len(spec.dataset.resolution)
     return max(0, images - spec.validate.images) * spec.dataset.repeats * len(spec.dataset.resolution)
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from textual.binding import BindingType
 
-from fluxtui.persist import dataset_folder
+from fluxtui.persist import dataset_folder, recipe
 from fluxtui.persist.text import clean
 from fluxtui.screens import words
 from fluxtui.screens.doing import bindings_for, first_key, front_of
@@ -144,9 +144,9 @@ class Report(Pane, Walker):
         self.repaint()
         sets = seen.spec.dataset if seen.spec else None
         arguments = [str(dataset_folder.resolve(path)), "--lines"]
-        if sets is not None:
-            arguments += ["--trigger", sets.trigger] if sets.trigger else []
-            arguments += ["--resolution", ",".join(map(str, sets.resolution))]
+        if sets is not None:  # all that the doctor goes by
+            own = {f"dataset.{name}": getattr(sets, name) for name in sets.__struct_fields__ if name != "path"}
+            arguments += [word for one in recipe.format_sets(own) for word in ("--set", one)]
         front_of(self.app).errand_quietly(lambda: self._run(arguments))
 
     def _run(self, arguments: list[str]) -> None:

@@ -97,7 +97,8 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
             checks = words.count(len(proof.checks), "check")
             found.append(("proof", f"{checks}, {words.size(proof.size)}, tensors {proof.tensors_sha256[:16]}"))
     if spec is not None:
-        found += [("model", spec.model.source), ("data set", spec.dataset.path), ("trigger", spec.dataset.trigger)]
+        found += [("model", spec.model.source), ("data set", ", ".join([spec.dataset.path, *spec.dataset.folders]))]
+        found.append(("trigger", spec.dataset.trigger))
         train = spec.train
         recipe = f"rank {spec.lora.rank}, rate {train.learning_rate:g}, batch {train.batch_size}, seed {train.seed}"
         found.append(("recipe", recipe))

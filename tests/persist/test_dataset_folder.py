@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import dataset_folder
-from fluxtui.persist.dataset_folder import check_cheaply, pair
+from fluxtui.persist import dataset_folder, dataset_parts
+from fluxtui.persist.dataset_folder import Pairs, pair
 from fluxtui.persist.errors import NotFoundError, UsageError
+from fluxtui.persist.spec import DatasetSpec
 from tests.persist.inert import is_inert
+
+
+def check_cheaply(folder: Path, trigger: str = "") -> Pairs:
+    return dataset_parts.check_cheaply(DatasetSpec(path=str(folder), trigger=trigger))[0]
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -79,6 +84,24 @@ def test_images_in_a_subfolder_are_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "10_cat").mkdir()
     with pytest.raises(UsageError, match="10_cat"):
         check_cheaply(tmp_path)
+
+
+def test_a_recursive_folder_pairs_within_each_folder_and_follows_no_link(tmp_path: Path) -> None:
+    for name in ("one", "two/deep", ".hidden", "masks"):
+        (tmp_path / name).mkdir(parents=True)
+    fill(tmp_path, "a.png", "a.txt", "one/a.png", "one/a.txt", "two/deep/a.png", ".hidden/a.png", "masks/a.png", "two/b.txt")
+    (tmp_path / "round").symlink_to(tmp_path)
+    found = pair(tmp_path, is_recursive=True, without=tmp_path / "masks")
+    shown = [(one.image.relative_to(tmp_path).as_posix(), one.caption and one.caption.parent.name) for one in found.items]
+    assert shown == [("a.png", tmp_path.name), ("one/a.png", "one"), ("two/deep/a.png", None)]
+    assert found.orphans == (tmp_path / "two/b.txt",)
+    assert found.folders == (tmp_path / "round",)
+    assert not found.sharing
+    flat = pair(tmp_path)
+    assert [one.image.name for one in flat.items] == ["a.png"]
+    assert {folder.name: dataset_folder.pictures_below(folder) for folder in flat.folders if not folder.is_symlink()} == {
+        "masks": 1, "one": 1, "two": 1,
+    }  # fmt: skip
 
 
 def test_no_folder_and_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fluxtui.engine.trainer.dataset import read_dataset, steps_per_epoch
-from fluxtui.engine.trainer.doctor import Report, check
+from fluxtui.engine.trainer.doctor import check
+from fluxtui.engine.trainer.findings import Report
 from fluxtui.engine.trainer.likeness import alike, look_of
 from fluxtui.engine.trainer.tokens import token_counter
 from fluxtui.persist.errors import FluxTUIError

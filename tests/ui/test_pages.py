@@ -242,6 +242,22 @@ async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> 
         assert [path.name for path in pictures.iterdir() if path.name.startswith(".")] == []
 
 
+async def test_a_caption_of_a_further_folder_gets_the_trigger_of_that_folder(captioned) -> None:
+    home, pictures = captioned
+    more = pictures.parent / "more"
+    more.mkdir()
+    shutil.copy(pictures / "photo0.png", more)
+    (more / "photo0.txt").write_text("a picture of another")
+    make_session(home, "two", dataset__path=str(pictures), dataset__trigger="ohwx", dataset__folders=[f"{more} --trigger vexo"])
+    make_record(home.session("two"), status="stopped", step=3, reason="stopped")
+    async with opened(home, (120, 40), "two") as (app, pilot):
+        await pilot.press("e")
+        await seen(pilot, lambda: "a picture of thing 0" in text_of(app), "no captions")
+        await pilot.press("G", "t")
+        await seen(pilot, lambda: (more / "photo0.txt").read_text() == "vexo, a picture of another", "no trigger")
+    assert (pictures / "photo0.txt").read_text() == "a picture of thing 0"
+
+
 async def test_the_demos_captions_are_not_edited(states: Fabricated) -> None:
     async with opened(states.home, (120, 40), "ring-lora") as (app, pilot):
         await turned_to(pilot, app, "7")

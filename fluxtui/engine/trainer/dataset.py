@@ -1,9 +1,9 @@
 """The data set as the loop sees it: items with their captions and places, and the global batches of an epoch. No torch.
 
-An image is used `repeats` times an epoch at each listed resolution that it is large enough for. A global batch
-(batch_size x gradient_accumulation x ranks slots) is formed inside one bucket and then split, so that neither the split
-nor the number of ranks changes which samples an optimizer step sees. Everything here is a function of the files, the
-spec and the seed.
+An image is used as often as its folder's `repeats` say an epoch, at each listed resolution that it is large enough for. A
+global batch (batch_size x gradient_accumulation x ranks slots) is formed inside one bucket and then split, so that neither
+the split nor the number of ranks changes which samples an optimizer step sees. Everything here is a function of the files,
+the spec and the seed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles,
 from fluxtui.engine.trainer.fingerprint import FileFact, Fingerprint, relative_name
 from fluxtui.engine.trainer.image import Header, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
-from fluxtui.persist import dataset_folder
+from fluxtui.persist import dataset_folder, dataset_parts
+from fluxtui.persist.dataset_parts import ALPHA, parts_of
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from fluxtui.persist.text import clean
 
-ALPHA = "alpha"                 # of dataset.masks: each picture's own transparency
 LONGEST_CAPTION = 1 << 20      # bytes read of a caption file before it is refused
 
 
@@ -47,6 +47,7 @@ class Item:
     mask: Path | None = None            # a file; without one the whole picture counts, or what `has_alpha_mask` says
     mask_sha256: str = ""
     has_alpha_mask: bool = False        # the mask is the picture's own transparency
+    part: int = 0                       # which folder of the data set it is of: 0 is dataset.path
 
     @property
     def caption(self) -> str:
@@ -88,16 +89,24 @@ class Batch:
 class Dataset:
     """What is trained on, what is held out, and the facts of the files."""
 
-    folder: Path
+    folder: Path                            # dataset.path's
     spec: DatasetSpec
-    items: tuple[Item, ...]                 # trained on, in the order of their names
+    items: tuple[Item, ...]                 # trained on, in the order of folders and of their names
     held_out: tuple[Item, ...]              # only validated on
     fingerprint: Fingerprint = field(repr=False)
+    parts: tuple[DatasetSpec, ...] = field(init=False, repr=False)      # each folder, with what holds for it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", parts_of(self.spec))
+
+    def of(self, item: Item) -> DatasetSpec:
+        """What holds for an image: [dataset], and over it what its folder says of itself."""
+        return self.parts[item.part]
 
     def uses(self) -> Iterator[tuple[Item, Place]]:
         """Every use of an image in an epoch, in a fixed order."""
         for item in self.items:
-            for _ in range(self.spec.repeats):
+            for _ in range(self.of(item).repeats):
                 for place in item.places:
                     yield item, place
 
@@ -120,12 +129,18 @@ def read_dataset(
     if spec.class_word and not spec.trigger:
         raise DataError("dataset.class_word is what stands in for the trigger, and there is none", "set dataset.trigger")
     folder = dataset_folder.resolve(spec.path)
-    pairs = dataset_folder.check_cheaply(folder, spec.caption_extension, spec.trigger)
-    masks = find_masks(folder, spec, pairs)
-    others = [pair.caption for pair in pairs.items if pair.caption is not None] + list(masks.values())
-    found = fingerprint.take(folder, [pair.image for pair in pairs.items], others, known, progress)
+    held = list(zip(parts_of(spec), dataset_parts.check_cheaply(spec), strict=True))
+    masks = [find_masks(part, pairs) for part, pairs in held]
+    images = [pair.image for _, pairs in held for pair in pairs.items]
+    others = [pair.caption for _, pairs in held for pair in pairs.items if pair.caption is not None]
+    others += [mask for found in masks for mask in found.values()]
+    found = fingerprint.take(folder, images, others, known, progress)
     facts = {fact.path: fact for fact in found.files}
-    items = tuple(_item(folder, pair, facts, spec, masks.get(pair.image)) for pair in pairs.items)
+    items = tuple(
+        _item(folder, pair, facts, part, masks[number].get(pair.image), number)
+        for number, (part, pairs) in enumerate(held)
+        for pair in pairs.items
+    )
     trained, held_out = hold_out_of(items, hold_out)
     return Dataset(folder, spec, trained, held_out, msgspec.structs.replace(found, files=list(facts.values())))
 
@@ -150,12 +165,13 @@ def plan_epoch(
         parts += [(bucket, [uses[place] for place in order[start : start + size]]) for start in range(0, len(uses), size)]
     first = len(parts) * epoch if first_step is None else first_step
     order = draws.permutation(train.seed, "batch_order", epoch, len(parts))
-    return tuple(_batch(first + number, *parts[place], train.seed, dataset.spec) for number, place in enumerate(order))
+    return tuple(_batch(first + number, *parts[place], train.seed, dataset) for number, place in enumerate(order))
 
 
-def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: int, spec: DatasetSpec) -> Batch:
+def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: int, dataset: Dataset) -> Batch:
     slots = []
     for index, (item, place) in enumerate(uses):
+        spec = dataset.of(item)
         is_mirrored = spec.flip and draws.happens(seed, "flip", step, index, 0.5)
         chosen = _caption(item, seed, step, index)
         is_dropped = spec.caption_dropout and draws.happens(seed, "caption_dropout", step, index, spec.caption_dropout)
@@ -165,7 +181,7 @@ def _batch(step: int, bucket: Bucket, uses: Sequence[tuple[Item, Place]], seed: 
 
 def class_caption(item: Item, caption: str, spec: DatasetSpec) -> str | None:
     """The caption with the class word in place of the trigger; None where no class word is given, or no trigger taught."""
-    if not spec.class_word or item.is_regularisation:
+    if not spec.class_word or not spec.trigger or item.is_regularisation:
         return None
     return with_word(caption, spec.trigger, spec.class_word)
 
@@ -183,16 +199,22 @@ def _by_bucket(dataset: Dataset) -> dict[Bucket, list[tuple[Item, Place]]]:
     return dict(sorted(grouped.items(), key=lambda entry: entry[0]))
 
 
-def find_masks(folder: Path, spec: DatasetSpec, pairs: dataset_folder.Pairs) -> dict[Path, Path]:
-    """The mask file of each image that has one: of its stem, in the folder of masks. DataError where there is no folder."""
+def find_masks(spec: DatasetSpec, pairs: dataset_folder.Pairs) -> dict[Path, Path]:
+    """The mask file of each image of a folder that has one: of its stem, in the folder of masks, and in the same folder there.
+
+    DataError where there is no folder of masks.
+    """
     if spec.masks in ("", ALPHA):
         return {}
+    folder = dataset_folder.resolve(spec.path)
     where = folder / spec.masks
     try:
-        found = {pair.image.stem: pair.image for pair in dataset_folder.pair(where, spec.caption_extension).items}
+        held = dataset_folder.pair(where, spec.caption_extension, is_recursive=spec.recursive).items
     except FluxTUIError as error:
         raise DataError(f"dataset.masks: {error}", kind="no-masks") from error
-    return {pair.image: found[pair.image.stem] for pair in pairs.items if pair.image.stem in found}
+    found = {pair.image.relative_to(where).with_suffix(""): pair.image for pair in held}
+    named = {pair.image: pair.image.relative_to(folder).with_suffix("") for pair in pairs.items}
+    return {image: found[name] for image, name in named.items() if name in found}
 
 
 def check_mask(name: str, mask: Header, width: int, height: int) -> None:
@@ -203,7 +225,7 @@ def check_mask(name: str, mask: Header, width: int, height: int) -> None:
 
 
 def _item(
-    folder: Path, pair: dataset_folder.Pair, facts: dict[str, FileFact], spec: DatasetSpec, mask: Path | None
+    folder: Path, pair: dataset_folder.Pair, facts: dict[str, FileFact], spec: DatasetSpec, mask: Path | None, part: int
 ) -> Item:
     """One image with its captions; the fact of the caption's file becomes that of the bytes that are used."""
     fact = facts[relative_name(folder, pair.image)]
@@ -220,13 +242,17 @@ def _item(
         hashed = facts[relative_name(folder, mask)].sha256
         check_mask(clean(relative_name(folder, mask), 300), read_header(mask), fact.width, fact.height)
     return Item(
-        name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps, mask, hashed, spec.masks == ALPHA
-    )
+        name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps, mask, hashed,
+        has_alpha_mask=spec.masks == ALPHA, part=part,
+    )  # fmt: skip
 
 
 def regularises(image: Path, spec: DatasetSpec) -> bool:
-    """Whether an image keeps what the model knows, going by its name."""
-    return bool(spec.regularisation) and fnmatchcase(image.name, spec.regularisation)
+    """Whether an image keeps what the model knows, going by its name; by its path in the folder where the pattern has a "/"."""
+    if "/" not in spec.regularisation:
+        return bool(spec.regularisation) and fnmatchcase(image.name, spec.regularisation)
+    folder = dataset_folder.resolve(spec.path)
+    return fnmatchcase((image.relative_to(folder) if image.is_relative_to(folder) else image).as_posix(), spec.regularisation)
 
 
 def trigger_for(image: Path, spec: DatasetSpec) -> str:
@@ -266,6 +292,8 @@ def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tupl
 def hold_out_of(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Which images are held out: those whose content hashes lowest, so that every seed holds out the same."""
     eligible = [item for item in items if not item.is_regularisation]
+    if not eligible:
+        raise DataError("every image keeps what the model knows, and none is learned; set dataset.regularisation for some alone")
     if hold_out >= len(eligible):
         raise DataError(
             f"validate.images = {hold_out} would hold out all {len(eligible)} images; hold out fewer, or add images"

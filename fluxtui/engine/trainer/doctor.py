@@ -8,76 +8,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
-
-from msgspec import Struct, field
 
 from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
-from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, has_trigger
-from fluxtui.engine.trainer.dataset import ALPHA, LONGEST_CAPTION, captions_of, check_mask, find_masks, trigger_for
+from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, caption_text, has_trigger
+from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, check_mask, find_masks, regularises, trigger_for
 from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
+from fluxtui.engine.trainer.findings import BucketFacts, Finding, FolderFacts, Plan, Report
 from fluxtui.engine.trainer.fingerprint import relative_name
 from fluxtui.engine.trainer.image import decode_mask, read_header, read_regular
 from fluxtui.engine.trainer.likeness import alike
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.tokens import TokenCounter, token_counter
 from fluxtui.persist import dataset_folder
-from fluxtui.persist.dataset_folder import Pairs
+from fluxtui.persist.dataset_folder import Pair, Pairs
+from fluxtui.persist.dataset_parts import ALPHA, overlap_of, pairs_of, parts_of
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from fluxtui.persist.text import clean
 
-Level = Literal["error", "warning", "note"]
 _MUCH_CROPPED = 0.10        # share of an image
 _STRIP = 4.0                # one side to the other
-_OTHER_PICTURES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
-
-
-class Finding(Struct, frozen=True):
-    """One thing that was found."""
-
-    level: Level
-    kind: str           # a word that scripts can rely on
-    file: str           # relative to the folder; "" for the data set as a whole
-    sentence: str
-
-
-class BucketFacts(Struct, frozen=True, kw_only=True):
-    """A line of the bucket table."""
-
-    width: int                  # pixels
-    height: int
-    uses: int                   # a pass over the data, repeats included
-    steps: int                  # optimizer steps of an epoch
-    mean_crop_loss: float       # share of an image's area
-    largest_crop_loss: float
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """How an epoch goes."""
-
-    global_batch: int       # samples of an optimizer step: batch size x accumulation x ranks
-    uses: int               # samples of an epoch
-    steps: int              # optimizer steps of an epoch
-    short_steps: int        # of them with fewer samples
-    buckets: list[BucketFacts] = field(default_factory=list)
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """What `fluxtui check --json` prints. `ok` is whether a start would take it."""
-
-    ok: bool
-    folder: str
-    images: int
-    captions: int
-    plan: Plan
-    errors: int = 0
-    warnings: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    decoded: bool                       # False: only headers were read
-    tokens_exact: bool                  # False: captions were measured without the model's tokenizer
-    seconds: float = 0.0
+_HOW_TO_LOOK = "set dataset.recursive=true to take them, or give some in dataset.folders"
 
 
 def check(
@@ -87,26 +39,32 @@ def check(
     """Examines the whole folder. Raises NotFoundError, UsageError or StorageError where there is no folder to examine."""
     began = time.monotonic()
     folder = dataset_folder.resolve(spec.path)
-    pairs = dataset_folder.pair(folder, spec.caption_extension)
+    parts = parts_of(spec)
+    held = [pairs_of(part) for part in parts]
     counter = token_counter(model)
-    files = [(pair.image, _name(folder, pair.image)) for pair in pairs.items]
-    examined = examine_all(files, processes or os.cpu_count() or 1, headers_only, progress)
+    files = [(pair.image, _name(folder, pair.image)) for pairs in held for pair in pairs.items]
+    rest = examined = examine_all(files, processes or os.cpu_count() or 1, headers_only, progress)
     uses: list[Place] = []
-    findings = list(_of_folder(folder, pairs, spec))
-    for one in examined:
-        findings += _of_image(one, spec, uses)
-    findings += _of_copies(examined)
-    findings += _of_masks(folder, pairs, spec, examined)
-    for pair in pairs.items:
-        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), spec, counter)
-    plan = plan_of(uses * spec.repeats, train.batch_size * train.gradient_accumulation * ranks)
+    findings = list(_of_parts(folder, parts, held))
+    facts = []
+    for part, pairs in zip(parts, held, strict=True):
+        own, rest = rest[: len(pairs.items)], rest[len(pairs.items) :]
+        used: list[Place] = []
+        for one in own:
+            findings += _of_image(one, part, used)
+        findings += _of_masks(folder, pairs, part, own)
+        findings += _of_captions(folder, pairs, part, counter)
+        uses += used * part.repeats
+        facts.append(_facts_of(part, pairs, len(used) * part.repeats))
+    findings += _of_copies(examined, {_name(folder, pair.image): pair for pairs in held for pair in pairs.items})
+    plan = plan_of(uses, train.batch_size * train.gradient_accumulation * ranks)
     findings += _of_plan(plan)
     order = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda found: (order[found.level], found.file, found.kind))
     levels = [found.level for found in findings]
     return Report(
-        ok="error" not in levels, folder=clean(str(folder), 300), images=len(pairs.items),
-        captions=sum(pair.caption is not None for pair in pairs.items), plan=plan, errors=levels.count("error"),
+        ok="error" not in levels, folder=clean(str(folder), 300), folders=facts, images=len(files),
+        captions=sum(one.captions for one in facts), plan=plan, errors=levels.count("error"),
         warnings=levels.count("warning"), findings=findings, decoded=not headers_only, tokens_exact=counter.is_exact,
         seconds=round(time.monotonic() - began, 3),
     )  # fmt: skip
@@ -115,12 +73,21 @@ def check(
 def warned(spec: DatasetSpec, model: Path | None) -> list[Finding]:
     """What a start says without opening a picture: which files it passes over, and captions that are not what they look like."""
     folder = dataset_folder.resolve(spec.path)
-    pairs = dataset_folder.pair(folder, spec.caption_extension)
+    parts = parts_of(spec)
+    held = [pairs_of(part) for part in parts]
     counter = token_counter(model)
-    findings = list(_of_folder(folder, pairs, spec))
-    for pair in pairs.items:
-        findings += _of_caption(folder, pair, trigger_for(pair.image, spec), spec, counter)
+    findings = list(_of_parts(folder, parts, held))
+    for part, pairs in zip(parts, held, strict=True):
+        findings += _of_captions(folder, pairs, part, counter)
     return [found for found in findings if found.level == "warning"]
+
+
+def _facts_of(part: DatasetSpec, pairs: Pairs, uses: int) -> FolderFacts:
+    return FolderFacts(
+        folder=clean(part.path, 300), images=len(pairs.items), captions=len(pairs.items) - len(pairs.without_caption),
+        repeats=part.repeats, uses=uses, trigger=part.trigger,
+        regularisation=sum(regularises(pair.image, part) for pair in pairs.items),
+    )  # fmt: skip
 
 
 def plan_of(uses: Sequence[Place], global_batch: int) -> Plan:
@@ -146,7 +113,17 @@ def _of_plan(plan: Plan) -> Iterator[Finding]:
         ))  # fmt: skip
 
 
-def _of_folder(folder: Path, pairs: Pairs, spec: DatasetSpec) -> Iterator[Finding]:
+def _of_parts(folder: Path, parts: Sequence[DatasetSpec], held: Sequence[Pairs]) -> Iterator[Finding]:
+    """What there is to say of the folders, by names; `folder` is the first, which names of files are relative to."""
+    if overlap := overlap_of(parts):
+        yield Finding("error", "folder-twice", "", overlap)
+    known = {dataset_folder.resolve(part.path) for part in parts}
+    for part, pairs in zip(parts, held, strict=True):
+        yield from _of_folder(folder, pairs, part, known)
+        yield from _of_files(folder, pairs)
+
+
+def _of_files(folder: Path, pairs: Pairs) -> Iterator[Finding]:
     for path in pairs.irregular:
         name = _name(folder, path)
         yield Finding("error", "irregular", name, f"{name} is not a regular file; replace it or move it away")
@@ -160,19 +137,27 @@ def _of_folder(folder: Path, pairs: Pairs, spec: DatasetSpec) -> Iterator[Findin
         name, caption = _name(folder, other.image), _name(folder, other.caption) if other.caption else "none"
         told = f"{name} and {_name(folder, first.image)} share the caption {caption}; rename one, if it is another picture"
         yield Finding("warning", "caption-shared", name, told)
+    for path in pairs.unread:
+        name = _name(folder, path)
+        told = f"{name} is not used: {path.suffix.lower()} is not read; save it as PNG or JPEG"
+        yield Finding("warning", "not-read", name, told)
+
+
+def _of_folder(folder: Path, pairs: Pairs, part: DatasetSpec, known: Collection[Path]) -> Iterator[Finding]:
+    own = dataset_folder.resolve(part.path)
     if not pairs.items:
-        yield Finding("error", "no-images", "", f"{clean(str(folder), 300)} holds no images")
-    inside = [path for path in pairs.folders if path != folder / spec.masks]
+        yield Finding("error", "no-images", "", f"{clean(str(own), 300)} holds no images")
+    passed = {path: dataset_folder.pictures_below(path, known) for path in pairs.folders if path not in known}
+    inside = [path for path, count in passed.items() if count or not any(one.is_relative_to(path) for one in known)]
     if inside:
         named = ", ".join(_name(folder, path) for path in inside[:3])
-        yield Finding("warning", "folder", "", f"{len(inside)} folders inside are not looked into: {named}")
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix in _OTHER_PICTURES and not entry.name.startswith("."):
-            name = _name(folder, Path(entry.path))
-            yield Finding("warning", "not-read", name, f"{name} is not used: {suffix} is not read; save it as PNG or JPEG")
-    if spec.trigger and not any(pair.caption for pair in pairs.items):
-        yield Finding("warning", "no-captions", "", "no image has a caption: all are trained with the trigger word alone")
+        count = sum(passed[path] for path in inside)
+        told = "links are not followed; give them in dataset.folders" if part.recursive else _HOW_TO_LOOK
+        told = f", with {count} pictures; {told}" if count else ""
+        yield Finding("warning", "folder", "", f"{len(inside)} folders inside are not looked into: {named}{told}")
+    if part.trigger and pairs.items and not any(pair.caption for pair in pairs.items):
+        what = "no image has a caption: all are trained with the trigger word alone"
+        yield Finding("warning", "no-captions", "", what if len(known) == 1 else f"{clean(str(own), 300)}: {what}")
 
 
 def _of_image(one: Examined, spec: DatasetSpec, uses: list[Place]) -> Iterator[Finding]:
@@ -207,13 +192,16 @@ def _of_image(one: Examined, spec: DatasetSpec, uses: list[Place]) -> Iterator[F
         yield Finding("note", "16-bit", name, f"{name} has {header.bits} bits a sample and is read with 8")
 
 
-def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:
+def _of_copies(examined: Sequence[Examined], pairs: Mapping[str, Pair]) -> Iterator[Finding]:
     first: dict[str, str] = {}
     distinct = {}
     for one in examined:
         if one.sha256 and one.sha256 in first:
             twin = first[one.sha256]
-            yield Finding("warning", "duplicate", one.name, f"{one.name} is the same file as {twin}, and counts twice")
+            told = f"{one.name} is the same file as {twin}, and counts twice"
+            if _differ(pairs[one.name], pairs[twin]):
+                told += ", each time with another caption: see which of the two is the picture's"
+            yield Finding("warning", "duplicate", one.name, told)
         elif one.sha256 and one.look is not None:
             first[one.sha256] = one.name
             distinct[one.name] = one.look
@@ -221,12 +209,25 @@ def _of_copies(examined: Sequence[Examined]) -> Iterator[Finding]:
         yield Finding("warning", "near-duplicate", name, f"{name} looks like {before}: twice the same picture counts twice")
 
 
+def _differ(one: Pair, other: Pair) -> bool:
+    """Whether two images have captions that say something else."""
+    texts = []
+    for pair in (one, other):
+        if pair.caption is None:
+            return False
+        try:
+            texts.append(caption_text(read_regular(pair.caption, LONGEST_CAPTION), pair.caption.name))
+        except DataError:
+            return False    # said of the caption itself
+    return texts[0] != texts[1]
+
+
 def _of_masks(
     folder: Path, pairs: Pairs, spec: DatasetSpec, examined: Sequence[Examined]
 ) -> Iterator[Finding]:
     """What there is to say of masks, decoded whole, where there are to be any."""
     try:
-        masks = find_masks(folder, spec, pairs)
+        masks = find_masks(spec, pairs)
     except DataError as error:
         yield Finding("error", error.kind, "", str(error))
         return
@@ -244,6 +245,11 @@ def _of_masks(
             decode_mask(read_regular(mask), name, is_alpha=False)
         except DataError as error:
             yield Finding("error", error.kind, name, str(error))
+
+
+def _of_captions(folder: Path, pairs: Pairs, part: DatasetSpec, counter: TokenCounter) -> Iterator[Finding]:
+    for pair in pairs.items:
+        yield from _of_caption(folder, pair, trigger_for(pair.image, part), part, counter)
 
 
 def _of_caption(

@@ -55,7 +55,7 @@ def fill_caches(
     identity = identity_of(components.vae_key, components.text_key, runtime.dtype, runtime.device)
     captions = {identity.caption(text): text for text in _texts(dataset, prompts)}
     views = {identity.latents(view.item, view.place, view.is_mirrored): view for view in views_of(dataset)}
-    masked = views.values() if spec.dataset.masks else ()
+    masked = views.values() if any(part.masks for part in dataset.parts) else ()
     masks = {identity.mask(view.item, view.place, view.is_mirrored): view for view in masked}
     readers = Readers(spec.guard.file_read, _THREADS)
     cache = Cache(folder, readers)
@@ -176,8 +176,8 @@ def _texts(dataset: Dataset, prompts: Sequence[str]) -> Iterator[str]:
     for item in (*dataset.items, *dataset.held_out):
         yield from item.captions
     for item in dataset.items:
-        yield from (found for text in item.captions if (found := class_caption(item, text, dataset.spec)) is not None)
-    if dataset.spec.caption_dropout > 0:
+        yield from (found for text in item.captions if (found := class_caption(item, text, dataset.of(item))) is not None)
+    if any(part.caption_dropout > 0 for part in dataset.parts):
         yield ""
     yield from prompts
 

@@ -53,7 +53,7 @@ def take(
     Raises DataError, naming the file, for the first (by path) that cannot be used. `progress` gets (done, of).
     """
     before = {fact.path: fact for fact in known.files} if known else {}
-    tasks = sorted([(path, True) for path in images] + [(path, False) for path in others])
+    tasks = sorted({(path, True) for path in images} | {(path, False) for path in others})
     facts = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda task: _fact(folder, task[0], task[1], before), tasks)
@@ -69,7 +69,7 @@ def take(
 
 def relative_name(folder: Path, path: Path) -> str:
     """The path of a file inside the folder, as text: bytes of a name that are not UTF-8 are written as \\xNN."""
-    named = path.relative_to(folder) if path.is_relative_to(folder) else path      # masks may lie elsewhere
+    named = path.relative_to(folder) if path.is_relative_to(folder) else path      # masks, further folders
     return os.fsencode(named.as_posix()).decode("utf-8", "backslashreplace")
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluxtui.engine.trainer import fingerprint
 from fluxtui.engine.trainer.buckets import places
 from fluxtui.engine.trainer.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
 from fluxtui.persist import recipe
+from fluxtui.persist.dataset_parts import part_of, parts_of
 from fluxtui.persist.errors import NotFoundError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Record
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.spec import DatasetSpec, Spec
 
 
 def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
@@ -21,7 +23,8 @@ def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
     found = fingerprint.load(folder.dataset_file)
     if found is None:
         raise NotFoundError(f"{folder.dataset_file} is missing, so the number of steps cannot be reckoned")
-    items = tuple(_item(fact, spec) for fact in found.files if fact.width)
+    parts = parts_of(spec.dataset)
+    items = tuple(_item(Path(found.folder), fact, parts) for fact in found.files if fact.width)
     trained, held_out = hold_out_of(items, spec.validate.images)
     dataset = Dataset(Path(found.folder), spec.dataset, trained, held_out, found)
     return spec.train.epochs * steps_per_epoch(dataset, spec.train, ranks)
@@ -34,8 +37,10 @@ def world_size_of(spec: Spec, record: Record) -> int:
     return len(record.gpus) or recipe.apply(spec, record.overrides).hardware.ranks
 
 
-def _item(fact: fingerprint.FileFact, spec: Spec) -> Item:
-    where = places(fact.width, fact.height, spec.dataset.resolution, spec.dataset.bucket_step)
-    image = Path(fact.path)
-    keeps = regularises(image, spec.dataset)
-    return Item(fact.path, image, fact.sha256, fact.width, fact.height, ("",), where, is_regularisation=keeps)
+def _item(folder: Path, fact: fingerprint.FileFact, parts: Sequence[DatasetSpec]) -> Item:
+    image = folder / fact.path
+    number = part_of(image, parts)
+    part = parts[number]
+    where = places(fact.width, fact.height, part.resolution, part.bucket_step)
+    keeps = regularises(image, part)
+    return Item(fact.path, image, fact.sha256, fact.width, fact.height, ("",), where, is_regularisation=keeps, part=number)

@@ -38,8 +38,9 @@ def of_session(spec: Spec, shape: Shape, held: int = 0) -> int:
 def of_caches(dataset: Dataset, shape: Shape, bytes_of_base: int) -> int:
     """Bytes of all latents and embeddings; a latent takes a byte a pixel (16 float32 for 8 x 8 of them)."""
     items = (*dataset.items, *dataset.held_out)
-    turns = 2 if dataset.spec.flip else 1
-    pixels = turns * sum(place.bucket.width * place.bucket.height for item in items for place in item.places)
+    pixels = sum(
+        (2 if dataset.of(item).flip else 1) * place.bucket.width * place.bucket.height for item in items for place in item.places
+    )
     captions = len({caption for item in items for caption in item.captions})
     return pixels + captions * shape.text_tokens * shape.text_width * bytes_of_base
 

@@ -28,9 +28,11 @@ class View:
 
 def views_of(dataset: Dataset) -> list[View]:
     """Every view that an epoch or a validation may ask for."""
-    turns = (False, True) if dataset.spec.flip else (False,)
-    items = (*dataset.items, *dataset.held_out)
-    return [View(item, place, turn) for item in items for place in item.places for turn in turns]
+    found = []
+    for item in (*dataset.items, *dataset.held_out):
+        turns = (False, True) if dataset.of(item).flip else (False,)
+        found += [View(item, place, turn) for place in item.places for turn in turns]
+    return found
 
 
 def by_picture(views: Mapping[Entry, View]) -> list[dict[Entry, View]]:
