@@ -86,18 +86,25 @@ def test_a_rank_killed_on_another_machine_ends_all_and_is_named_and_both_try_aga
     session.check()
 
 
-def test_the_keeper_of_another_machine_is_killed_and_that_machine_is_named(two: Session) -> None:
-    other, keeper = join(two, 1), two.start()
-    two.await_step(5)
-    rank = until(lambda: node_record(two).ranks)[0]
+@pytest.fixture
+def retried(lab: Lab) -> Session:
+    lab.extra = {"FLUXTUI_RUN_ID": "-"}
+    return lab.session(steps=2000, nodes=2, rendezvous="127.0.0.1", guard=fast(max_auto_resumes=1, node=3, start=3600))
+
+
+def test_the_keeper_of_another_machine_is_killed_and_neither_that_attempt_nor_the_next_waits_for_it(retried: Session) -> None:
+    other, keeper = join(retried, 1), retried.start()
+    retried.await_step(5)
+    rank = until(lambda: node_record(retried).ranks)[0]
     other.process.kill()
     assert keeper.wait() == 0
-    record = two.record()
-    assert record.status == "failed"
-    assert record.reason == f"node 1, {socket.gethostname()}: its keeper is gone"
-    assert "fluxtui join one --node 1" in record.remedy
+    for record in retried.records():
+        assert record.status == "failed"
+        assert record.reason.startswith(f"node 1, {socket.gethostname()}: its keeper is gone"), record.reason
+        assert "fluxtui join one --node 1" in record.remedy
+    assert (len(retried.records()), record.started_at) == (2, None)
     assert not process.is_alive(rank)
-    two.check()
+    retried.check()
 
 
 def test_node_0s_keeper_is_killed_and_nothing_is_left_on_any_machine(two: Session) -> None:
@@ -112,18 +119,19 @@ def test_node_0s_keeper_is_killed_and_nothing_is_left_on_any_machine(two: Sessio
     two.check()
 
 
-def test_a_keeper_that_stands_still_counts_as_lost_by_the_readers_own_watch(two: Session) -> None:
-    other, keeper = join(two, 1), two.start()
-    two.await_step(5)
+def test_a_keeper_that_stands_still_counts_as_lost_by_the_readers_own_watch_and_a_retry_waits_no_longer(retried: Session) -> None:
+    other, keeper = join(retried, 1), retried.start()
+    retried.await_step(5)
     os.kill(other.pid, signal.SIGSTOP)
     assert keeper.wait() == 0
-    record = two.record()
-    assert record.status == "failed"
-    assert "no sign of life from its keeper for" in record.reason
+    assert len(retried.records()) == 2
+    for record in retried.records():
+        assert record.status == "failed"
+        assert "no sign of life from its keeper for" in record.reason
     os.kill(other.pid, signal.SIGCONT)
     assert other.wait() in (0, 1)
-    assert not any(process.is_alive(rank) for rank in node_record(two).ranks)
-    two.check()
+    assert not any(process.is_alive(rank) for rank in node_record(retried).ranks)
+    retried.check()
 
 
 def test_a_hang_on_one_machine_is_judged_over_all_and_its_stacks_are_in_that_machines_log(lab: Lab) -> None:

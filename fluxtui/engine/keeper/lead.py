@@ -44,6 +44,7 @@ class Lead:
     _signs: dict[int, Signs] = field(default_factory=dict)
     _records: dict[int, NodeRecord] = field(default_factory=dict)  # of the present attempt
     _lost: dict[int, str] = field(default_factory=dict)  # node -> why
+    _hosts: dict[int, str] = field(default_factory=dict)  # by node, as last heard in any attempt
     decides: bool = True
     are_others: bool = True
 
@@ -80,8 +81,8 @@ class Lead:
     def gather(self, job: TrainJob, ranks: int) -> Verdict | None:
         """Wait until every node has its devices; a verdict where one does not come, or the user withdraws the session."""
         began = self.duties.loop.watch.now()
-        self._records, self._lost = {}, {}
-        self._signs = {node: Signs(NodeFolder(self.duties.folder.path, node).lock_file, began) for node in self.nodes}
+        lost, self._lost, self._records = self._lost, {}, {}
+        self._signs = {node: self._listening(node, began) for node in self.nodes}
         self._say(Call(attempt=job.attempt, run_id=job.run_id, host=self._call.host, beat_at=wall(), stage="gather", job=job))
         while len(self._records) < len(self.nodes):
             _ready, requests = self.duties.turn()
@@ -94,11 +95,15 @@ class Lead:
                 if record.end:  # it could not even begin, and says why
                     why = f"{self._name(node)}: {record.reason}"
                     return Verdict("failed", why, "then fluxtui resume {name}", marker="FAILED")
-            absent = ", ".join(str(node) for node in self.nodes if node not in self._records)
-            self.duties.journal.update(waiting_for=f"node {absent} to join" if absent else "")
+            absent = [node for node in self.nodes if node not in self._records]
+            self.duties.journal.update(waiting_for=f"node {_list(absent)} to join" if absent else "")
+            for node in absent:
+                silent = self.duties.spec.guard.node if node in lost else 0.0
+                if words := self._signs[node].lost_words(now, silent):
+                    return _not_joined([node], f"{self._name(node)}: {words}")
             limit = self.duties.spec.guard.start
             if absent and limit and now - began > limit:
-                return _not_joined(absent, limit)
+                return _not_joined(absent, f"node {_list(absent)} did not join within {limit:.0f} s")
         self._begin(job, ranks)
         return None
 
@@ -199,7 +204,7 @@ class Lead:
         for node in self.nodes:
             record = read_node(self.duties.folder, node, self._call.run_id)
             if record is not None:
-                self._records[node] = record
+                self._records[node], self._hosts[node] = record, record.host
                 self._signs[node].heard(now, record.beat_at)
             known = self._records.get(node)
             if known is None or known.end or node in self._lost:
@@ -215,10 +220,18 @@ class Lead:
         return [node for node, record in self._records.items() if not record.end and node not in self._lost]
 
     def _name(self, node: int) -> str:
-        record = self._records.get(node)
-        return f"node {node}, {record.host}" if record else f"node {node}"
+        return f"node {node}, {self._hosts[node]}" if node in self._hosts else f"node {node}"
+
+    def _listening(self, node: int, now: float) -> Signs:
+        """For a new attempt. Where its lock was seen held in one before, a free one says at once that it will not come."""
+        before = self._signs.get(node)
+        return Signs(NodeFolder(self.duties.folder.path, node).lock_file, now, saw_lock=before is not None and before.saw_lock)
 
 
-def _not_joined(absent: str, seconds: float) -> Verdict:
-    remedy = f"fluxtui join {{name}} --node {absent.partition(',')[0]} on that machine, then fluxtui resume {{name}} here"
-    return Verdict("failed", f"node {absent} did not join within {seconds:.0f} s", remedy, marker="FAILED")
+def _list(nodes: Sequence[int]) -> str:
+    return ", ".join(map(str, nodes))
+
+
+def _not_joined(absent: Sequence[int], why: str) -> Verdict:
+    remedy = f"fluxtui join {{name}} --node {absent[0]} on that machine, then fluxtui resume {{name}} here"
+    return Verdict("failed", why, remedy, marker="FAILED")

@@ -144,7 +144,7 @@ class Signs:
     lock_file: Path
     heard_at: float
     _last: datetime | None = None
-    _saw_lock: bool = False  # locks are seen between these machines
+    saw_lock: bool = False  # locks are seen between these machines
 
     def heard(self, now: float, beat_at: datetime | None) -> bool:
         """Take in its newest beat; whether it is another than the last one."""
@@ -159,8 +159,8 @@ class Signs:
             is_held = Lock.held(self.lock_file)
         except FluxTUIError:
             is_held = True  # a disk that does not answer says nothing
-        self._saw_lock = self._saw_lock or is_held
-        if self._saw_lock and not is_held:
+        self.saw_lock = self.saw_lock or is_held
+        if self.saw_lock and not is_held:
             return "its keeper is gone"
         if limit and now - self.heard_at > limit:
             return f"no sign of life from its keeper for {now - self.heard_at:.0f} s"
