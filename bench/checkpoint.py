@@ -84,7 +84,8 @@ def make(folder: Path, rank: int) -> Committer:
         threads=1,
     )
     runtime = Runtime(torch.device("cpu"), torch.float32, rank=0, ranks=1)
-    return Committer(job, session, Reporter(None), runtime, "0" * 64, "0" * 64, parameters, optimizer, Ema(0.0, parameters))
+    none = "0" * 64
+    return Committer(job, session, Reporter(None), runtime, none, none, none, parameters, optimizer, Ema(0.0, parameters))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 import fluxtui
+from fluxtui.engine.family.flux1 import components
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics, recipe
 from fluxtui.persist.commit import remove_checkpoint, set_aside, verify_checkpoint
@@ -223,6 +224,29 @@ def test_a_model_whose_weights_were_replaced_is_refused_and_accepted_on_demand(
     with pytest.raises(RefusedError, match="the model's files changed"):
         bench.run_here()
     assert bench.run_here(accept_changes=True).state.inexact_since == 2
+
+
+def test_a_byte_of_the_weights_that_no_sample_of_a_large_file_holds_is_noticed(
+    new_bench: NewBench, tmp_path: Path, tiny_dev: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(components, "_HASH_WHOLE", 0)  # as if the file were large: two samples, its beginning and its end
+    monkeypatch.setattr(components, "_HASH_SAMPLES", 2)
+    monkeypatch.setattr(components, "_HASH_SAMPLE", 64)
+    model = tmp_path / "own-model"
+    shutil.copytree(tiny_dev, model)
+    bench = new_bench(model=model, train__steps=2)
+    key = components.pipeline_at(model).model_key
+    bench.run_here()
+    (file,) = (model / "transformer").glob("*.safetensors")
+    weights = bytearray(file.read_bytes())
+    weights[-len(weights) // 3] ^= 1
+    file.write_bytes(weights)
+    assert components.pipeline_at(model).model_key == key
+    with pytest.raises(RefusedError, match="bytes of the model's weights changed"):
+        bench.run_here()
+    weights[-len(weights) // 3] ^= 1
+    file.write_bytes(weights)
+    bench.run_here()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fluxtui.engine.memory.checksum import WeightsSum
 from fluxtui.engine.memory.lanes import lane_to
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import Held, held_on
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
 
 def load_base(
     components: Components, spec: Spec, here: Runtime, on_bytes: BytesRead, say: Callable[[str], None]
-) -> FluxTransformer2DModel:
-    """The transformer, frozen, ready for an adapter. What differs from plain bf16 or fp32 is said."""
+) -> tuple[FluxTransformer2DModel, str]:
+    """The transformer, frozen, ready for an adapter; and a digest of its weights' bytes, all of them, as they are stored.
+
+    What differs from plain bf16 or fp32 is said.
+    """
     held = held_on(spec, here.card)
     codec = CODECS.get(held.precision)
     if held.preset:
         say(f"memory preset {held.preset}: the base in {held.precision}, {held.stream_blocks or 'no'} blocks streamed")
-    transformer = components.load_transformer(here.dtype, here.device, on_bytes, codec, on_host=_streamed(components, held))
+    checksum, hosted = WeightsSum(), _streamed(components, held)
+    transformer = components.load_transformer(here.dtype, here.device, on_bytes, codec, hosted, checksum.take)
     if codec is not None:
         say(f"the base's blocks are held in {codec.name}, products taken in {str(here.dtype).removeprefix('torch.')}")
-    return transformer
+    return transformer, checksum.hexdigest()
 
 
 def ready_blocks(

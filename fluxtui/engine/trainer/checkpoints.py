@@ -45,11 +45,11 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def facts(job: TrainJob, runtime: Runtime, dataset: str, model: str, state: LoopState) -> dict[str, str | int]:
+def facts(job: TrainJob, runtime: Runtime, dataset: str, model: str, weights: str, state: LoopState) -> dict[str, str | int]:
     """What a MANIFEST says of a checkpoint: what it is of, and what must be the same for an exact resume."""
     return {
         "session_id": job.spec.id, "attempt": job.attempt, "step": state.step, "epoch": state.epoch,
-        "recipe_sha256": job.recipe_sha256, "dataset": dataset, "model": model,
+        "recipe_sha256": job.recipe_sha256, "dataset": dataset, "model": model, "weights": weights,
         "recipe": json.dumps(_recipe(job.spec), sort_keys=True),
         "versions": json.dumps(versions() | _optimizer_version(job.spec), sort_keys=True),
         "ranks": runtime.ranks, "threads": job.threads, "device": device_name(runtime.device),
@@ -92,6 +92,8 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
         found.append("the data set changed")
     if before.get("model", now["model"]) != now["model"]:
         found.append("the model's files changed")
+    elif before.get("weights", now["weights"]) != now["weights"]:
+        found.append("bytes of the model's weights changed on the disk, or were read wrong: compare the files with their source")
     found += [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in _unequal(old, new)]
     found += [
         f"{key} was {before.get(key)}, is {now[key]}" for key in ("ranks", "threads", "device") if before.get(key) != now[key]
@@ -121,7 +123,8 @@ class Committer:
     reporter: Reporter
     runtime: Runtime
     dataset: str  # digest of the files that are trained on
-    model: str  # digest of the pipeline that is adapted
+    model: str  # digest of the pipeline that is adapted: large files by samples
+    weights: str  # digest of its transformer's weights, every byte
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: Ema
@@ -149,7 +152,7 @@ class Committer:
         captured = states.capture(state, self.parameters, self.optimizer, self._beside())
         name = commit.step_name(state.step)
         self._must_have_room(name, captured.nbytes)
-        described = facts(self.job, self.runtime, self.dataset, self.model, state)
+        described = facts(self.job, self.runtime, self.dataset, self.model, self.weights, state)
         self._writing.begin(name, captured.nbytes, lambda count: self._write(name, captured, described, count))
         self.last_step, self.last_at = state.step, time.monotonic()
         self.reporter.progress(Phase.TRAIN, step=state.step)

@@ -53,7 +53,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     asked = prompts_of(spec.sample, spec.dataset.trigger)
     encoded = fill_caches(dataset, spec, components, reporter, here, home.cache, [one.text for one in asked])
 
-    transformer = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
+    transformer, weights = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
+    must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, {"the base's weights": weights})
     adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
     ready_blocks(transformer, components, spec, here, reporter.say)
     transformer.train()
@@ -68,7 +69,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     steps = spec.train.steps or spec.train.epochs * per_epoch
 
     ema = Ema(spec.train.ema_decay, named)
-    committer = Committer(job, folder, reporter, here, digest, components.model_key, named, optimizer, ema)
+    committer = Committer(job, folder, reporter, here, digest, components.model_key, weights, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*named.values()], optimizer)
     if state.step > steps:

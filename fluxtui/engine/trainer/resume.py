@@ -73,7 +73,7 @@ def _restore(committer: Committer, path: Path) -> LoopState:
 def _changed(committer: Committer, before: Mapping[str, str | int]) -> list[str]:
     """What is not as it was, accepted; raises `RefusedError` where it was not."""
     job = committer.job
-    changed = changes(before, facts(job, committer.runtime, committer.dataset, committer.model, LoopState()))
+    changed = changes(before, facts(job, committer.runtime, committer.dataset, committer.model, committer.weights, LoopState()))
     if before.get("session_id") != job.spec.id:
         changed.insert(0, "the checkpoint is another session's")
     if changed and not job.accept_changes:

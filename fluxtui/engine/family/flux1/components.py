@@ -165,10 +165,11 @@ class Components:
         on_bytes: BytesRead = lambda done, total: None,
         codec: Codec | None = None,
         on_host: Collection[str] = (),
+        on_weight: Callable[[str, torch.Tensor], None] = lambda name, weight: None,
     ) -> FluxTransformer2DModel:
         """The transformer, frozen; the linear layers of its blocks held as the codec has them.
 
-        Weights of two or more dimensions of the modules named `on_host` stay in host memory.
+        Weights of two or more dimensions of the modules named `on_host` stay in host memory. `on_weight` sees each as stored.
 
         Weights are streamed: read one, cast or encode on the device, place, drop; at no time are two copies held.
         """
@@ -179,7 +180,7 @@ class Components:
         if codec is not None:
             for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
                 quantize_layers(blocks, codec)
-        stream_weights(transformer, self.folder / "transformer", dtype, device, on_bytes, on_host)
+        stream_weights(transformer, self.folder / "transformer", dtype, device, on_bytes, on_host, on_weight)
         transformer.requires_grad_(False)
         return transformer.eval()
 

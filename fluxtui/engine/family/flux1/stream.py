@@ -69,9 +69,11 @@ def stream_weights(
     device: torch.device | str,
     on_bytes: Callable[[int, int], None],
     on_host: Collection[str] = (),
+    on_weight: Callable[[str, torch.Tensor], None] = lambda name, weight: None,
 ) -> None:
     """Fills a module of the meta device; what lies in the modules named `on_host` and has two or more dimensions on the CPU.
 
+    `on_weight` is shown each weight as it is stored, before it is placed.
     Raises `DamagedError` where a tensor is missing, unknown or of another shape.
     """
     import torch
@@ -82,6 +84,7 @@ def stream_weights(
     for name, read, done in kept_small(weights):
         if wanted.pop(name, None) != tuple(read.shape):
             raise DamagedError(f"{folder} holds {name} {tuple(read.shape)}, which does not fit the transformer's config.json.")
+        on_weight(name, read)
         is_hosted = name.startswith(hosts) and read.ndim >= 2
         _place(module, name, read, dtype, torch.device(device), torch.device("cpu" if is_hosted else device))
         on_bytes(done, total)
