@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fluxtui.control.create import create as create_session
-from fluxtui.persist import overview, recipe
+from fluxtui.engine.keeper import opening, proof
+from fluxtui.engine.trainer.claim import claim, write_pieces
+from fluxtui.persist import overview, recipe, toml
 from fluxtui.persist.commit import MANIFEST, commit_checkpoint, committed, newest_verified, step_name, step_of, verify_checkpoint
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import DamagedError, RefusedError
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.record import Record, Result
 from fluxtui.persist.requests import take_requests
-from tests.faults.program import SCENARIOS, content
+from tests.faults.program import LAST_STEP, SCENARIOS, content, job, product
 from tests.faults.sweep import CHANGING, Outcome
 
 OLD, NEW = b"old" * 100, b"new" * 2000
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
 DEAD = ".tmp-step-000000003-dead"
 
 
@@ -40,6 +45,10 @@ def _prepared(scenario: str, folder: Path) -> Path:
         (checkpoints / step_name(3) / "state.json").write_bytes(b"damaged")
     if scenario == "record":
         write_file(folder / "record.toml", OLD)
+    if scenario == "export":
+        session = SessionFolder(folder / "dog")
+        session.create()
+        claim(job(1), session, LAST_STEP, write_pieces(session.product, product(1)))
     return folder
 
 
@@ -123,6 +132,39 @@ def judge_create(folder: Path, outcome: Outcome, call: str, fault: str) -> None:
     assert sorted(os.listdir(home.sessions)) == ["cat", "dog"], "what was half made was never cleaned up"
 
 
+def judge_export(folder: Path, outcome: Outcome, call: str, fault: str) -> None:
+    session = SessionFolder(folder / "dog")
+    found, claimed = session.product.read_bytes(), toml.read(session.result_file, Result).attempt
+    assert found in (_joined(1), _joined(2)), "a torn product"
+    assert found == _joined(2) or not {"product written", "claimed"} & set(outcome.report), "what was said to be written is not"
+    assert claimed == 2 or "claimed" not in outcome.report, "what was said to be claimed is not"
+    assert claimed == 1 or found == _joined(2), "a claim came before its product"
+    for attempt in (1, 2):
+        is_true = claimed == attempt and found == _joined(attempt)
+        assert _claim_holds(session, attempt) == is_true, f"attempt {attempt} would be called completed: {not is_true}"
+    left = {path.name for path in session.path.iterdir() if path.is_file()} - {session.product.name, session.result_file.name}
+    assert all(name.startswith(".tmp-") for name in left)
+    assert not left or fault in ("SIGKILL", "EIO for good"), f"litter: {left}"
+    opening.sweep(session)  # as the keeper of the next attempt does
+    assert not _temporaries(session.path), "left-overs were not swept"
+    _runs_through("export", folder)
+    assert _claim_holds(session, 2)
+
+
+def _claim_holds(session: SessionFolder, attempt: int) -> bool:
+    """The keeper's own look, without which no prover is asked."""
+    told = job(attempt)
+    maker = Record(
+        session_id=told.spec.id, attempt=attempt, nonce=told.nonce, status="running", queued_at=NOW, host="", boot_id="",
+        run_id="", recipe_sha256=told.recipe_sha256,
+    )  # fmt: skip
+    return proof.check_claim(session, maker, LAST_STEP, lambda: None).problem == ""
+
+
+def _joined(attempt: int) -> bytes:
+    return b"".join(bytes(piece) for piece in product(attempt))
+
+
 def _half_made(home: Home) -> list[Path]:
     return [path for path in home.sessions.iterdir() if path.name.startswith(".")]
 
@@ -134,7 +176,9 @@ def _requests_are_kept(home: Home, outcome: Outcome, call: str) -> None:
         assert len(taken) == 1, "a request that was dropped is gone, and nobody took it"
 
 
-JUDGES = {"commit": judge_commit, "resume": judge_resume, "record": judge_record, "create": judge_create}
+JUDGES = {
+    "commit": judge_commit, "resume": judge_resume, "record": judge_record, "create": judge_create, "export": judge_export,
+}  # fmt: skip
 
 
 def _runs_through(scenario: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ by a system call (pwrite64) that no sweep injects into.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import traceback
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from fluxtui.control.create import make
+from fluxtui.engine.trainer.claim import claim, write_pieces
+from fluxtui.engine.wire import TrainJob
+from fluxtui.persist import recipe, tensorfile
 from fluxtui.persist.commit import commit_checkpoint, newest_verified, retain, step_name
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.durable import Buffer, write_file
 from fluxtui.persist.errors import FluxTUIError, StorageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -23,6 +27,7 @@ from fluxtui.persist.requests import drop_request, take_requests
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
 
 SPEC = Spec(name="dog", id="0" * 32, model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
+RECIPE, LAST_STEP = recipe.recipe_sha256(SPEC), 10
 STORAGE, STOPPED, DEFECT = 80, 75, 70
 BEGIN, END = "/fluxtui-begins", "/fluxtui-ends"
 
@@ -77,6 +82,29 @@ def create(folder: Path, done: Callable[[str], None]) -> None:
     done(f"taken {len(taken)}, rejected {len(rejected)}")
 
 
+def product(attempt: int) -> list[Buffer]:
+    """The pieces of the file that this attempt makes."""
+    facts = json.dumps({"session_id": SPEC.id, "recipe_sha256": RECIPE, "step": LAST_STEP})
+    tensors = {f"block.{n}": ("U8", (9000,), bytes([attempt, n]) * 4500) for n in range(2)}
+    return list(tensorfile.serialize(tensors, {"fluxtui": facts}))
+
+
+def job(attempt: int) -> TrainJob:
+    """What the trainer of this attempt was told."""
+    return TrainJob(
+        home="", session="", attempt=attempt, nonce=f"nonce {attempt}", run_id="", spec=SPEC, recipe_sha256=RECIPE, threads=1
+    )
+
+
+def export(folder: Path, done: Callable[[str], None]) -> None:
+    """The end of attempt 2: product and claim, in the place of those of attempt 1."""
+    session = SessionFolder(folder / "dog")
+    made = write_pieces(session.product, product(2))
+    done("product written")
+    claim(job(2), session, LAST_STEP, made)
+    done("claimed")
+
+
 def careless(folder: Path, done: Callable[[str], None]) -> None:
     """A commit that syncs nothing: what shows that a power cut of the tests is one."""
     target = folder / "checkpoints" / step_name(3)
@@ -89,7 +117,7 @@ def careless(folder: Path, done: Callable[[str], None]) -> None:
     os.fsync(os.open(folder / "elsewhere", os.O_CREAT | os.O_WRONLY, 0o600))  # the names may reach the disk with another's
 
 
-SCENARIOS = {"commit": commit, "resume": resume, "record": record, "create": create}
+SCENARIOS = {"commit": commit, "resume": resume, "record": record, "create": create, "export": export}
 CONTROLS = {"careless": careless}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.faults.program import BEGIN, END, be_it
 
 CHANGING = ("openat", "write", "fsync", "rename", "mkdir", "unlink", "unlinkat", "rmdir", "chmod", "fchmod")
-READING = ("read", "preadv2", "getdents64", "newfstatat", "fcntl", "lseek")
+READING = ("read", "pread64", "preadv2", "getdents64", "newfstatat", "fcntl", "lseek")
 # What a scenario may call besides: nothing that changes a file (pwrite64 writes the test's own report).
 HARMLESS = {"access", "pwrite64", "close", "getrandom", "mmap", "munmap", "mremap", "mprotect", "brk", "futex", "madvise"} | {
     "getpid", "geteuid", "getcwd", "readlink", "ioctl"

@@ -1,4 +1,4 @@
-"""A fault at every single system call of a commit, a resume, a record and a session's making (faults.md rows 1 and 3).
+"""A fault at every single system call of a commit, a resume, a record, a session's making and the final export (rows 1 and 3).
 
 Each sweep strikes each call that changes anything, one run a call, and proves that none was missed: as many points as the
 plain trace shows, every strike seen in its own trace, and with one more nothing is struck.

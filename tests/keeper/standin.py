@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.engine import life, wire
-from fluxtui.persist import commit, tensorfile, toml
-from fluxtui.persist.durable import write_file
+from fluxtui.engine.trainer.claim import claim, write_pieces
+from fluxtui.persist import commit, tensorfile
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Footprint, Phase, Result
+from fluxtui.persist.record import Footprint, Phase
 
 EPOCH = 5  # steps
 
@@ -164,19 +164,8 @@ class Trainer:
         if self.settings.get("wrong_state"):
             self.state = bytes(32)
         data = product_bytes(self.state, self.job.spec.id, self.job.recipe_sha256, self.step)
-        write_file(self.folder.product, data)
-        result = Result(
-            nonce=self.job.nonce,
-            attempt=self.job.attempt,
-            session_id=self.job.spec.id,
-            recipe_sha256=self.job.recipe_sha256,
-            step=self.step,
-            file=self.folder.product.name,
-            size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            tensors_sha256=tensorfile.tensors_sha256(self.folder.product),
-        )
-        toml.write(self.folder.result_file, result)
+        made = write_pieces(self.folder.product, [data])
+        claim(self.job, self.folder, self.step, made)
 
     def follow(self) -> int:
         """A rank above 0: follows rank 0's steps by the checkpoints' result, only as far as tests of the keeper need it."""

@@ -1,4 +1,4 @@
-"""The product: one LoRA file that loads in diffusers and ComfyUI, and the claim of what it is.
+"""The product: one LoRA file that loads in diffusers and ComfyUI.
 
 Keys are diffusers'; the scale alpha / rank is folded into B, because a reader that does not know the metadata would use 1;
 bf16, as the base is distributed. Metadata keys are sorted by us: the library writes several in random order.
@@ -6,23 +6,17 @@ bf16, as the base is distributed. Metadata keys are sorted by us: the library wr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
 from fluxtui.engine.family.flux1.keys import key_of
+from fluxtui.engine.trainer.claim import Made, write_pieces
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.state import to_safetensors
-from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.durable import write_file
-from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Result
 
 
 def folded(adapters: Iterable[Adapter], dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
@@ -59,29 +53,6 @@ def tensors_of(parts: Mapping[str, Mapping[str, torch.Tensor]], dtype: torch.dty
     return tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A file that was written."""
-
-    size: int  # bytes
-    sha256: str
-    tensors_sha256: str  # of the tensors' bytes, names sorted: what two runs of one recipe have in common
-
-
 def write_product(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, str]) -> Made:
     """Writes the file durably."""
-    pieces = to_safetensors(tensors, described)
-    digest, size = hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        size += memoryview(piece).nbytes
-    write_file(path, pieces)
-    return Made(size, digest.hexdigest(), tensorfile.tensors_sha256(path))
-
-
-def claim(job: TrainJob, folder: SessionFolder, step: int, made: Made) -> None:
-    """Writes `result.toml`: this attempt says what it made. It is proven by another process."""
-    toml.write(folder.result_file, Result(
-        nonce=job.nonce, attempt=job.attempt, session_id=job.spec.id, recipe_sha256=job.recipe_sha256, step=step,
-        file=folder.product.name, size=made.size, sha256=made.sha256, tensors_sha256=made.tensors_sha256,
-    ))  # fmt: skip
+    return write_pieces(path, to_safetensors(tensors, described))

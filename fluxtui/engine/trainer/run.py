@@ -16,7 +16,7 @@ from torch import nn
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.lora_metadata import describe
 from fluxtui.engine.family.flux1.transformer import scale_latents
-from fluxtui.engine.trainer import product
+from fluxtui.engine.trainer import claim, product
 from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.clip import Clip
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
@@ -257,7 +257,7 @@ class Run:
             form="diffusers", has_guidance=bool(self.components.guidance_embeds), base=self._base(),
         )  # fmt: skip
         made = product.write_product(self.folder.product, tensors, described)
-        product.claim(self.job, self.folder, self.state.step, made)
+        claim.claim(self.job, self.folder, self.state.step, made)
         self.reporter.say(f"{self.folder.product.name} written: {made.size} bytes, tensors {made.tensors_sha256[:16]}")
         self.reporter.progress(Phase.EXPORT, step=self.state.step)
 
