@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,6 +174,9 @@ class FluxApp(KeysInOrder, Ways):
         """Of the session that the uppermost screen of one session shows; empty where the dashboard is all there is."""
         sheets = (screen for screen in reversed(self.screen_stack) if isinstance(screen, Sheet))
         return next((sheet.session_name for sheet in sheets if sheet.session_name), "")
+
+    def follow_beside(self, names: Sequence[str]) -> None:
+        self.watch_disk.follow_beside(names)
 
     def situation(self) -> Situation:
         """What keys act on: the session whose screen is open, whatever the dashboard's list has selected meanwhile."""

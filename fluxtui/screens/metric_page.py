@@ -52,6 +52,12 @@ class MetricPage(Page, Doer):
         self.history = history
         self.repaint()
 
+    def take_other(self, name: str, history: History) -> None:
+        self.overlay.take(name, history)
+
+    def on_unmount(self) -> None:
+        self.overlay.let_go()
+
     def copied(self) -> tuple[str, str]:
         return self._readout(self._cursor_at()).text.strip(), "the values at the cursor"
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from fluxtui.persist.overview import Overview
 from fluxtui.screens.doing import front_of
-from fluxtui.screens.history import History, HistoryReader
+from fluxtui.screens.history import History
 from fluxtui.screens.page import Page
 from fluxtui.screens.session_picker import SessionPicker
 from fluxtui.screens.terminal_kind import Tier
@@ -24,52 +23,54 @@ def marks_of(tier: Tier, has_colour: bool) -> Mapping[str, str]:
 
 
 class Overlay:
-    """Asks which sessions, reads their metrics in a thread, and tells the page when they are there."""
+    """Asks which sessions, has their metrics followed, and tells the page whenever one of them has grown."""
 
     def __init__(self, page: Page, changed: Callable[[], None]) -> None:
         self._page, self._changed = page, changed
-        self.others: list[tuple[str, History]] = []
+        self._names: Sequence[str] = ()
+        self._seen: dict[str, History] = {}
+
+    @property
+    def others(self) -> list[tuple[str, History]]:
+        """Those whose metrics have been read, in the order of choosing."""
+        return [(name, self._seen[name]) for name in self._names if name in self._seen]
 
     def choose(self, session: Overview) -> None:
         front_of(self._page.app).errand_quietly(lambda: self._look(session))
 
     def _look(self, session: Overview) -> None:
         """Runs in a thread: which sessions have metrics."""
-        folders = sorted(path for path in session.path.parent.iterdir() if path != session.path)
-        found = [path for path in folders if (path / "metrics.jsonl").exists()]
+        others = sorted(name for name in front_of(self._page.app).sessions if name != session.name)
+        found = [name for name in others if (session.path.parent / name / "metrics.jsonl").exists()]
         self._page.app.call_from_thread(self._ask, found)
 
-    def _ask(self, folders: Sequence[Path]) -> None:
+    def _ask(self, names: Sequence[str]) -> None:
         app = self._page.app
-        if not folders:
+        if not names:
             front_of(app).say("no other session has metrics to lay over this one", "warn")
             return
         sessions = front_of(app).sessions
-        rows = [(folder.name, _known(sessions.get(folder.name))) for folder in folders]
-        picker = SessionPicker("lay over this one", rows, [name for name, _ in self.others], len(ROLES))
-        app.push_screen(picker, lambda names: self._picked(names, {folder.name: folder for folder in folders}))
+        rows = [(name, _known(sessions.get(name))) for name in names]
+        app.push_screen(SessionPicker("lay over this one", rows, self._names, len(ROLES)), self._picked)
 
-    def _picked(self, names: list[str] | None, folders: Mapping[str, Path]) -> None:
+    def _picked(self, names: list[str] | None) -> None:
         if names is not None:
-            front_of(self._page.app).errand_quietly(lambda: self._read(names, folders))
+            self._names = names
+            front_of(self._page.app).follow_beside(names)
+            self._changed()
 
-    def _read(self, names: Sequence[str], folders: Mapping[str, Path]) -> None:
-        """Runs in a thread."""
-        others = [(name, _history(folders[name])) for name in names if name in folders]
-        self._page.app.call_from_thread(self._took, others)
+    def take(self, name: str, history: History) -> None:
+        """What was read of one of them."""
+        if name in self._names:
+            self._seen[name] = history
+            self._changed()
 
-    def _took(self, others: list[tuple[str, History]]) -> None:
-        self.others = others
-        self._changed()
+    def let_go(self) -> None:
+        """Nobody looks any more."""
+        front_of(self._page.app).follow_beside(())
 
 
 def _known(session: Overview | None) -> str:
     if session is None:
         return ""
     return f"{session.state}  step {session.step}" + (f" of {session.steps}" if session.steps else "")
-
-
-def _history(folder: Path) -> History:
-    reader = HistoryReader(folder / "metrics.jsonl")
-    reader.read_on()
-    return reader.history

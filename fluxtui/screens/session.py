@@ -164,9 +164,11 @@ class SessionScreen(Sheet):
         self.footer.repaint()
 
     def take_history(self, name: str, history: History) -> None:
-        if name == self.session_name:
-            for page in self.pages.values():
+        for page in self.pages.values():
+            if name == self.session_name:
                 page.take_history(history)
+            else:
+                page.take_other(name, history)
 
     def take_detail(self, detail: Detail) -> None:
         if detail.name == self.session_name:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,10 @@ class Watch:
         self._has_begun = False
         self._followed: HistoryReader | None = None
         self._followed_name = ""
+        self._beside: dict[str, HistoryReader] = {}
         self._detail_mark: tuple[object, ...] = ()
         self._is_history_due = False
+        self._is_hurried = False
 
     def look_early(self, first: FirstLook | None = None) -> None:
         """Begin to read the sessions before there is anybody to tell: while the UI comes up."""
@@ -137,6 +140,7 @@ class Watch:
 
     def hurry(self) -> None:
         """Look at once: something was just done."""
+        self._is_hurried = True
         self._look_now.set()
 
     def tell_again(self) -> None:
@@ -153,24 +157,32 @@ class Watch:
         self._followed = HistoryReader(self._home.session(name).metrics_file) if name else None
         self._look_now.set()
 
+    def follow_beside(self, names: Sequence[str]) -> None:
+        """Read the metrics of these sessions too, and of no others, beside those of the one that is followed."""
+        readers = self._beside
+        self._beside = {name: readers.get(name) or HistoryReader(self._home.session(name).metrics_file) for name in names}
+        self._look_now.set()
+
     def _watch_sessions(self, first: FirstLook | None) -> None:
         watch = SessionsWatch(self._home)
-        is_first, trouble_before = True, ""
+        is_first, trouble_before, due = True, "", 0.0
         while not self._is_over.is_set():
-            seen = first.take() if first is not None else None
-            sessions, changed, trouble = watch.adopt(seen) if seen is not None else watch.look()
-            self._can_tell.wait()
-            if self._is_over.is_set():
-                return
-            if changed or is_first or trouble != trouble_before:
-                self._post(SessionsSeen(sessions, changed, trouble))
-                is_first, trouble_before = False, trouble
+            if self._is_hurried or time.monotonic() >= due:  # not where only another session is followed now
+                self._is_hurried, due = False, time.monotonic() + PERIOD
+                seen = first.take() if first is not None else None
+                sessions, changed, trouble = watch.adopt(seen) if seen is not None else watch.look()
+                self._can_tell.wait()
+                if self._is_over.is_set():
+                    return
+                if changed or is_first or trouble != trouble_before:
+                    self._post(SessionsSeen(sessions, changed, trouble))
+                    is_first, trouble_before = False, trouble
             self._read_metrics()
             self._read_detail()
             if first is not None:
                 first.forget()
                 first = None
-            self._look_now.wait(PERIOD)
+            self._look_now.wait(max(0.0, due - time.monotonic()))
             self._look_now.clear()
 
     def _read_metrics(self) -> None:
@@ -178,6 +190,9 @@ class Watch:
         is_due, self._is_history_due = self._is_history_due, False
         if reader is not None and (reader.read_on() or is_due):
             self._post(HistorySeen(name, reader.history))
+        for name, reader in self._beside.items():
+            if reader.read_on():
+                self._post(HistorySeen(name, reader.history))
 
     def _read_detail(self) -> None:
         name = self._followed_name

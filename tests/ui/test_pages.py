@@ -88,6 +88,28 @@ async def test_metrics_are_read_with_a_cursor_zoomed_and_overlaid(states: Fabric
         assert len(page.overlay.others) == 3
 
 
+async def test_overlaid_curves_grow_with_their_sessions_while_somebody_looks(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    for seed, name in enumerate(("mine", "other")):
+        folder = make_session(home, name)
+        make_record(folder, status="stopped", step=120, reason="stopped by the user")
+        make_metrics(folder, 120 if name == "mine" else 20, seed=seed)
+    async with opened(home, (100, 30), "mine") as (app, pilot):
+        page = (await turned_to(pilot, app, "2")).pages["metrics"]
+        await pilot.press("O")
+        await seen(pilot, lambda: "lay over this one" in text_of(app), "nothing to choose from")
+        await pilot.press("enter")
+        await seen(pilot, lambda: [len(one.steps) for _, one in page.overlay.others] == [20], "no overlay")
+        before = text_of(app)
+        make_metrics(home.session("other"), 90, first=21, seed=1)
+        await seen(pilot, lambda: [len(one.steps) for _, one in page.overlay.others] == [90], "it does not grow")
+        await seen(pilot, lambda: text_of(app) != before, "the longer curve is not drawn")
+        home.session("other").metrics_file.unlink()
+        await seen(pilot, lambda: [len(one.steps) for _, one in page.overlay.others] == [0], "what is gone is still drawn")
+        await pilot.press("q")
+        await seen(pilot, lambda: not app.watch_disk._beside, "it is still read though nobody looks")
+
+
 @pytest.mark.parametrize("kind", [TerminalKind(Tier.PLAIN, False), TerminalKind(Tier.ASCII, True)], ids=["no-colour", "ascii"])
 async def test_overlaid_curves_are_told_apart_without_colour(tmp_path: Path, kind: TerminalKind) -> None:
     home = Home.open(tmp_path / "home")
