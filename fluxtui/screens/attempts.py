@@ -27,8 +27,9 @@ class Attempts(Pane, Walker):
         self._top = self._last = 0
 
     def take(self, records: Sequence[tuple[int, Record | None, str]]) -> None:
+        if not records:
+            self._top = 0  # another session's come next; those of the same one come anew at each beat, and the reader stays
         self._records = records
-        self._top = 0
         self.repaint()
 
     def heading(self) -> Line:

@@ -208,7 +208,7 @@ class Board(Sheet):
             self.attempts.take(detail.records)
 
     def follow_log(self, session: Overview | None) -> None:
-        self.log_pane.open(session.path / "training.log" if session else None)
+        self.log_pane.open_soon(session.path / "training.log" if session else None)
 
     def show_selected(self, session: Overview | None) -> None:
         """Show this session in the panels beside the list."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import ClassVar
+
+from textual.timer import Timer
 
 from fluxtui.persist.logfile import LogIndex
 from fluxtui.screens.doing import bindings_for
@@ -13,6 +16,8 @@ from fluxtui.screens.pane import Pane
 from fluxtui.screens.walking import Walker
 
 ROOM = 20  # lines read beyond those shown while following: wrapping and growing panes need no wait
+STAYS = 0.12  # seconds between two logs that are stayed at: longer than a held key takes to repeat
+SHOWN_WITHIN = 0.05  # seconds
 AHEAD = 100  # lines read on either side of those shown, so that scrolling seldom waits
 
 
@@ -36,21 +41,42 @@ class LogPane(Pane, Walker):
         self.was_rotated = False  # since the reader moved last
         self.lost_byte = 0  # where the reader was in the file before
         self._source: LogSource | None = None
+        self._turned_at = 0.0  # when another log was asked for last; seconds of the monotonic clock
+        self._stays: Timer | None = None  # until the one that is asked for now is read
 
     # The file
 
     def open(self, path: Path | None) -> None:
         """Show this log from now on, from its end; None: none."""
+        if path != self.path:
+            self._turn_to(path)
+            self._read()
+            self.repaint()
+
+    def open_soon(self, path: Path | None) -> None:
+        """The same for a pane that goes with a list. A held key passes a thousand logs: only those stayed at are read."""
         if path == self.path:
             return
+        now = time.monotonic()
+        is_passing, self._turned_at = now - self._turned_at < STAYS, now
+        self._turn_to(path)
+        if is_passing:
+            self._stays = self.set_timer(STAYS, self._read)
+            self.repaint()
+        else:
+            self._read()
+            self.set_timer(SHOWN_WITHIN, self.repaint)  # by then the lines are there, and nothing is wiped for nothing
+
+    def _turn_to(self, path: Path | None) -> None:
         self.close()
         self.path, self.page = path, LogPage()
         self.is_following, self.top, self.left, self.was_rotated, self.lost_byte = True, 0, 0, False, 0
-        if path is not None:
-            self._source = LogSource(path, self._take_later)
+
+    def _read(self) -> None:
+        if self.path is not None and self._source is None:
+            self._source = LogSource(self.path, self._take_later)
             self._source.want_end(self.rows + ROOM)
             self._source.start()
-        self.repaint()
 
     def open_at(self, path: Path, byte: int) -> None:
         """Show this log where a byte of it stands."""
@@ -71,6 +97,8 @@ class LogPane(Pane, Walker):
             self.repaint()
 
     def close(self) -> None:
+        if self._stays is not None:
+            self._stays.stop()
         if self._source is not None:
             self._source.stop()
             self._source = None

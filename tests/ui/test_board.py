@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
 from fluxtui.actions import BY_NAME, of_contexts
+from fluxtui.screens.log_pane import STAYS
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
 from tests.ui.conftest import opened, same_as_snapshot, seen, still, text_of
-from tests.ui.fabricate import Fabricated, every_state, make_session
+from tests.ui.fabricate import Fabricated, every_state, make_log, make_session
 
 SIZES = [(80, 24), (120, 36), (200, 60)]
 
@@ -304,3 +306,51 @@ async def test_a_thousand_sessions_scroll_smoothly(tmp_path) -> None:
             assert app.board.sessions.selected is app.board.sessions.shown[-1]
     finally:
         made.close()
+
+
+async def test_a_held_key_reads_no_log_that_it_passes_and_a_single_press_reads_one_at_once(
+    home_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxtui.persist.home import Home
+    from fluxtui.screens.log_source import LogSource
+
+    home = Home.open(home_path)
+    for at in range(40):
+        folder = make_session(home, f"session-{at:02d}")
+        make_log(folder, 3, f"the log of session-{at:02d}")
+    begun: list[str] = []
+    begin = LogSource.start
+    monkeypatch.setattr(LogSource, "start", lambda self: (begun.append(self._path.parent.name), begin(self))[1])
+    async with opened(home, (80, 24), "session-05") as (app, pilot):
+        pane = app.board.log_pane
+        await seen(pilot, lambda: "the log of session-05" in text_of(app), "no log")
+        await asyncio.sleep(2 * STAYS)
+        begun.clear()
+        app.board.sessions.walk_to(6)
+        await pilot.pause()
+        assert begun == ["session-06"]  # not a moment later
+        for at in range(7, 38):
+            app.board.sessions.walk_to(at)
+            await pilot.pause(0.005)
+        assert "the log of" not in text_of(app)  # not that of another session below this one's name
+        await seen(pilot, lambda: "the log of session-37" in text_of(app), "the one it stays at is not read")
+        assert begun[-1] == "session-37"
+        assert len(begun) < 8, begun  # two; a few more where a loaded machine took its time between two keys
+        assert pane.path == home.session("session-37").log_file
+
+
+async def test_who_reads_the_attempts_stays_where_he_is_while_the_session_goes_on(states: Fabricated) -> None:
+    async with opened(states.home, (200, 60), "ring-lora") as (app, pilot):
+        await drawn(pilot, app)
+        attempts = app.board.attempts
+        records = list(attempts._records) * 60
+        attempts.take(records)
+        await pilot.pause()
+        attempts.focus()
+        await pilot.press("j", "j", "j")
+        attempts.take(records)  # a beat of its keeper
+        await pilot.pause()
+        assert attempts.here() == 3
+        app.board.sessions.walk_to(app.board.sessions.here() + 1)
+        await pilot.pause()
+        assert attempts.here() == 0
