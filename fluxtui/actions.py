@@ -7,8 +7,9 @@ sentence why a key does nothing now: the sentence is what the user reads. Names 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fluxtui import refusals as why
@@ -207,10 +208,14 @@ MOVES = {action.name for action in TABLE if action.contexts & {"list", "reader"}
 }  # fmt: skip
 
 
-def of_contexts(contexts: Iterable[str]) -> list[Action]:
+def of_contexts(contexts: Iterable[str]) -> Sequence[Action]:
     """The actions of these contexts, in the table's order."""
-    wanted = frozenset(contexts)
-    return [action for action in TABLE if action.contexts & wanted]
+    return _of_contexts(frozenset(contexts))
+
+
+@cache  # asked for each key of a footer, at each change of what the keys act on
+def _of_contexts(wanted: frozenset[str]) -> Sequence[Action]:
+    return tuple(action for action in TABLE if action.contexts & wanted)
 
 
 Chain = tuple[str, ...]

@@ -16,7 +16,7 @@ CURVES = ("loss", "validation", "rate", "norm", "seconds")
 FIRST_READ = 64 << 20  # bytes from the end of a file, at most
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class History:
     """Every step once, ascending; what a later attempt took anew is gone."""
 

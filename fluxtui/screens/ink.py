@@ -18,6 +18,11 @@ from textual.strip import Strip
 from textual.theme import Theme
 
 
+def cells(text: str) -> int:
+    """The cells that a text takes. Most is plain, and Rich looks at each new text character by character."""
+    return len(text) if text.isascii() and text.isprintable() else cell_len(text)
+
+
 class Span(NamedTuple):
     """A piece of text and its role."""
 
@@ -48,7 +53,7 @@ class Line:
     @property
     def width(self) -> int:
         """Cells."""
-        return sum(cell_len(span.text) for span in self.spans)
+        return sum(cells(span.text) for span in self.spans)
 
     @property
     def text(self) -> str:
@@ -65,7 +70,7 @@ class Line:
         """Drop what goes beyond a width, with no mark; returns the line."""
         spans: list[Span] = []
         for span in self.spans:
-            length = cell_len(span.text)
+            length = cells(span.text)
             if length > width:
                 if width > 0:
                     spans.append(Span(set_cell_size(span.text, width), span.role))
@@ -97,7 +102,7 @@ def fit(text: str, width: int, ellipsis: str = "…") -> str:
     """The text in exactly so many cells, cut with an ellipsis where it is longer."""
     if width <= 0:
         return ""
-    length = cell_len(text)
+    length = cells(text)
     if length <= width:
         return text + " " * (width - length)
     if width <= len(ellipsis):
@@ -107,7 +112,7 @@ def fit(text: str, width: int, ellipsis: str = "…") -> str:
 
 def shorten(text: str, width: int, ellipsis: str = "…") -> str:
     """The text in at most so many cells."""
-    return text if cell_len(text) <= width else fit(text, width, ellipsis)
+    return text if cells(text) <= width else fit(text, width, ellipsis)
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -117,7 +122,7 @@ def wrapped(text: str, width: int) -> list[str]:
         line = ""
         for word in paragraph.split(" "):
             joined = f"{line} {word}" if line else word
-            if cell_len(joined) <= width:
+            if cells(joined) <= width:
                 line = joined
                 continue
             if line:
@@ -136,11 +141,11 @@ def broken(text: str, width: int) -> list[str]:
     if text.isascii():
         return [text[at : at + width] for at in range(0, len(text), width)]
     pieces, start, used = [], 0, 0
-    for begin, _, cells in split_graphemes(text)[0]:
-        if used + cells > width and begin > start:
+    for begin, _, wide in split_graphemes(text)[0]:
+        if used + wide > width and begin > start:
             pieces.append(text[start:begin])
             start, used = begin, 0
-        used += cells
+        used += wide
     pieces.append(text[start:])
     return pieces
 
@@ -258,7 +263,7 @@ class Inks:
         segments: list[Segment] = []
         room = width
         for text, role in line.spans:
-            length = cell_len(text)
+            length = cells(text)
             if length > room:
                 text, length = set_cell_size(text, room), room
             if length:

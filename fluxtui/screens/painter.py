@@ -90,7 +90,7 @@ class Painter:
         for y, x, strips in self._runs(update):
             row = self._row(y)
             cells = self._cells(strips, system)
-            if self._hanging is not None:
+            if self._hanging is not None and any(PLACEHOLDER in text for strip in strips for text, _, _ in strip):
                 self._hanging.mind(row, x, y, cells)
             self._differ(row, x, y, cells, pen)
         before = ""

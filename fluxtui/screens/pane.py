@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.events import Blur, Focus, Resize
@@ -30,6 +31,7 @@ class Pane(Widget):
         self._lines: list[Line] = []
         self._strips: dict[int, Strip] = {}
         self._inks: Inks | None = None
+        self._is_stale = False
 
     # What subclasses say
 
@@ -66,9 +68,17 @@ class Pane(Widget):
         return width, height
 
     def repaint(self) -> None:
-        """Draw again; only lines that differ are sent on."""
-        if not self.is_mounted or not self.size:
-            return
+        """Draw again once nothing else waits to be told: what several messages change is drawn once."""
+        self._is_stale = True
+        self.check_idle()
+
+    def on_idle(self) -> None:
+        if self._is_stale and self.is_mounted and self.size:
+            self._is_stale = False
+            self._draw_anew()
+
+    def _draw_anew(self) -> None:
+        """Only lines that differ are sent on."""
         inks = look_of(self.app).inks
         lines = self._draw()
         if inks is not self._inks or len(lines) != len(self._lines):
@@ -81,18 +91,29 @@ class Pane(Widget):
         for y in changed:
             self._strips.pop(y, None)
         if changed:
-            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
+            width = self.size.width
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
 
-    def render_line(self, y: int) -> Strip:
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Whole lines or parts of them. Textual would look for borders, padding and tints at each line; a pane has none."""
+        width, height = self.size
         inks = look_of(self.app).inks
-        if inks is not self._inks or len(self._lines) != self.size.height:
-            self._inks, self._lines = inks, self._draw()
+        if inks is not self._inks or len(self._lines) != height:
+            self._inks, self._lines, self._is_stale = inks, self._draw(), False
             self._strips.clear()
-        strip = self._strips.get(y)
-        if strip is None:
-            line = self._lines[y] if y < len(self._lines) else Line()
-            strip = self._strips[y] = inks.strip(line, self.size.width)
-        return strip
+        self._make_strips([y for y in crop.line_range if y not in self._strips], inks, width)
+        strips = [self._strips[y] for y in crop.line_range]
+        return strips if crop.column_span == (0, width) else [strip.crop(*crop.column_span) for strip in strips]
+
+    def _make_strips(self, missing: Sequence[int], inks: Inks, width: int) -> None:
+        if not missing:
+            return
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        for y in missing:
+            strip = inks.strip(self._lines[y] if y < len(self._lines) else Line(), width)
+            for line_filter in filters:
+                strip = strip.apply_filter(line_filter, background)
+            self._strips[y] = strip
 
     def _draw(self) -> list[Line]:
         """All lines of the widget, frame included."""

@@ -33,6 +33,8 @@ class Selected(Pane):
         self.session: Overview | None = None
         self.history = History()
         self.guard: GuardSpec | None = None
+        self._charted: tuple[object, ...] = ()  # what the chart was drawn from
+        self._chart_lines: list[Line] = []
 
     def take(self, session: Overview | None) -> None:
         """Show this session from now on."""
@@ -163,12 +165,15 @@ class Selected(Pane):
         return line.add(shorten(text, max(0, width - line.width), self.glyphs.ellipsis), "dim")
 
     def _chart(self, session: Overview, width: int, height: int) -> list[Line]:
-        steps, values = self.history.window("loss", 0, float("inf"))
-        curve = Curve(steps, values, "chart", "trace")
+        """The loss. Most of what this pane costs, so it is drawn anew only where it is another one."""
+        steps, attempts = self.history.steps, self.history.attempts
         newest = steps[-1] if steps else 1
-        last = span_of(newest, session.steps) if session.status in ACTIVE else newest
-        lines, _ = drawn([curve], 0, max(last, 1), width, height, self.glyphs.tier)
-        return lines
+        last = max(1, span_of(newest, session.steps) if session.status in ACTIVE else newest)
+        charted = (self.history, len(steps), newest, attempts[-1:], last, width, height, self.glyphs.tier)
+        if charted != self._charted:
+            curve = Curve(*self.history.window("loss", 0, float("inf")), "chart", "trace")
+            self._charted, self._chart_lines = charted, drawn([curve], 0, last, width, height, self.glyphs.tier)[0]
+        return [Line(*line.spans) for line in self._chart_lines]
 
 
 _GUARDED_AS = {"cache": "encode", "validate": "step", "export": "checkpoint", "preflight": "start"}

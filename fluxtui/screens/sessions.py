@@ -120,13 +120,13 @@ class Sessions(Pane, Walker):
     def rearrange(self) -> None:
         """Sort and filter anew."""
         at = self._at()
-        before = self.selected
+        before = self._picked_name
         self._shown = arranged(self._all, self.sort, self.group, self.text)
         if self.selected is None:
             self._picked_name = self._shown[min(at, len(self._shown) - 1)].name if self._shown else ""
         self._keep_in_view()
         self.repaint()
-        if self.selected is not before:
+        if self._picked_name != before:
             self.tell_picked()
 
     def tell_picked(self) -> None:

@@ -192,7 +192,7 @@ def test_no_name_of_ours_hides_one_of_textuals() -> None:
     import fluxtui.screens
 
     ours = {
-        "BINDINGS", "CSS", "DEFAULT_CSS", "ENABLE_COMMAND_PALETTE", "TITLE", "can_focus", "compose", "render_line",
+        "BINDINGS", "CSS", "DEFAULT_CSS", "ENABLE_COMMAND_PALETTE", "TITLE", "can_focus", "compose", "render_lines",
         "get_default_screen", "_display", "_css_type_name", "_css_type_names", "_inherit_css", "_inherit_bindings",
         "_decorated_handlers",
         "_merged_bindings", "_computes", "_reactives", "can_focus_children",
