@@ -11,6 +11,7 @@ import torch
 
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer import state as states
+from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.optim import Group, evaluated, new_optimizer
 from fluxtui.engine.trainer.refusal import Refusal
@@ -62,11 +63,32 @@ def test_averages_are_those_of_their_formula_and_do_not_change_the_weights(new_b
         lambda *_: history.append({name: value.detach().clone() for name, value in run.ema.parameters.items()})
     )
     train(run)
-    expected = {name: 0.75 * (0.75 * history[0][name] + 0.25 * history[1][name]) + 0.25 * history[2][name] for name in history[0]}
+    first, second = 2 / 11, 3 / 12  # not yet 0.75
+    expected = {
+        name: second * (first * history[0][name] + (1 - first) * history[1][name]) + (1 - second) * history[2][name]
+        for name in history[0]
+    }
     saved = from_safetensors(averaged.folder.checkpoints / "step-000000002" / states.EMA_FILE)
     for name, value in expected.items():
         torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-8)
     assert averaged.result().tensors_sha256 == plain.result().tensors_sha256
+
+
+def test_averages_of_a_short_run_are_of_trained_weights() -> None:
+    """With a decay whose reach is ten times the run's length, B (which begins at zero) would stay at a tenth of its size."""
+    weight = torch.nn.Parameter(torch.zeros(3))
+    slow, quick = Ema(0.9999, {"w": weight}), Ema(0.9, {"w": weight})
+    for step in range(1, 1001):
+        with torch.no_grad():
+            weight.fill_(1.0 if step > 100 else 0.0)
+        slow.update(step)
+        quick.update(step)
+    assert slow.shadow["w"].min() > 0.99
+    torch.testing.assert_close(quick.shadow["w"], weight.detach())
+    with torch.no_grad():
+        weight.zero_()
+    quick.update(1001)
+    torch.testing.assert_close(quick.shadow["w"], torch.full((3,), 0.9))
 
 
 def test_looking_at_schedule_free_weights_gives_the_training_ones_back_bit_for_bit() -> None:

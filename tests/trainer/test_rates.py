@@ -82,6 +82,21 @@ def test_lora_plus_is_a_faster_b_and_nothing_else() -> None:
     assert (list(plain.named), plain.share) == (["x.lora_A", "x.lora_B"], 1.0)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_weight_decay_leaves_the_rows_of_the_base_as_long_as_they_are(optimizer: str) -> None:
+    """DoRA's magnitudes begin at the base's own rows: decayed with the factors, all of the base would fade."""
+    named = {f"x.{part}": torch.nn.Parameter(torch.ones(4)) for part in ("lora_A", "lora_B", "magnitude")}
+    train = spec_with(optimizer, weight_decay=0.5, lora_plus=2.0).train
+    groups = groups_of(train, named)
+    assert [list(group.named) for group in groups] == [["x.lora_A"], ["x.lora_B"], ["x.magnitude"]]
+    made = new_optimizer(groups, train)
+    for parameter in named.values():
+        parameter.grad = torch.zeros(4)
+    made.step()
+    assert torch.equal(named["x.magnitude"], torch.ones(4))
+    assert (named["x.lora_A"] < 1.0).all()
+
+
 def test_settings_reach_the_optimizer() -> None:
     weight = {"x.lora_A": torch.nn.Parameter(torch.ones(2, 2))}
 
@@ -134,8 +149,6 @@ def test_the_docs_give_the_rate_of_every_optimizer(optimizer: str) -> None:
         ("adamw", {"timestep_min": 0.5, "timestep_max": 0.5}, "set train.timestep_min below"),
     ],
 )
-def test_what_cannot_work_together_is_refused_with_what_to_set(
-    optimizer: str, train: dict[str, object], remedy: str
-) -> None:
+def test_what_cannot_work_together_is_refused_with_what_to_set(optimizer: str, train: dict[str, object], remedy: str) -> None:
     with pytest.raises(UsageError, match=remedy):
         together.check(spec_with(optimizer, **train))

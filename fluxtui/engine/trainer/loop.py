@@ -82,7 +82,7 @@ def take_step(run: Run, batch: Batch) -> Took:
         group["lr"] = took.learning_rate * share
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    run.ema.update()
+    run.ema.update(step + 1)
     return replace(took, seconds=time.monotonic() - started)
 
 

@@ -23,17 +23,22 @@ class Group:
 
     share: float  # of the run's learning rate
     named: dict[str, torch.nn.Parameter]
+    decays: bool = True  # towards zero, by train.weight_decay
 
 
 def groups_of(
     train: TrainSpec, own: Mapping[str, torch.nn.Parameter], of_clip: Mapping[str, torch.nn.Parameter] | None = None
 ) -> list[Group]:
-    """The transformer's parameters, then CLIP's; with `train.lora_plus` each as A and B, and B faster (arXiv:2402.12354)."""
+    """The transformer's parameters, then CLIP's; with `train.lora_plus` each as A and B, and B faster (arXiv:2402.12354).
+
+    DoRA's magnitudes are the lengths of the base's own rows, not an update: they do not decay, or all of the base would shrink.
+    """
     found = []
     for named, share in ((own, 1.0), (of_clip or {}, train.clip_learning_rate / train.learning_rate)):
+        lengths = {name: p for name, p in named.items() if name.endswith(".magnitude")}
         fast = {name: p for name, p in named.items() if name.endswith(".lora_B")} if train.lora_plus != 1.0 else {}
-        slow = {name: p for name, p in named.items() if name not in fast}
-        found += [Group(share, slow), Group(share * train.lora_plus, fast)]
+        slow = {name: p for name, p in named.items() if name not in fast and name not in lengths}
+        found += [Group(share, slow), Group(share * train.lora_plus, fast), Group(share, lengths, decays=False)]
     return [group for group in found if group.named]
 
 
@@ -45,7 +50,9 @@ def new_optimizer(groups: Sequence[Group], train: TrainSpec) -> torch.optim.Opti
     The others are their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free
     (arXiv:2405.15682), adamw8bit of bitsandbytes.
     """
-    own: list[Any] = [{"params": list(group.named.values())} for group in groups]
+    own: list[Any] = [
+        {"params": list(group.named.values())} | ({} if group.decays else {"weight_decay": 0.0}) for group in groups
+    ]
     common: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
     more: dict[str, Any] = ({"betas": tuple(train.betas)} if train.betas else {}) | ({"eps": train.eps} if train.eps else {})
     match train.optimizer:
@@ -135,6 +142,8 @@ def _of_diffusers(train: TrainSpec, steps: int) -> Callable[[float], float]:
     from diffusers.optimization import get_scheduler
 
     holder = torch.optim.SGD([torch.zeros(1)], lr=train.learning_rate)
-    made = get_scheduler(train.scheduler, holder, num_warmup_steps=train.warmup_steps, num_training_steps=steps)
+    made = get_scheduler(
+        train.scheduler, holder, num_warmup_steps=train.warmup_steps, num_training_steps=steps, num_cycles=train.scheduler_cycles
+    )
     factor: Callable[[float], float] = made.lr_lambdas[0]
     return factor
