@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("diffusers", "kohya", "comfyui")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+MOST_LOST_OF_A_TENSOR = 0.01  # bf16 takes 0.2 % of numbers of all sizes
 MOST_LOST = {"bf16": 0.02, "fp16": 0.02, "fp32": 1e-6}  # of a module's update, by rounding; more means that numbers vanished
 
 
@@ -116,6 +117,7 @@ def _export_as_it_is(
     from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
 
     tensors = tensors_of(parts, dtype)
+    _must_hold(tensors, tensors_of(parts, torch.float32), str(dtype).removeprefix("torch."))
     write_file(output, to_safetensors(tensors, describe(spec, tensors, step, form=form, has_guidance=has_guidance)))
     found = from_safetensors(output)
     if found.keys() != tensors.keys() or not all(torch.equal(found[key], tensors[key]) for key in tensors):
@@ -123,6 +125,14 @@ def _export_as_it_is(
         raise FluxTUIError(f"{output.name} does not hold what was to be written: nothing was exported.")
     size = output.stat().st_size
     return f"{output} written: {form}, {spec.lora.kind}, {len(tensors)} tensors of step {step}, {size:,} bytes; read back"
+
+
+def _must_hold(rounded: dict[str, Any], exact: dict[str, Any], dtype: str) -> None:
+    """Raises `FluxTUIError` where a precision has no numbers so large, or so small, as a tensor's."""
+    for key, tensor in exact.items():
+        lost = float((rounded[key].double() - tensor.double()).norm())
+        if not lost <= MOST_LOST_OF_A_TENSOR * float(tensor.double().norm()):
+            raise FluxTUIError(f"{dtype} cannot hold the numbers of {key}: export with --dtype fp32 or bf16.")
 
 
 def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) -> tuple[dict[str, dict[str, Any]], int]:
@@ -214,6 +224,8 @@ def read_back(path: Path, exact: Any, rounded: Any, shapes: Any, dtype: str) -> 
 
     Raises `FluxTUIError` where a module is missing, other, or lost more than the precision explains.
     """
+    import torch
+
     from fluxtui.engine.family.flux1.lora_file import read_factors
     from fluxtui.engine.trainer.state import from_safetensors
 
@@ -222,6 +234,8 @@ def read_back(path: Path, exact: Any, rounded: Any, shapes: Any, dtype: str) -> 
     for module, pair in exact.items():
         if module not in found:
             raise FluxTUIError(f"{path.name} does not hold {module}: nothing was exported.")
+        if not all(torch.isfinite(factor).all() for factor in found[module]):
+            raise FluxTUIError(f"{module} has numbers too large for {dtype}: export with --dtype bf16 or fp32.")
         if update_distance(found[module], rounded[module]) > 1e-6:
             raise FluxTUIError(f"{path.name} holds another update of {module} than was trained: nothing was exported.")
         lost = update_distance(found[module], pair)

@@ -191,24 +191,44 @@ def test_a_checkpoint_and_another_precision_can_be_exported(trained: Bench, tmp_
         export(trained.root, "little", "diffusers", early, "step-000000005", "fp32", False)
 
 
-def test_a_precision_that_loses_the_update_is_refused(trained: Bench, tmp_path: Path) -> None:
-    name = trained.checkpoints()[-1]
-    folder = trained.folder.checkpoints / name
+def multiply(bench: Bench, ending: str, factor: float) -> None:
+    """The last checkpoint again, with some of its tensors made larger or smaller."""
+    name = bench.checkpoints()[-1]
+    folder = bench.folder.checkpoints / name
     saved = from_safetensors(folder / "adapter.safetensors")
-    from fluxtui.persist.commit import commit_checkpoint, remove_checkpoint
-
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST"}
     for key, tensor in saved.items():
-        if key.endswith("lora_B"):
-            tensor.mul_(1e-6)
+        if key.endswith(ending):
+            tensor.mul_(factor)
     files["adapter.safetensors"] = b"".join(to_safetensors(saved))
-    remove_checkpoint(trained.folder.checkpoints, name)
-    commit_checkpoint(trained.folder.checkpoints, name, files, {})
+    commit.remove_checkpoint(bench.folder.checkpoints, name)
+    commit.commit_checkpoint(bench.folder.checkpoints, name, files, {})
+
+
+def test_a_precision_that_loses_the_update_is_refused(trained: Bench, tmp_path: Path) -> None:
     path = tmp_path / "out.safetensors"
-    with pytest.raises(FluxTUIError, match="would lose"):
-        export(trained.root, "little", "kohya", path, "", "fp16", False)
-    assert not path.exists()
-    export(trained.root, "little", "kohya", path, "", "bf16", False)
+    for factor, why in ((1e-6, "would lose"), (1e15, "too large for fp16")):
+        multiply(trained, "lora_B", factor)
+        for form in FORMATS:
+            with pytest.raises(FluxTUIError, match=why):
+                export(trained.root, "little", form, path, "", "fp16", False)
+            assert not path.exists()
+        export(trained.root, "little", "kohya", path, "", "bf16", False)
+        path.unlink()
+
+
+@pytest.mark.parametrize(("kind", "form", "part"), [("dora", "diffusers", "lora_A"), ("lokr", "comfyui", "lokr_w1")])
+def test_the_other_kinds_are_held_to_it_too(new_bench: NewBench, tmp_path: Path, kind: str, form: str, part: str) -> None:
+    bench = new_bench(train__steps=1, checkpoint__every_steps=1, lora__kind=kind)
+    bench.run_here()
+    bench.write_record()
+    path = tmp_path / "out.safetensors"
+    for factor in (1e-7, 1e14):  # too small, too large
+        multiply(bench, part, factor)
+        with pytest.raises(FluxTUIError, match="float16 cannot hold the numbers"):
+            export(bench.root, "little", form, path, "", "fp16", False)
+        assert not path.exists()
+    export(bench.root, "little", form, path, "", "bf16", False)
 
 
 def test_bad_wishes_get_one_sentence(trained: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +264,34 @@ def test_a_session_begins_with_a_file_of_any_naming(new_bench: NewBench, tmp_pat
         found = (own[f"{module}.lora_A"].detach(), own[f"{module}.lora_B"].detach() * run.adapter.scales[module])
         assert update_distance(found, meant) < 1e-6
     assert run.adapter.scales[module] == pytest.approx(3.0 / 6**0.5)
+
+
+def as_onetrainer(key: str) -> str:
+    """Its older names: the module of diffusers, its dots flattened, kohya's endings."""
+    module = key.removeprefix("transformer.").removesuffix(".lora_A.weight").removesuffix(".lora_B.weight")
+    return f"lora_transformer_{module.replace('.', '_')}.lora_{'down' if 'lora_A' in key else 'up'}.weight"
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [("diffusers", as_onetrainer), ("diffusers", lambda key: key.removeprefix("transformer.")),
+     ("comfyui", lambda key: key.removeprefix("diffusion_model."))],
+)  # fmt: skip
+def test_a_session_begins_with_a_file_of_another_programs_names(
+    new_bench: NewBench, tmp_path: Path, trained: Bench, form: str, named: Callable[[str], str]
+) -> None:
+    path, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    export(trained.root, "little", form, path, "", "fp32", False)
+    tensors = {named(key): tensor for key, tensor in from_safetensors(path).items()}
+    if named is as_onetrainer:  # alpha of twice the rank
+        tensors |= {key.replace("lora_down.weight", "alpha"): torch.tensor(8.0) for key in tensors if "lora_down" in key}
+    theirs.write_bytes(b"".join(to_safetensors(tensors)))
+    run = new_bench("next", lora__rank=4, lora__alpha=4.0, lora__weights=str(theirs)).prepare_here()
+    saved = from_safetensors(trained.folder.checkpoints / trained.checkpoints()[-1] / "adapter.safetensors")
+    own = dict(run.adapter.named_parameters())
+    for module in run.adapter.modules:
+        meant = (saved[f"{module}.lora_A"], saved[f"{module}.lora_B"] * (1.0 if named is as_onetrainer else 0.5))
+        assert update_distance((own[f"{module}.lora_A"].detach(), own[f"{module}.lora_B"].detach()), meant) < 1e-6
 
 
 def test_a_file_of_diffusers_begins_at_the_scale_that_its_metadata_says(new_bench: NewBench, tmp_path: Path) -> None:

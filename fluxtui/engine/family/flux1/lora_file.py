@@ -105,7 +105,7 @@ def _nothing(rank: int, shape: tuple[int, int], a_like: torch.Tensor, b_like: to
 def read_factors(
     tensors: Mapping[str, torch.Tensor], shapes: Shapes, declared: Mapping[str, Declared] | None = None
 ) -> Factors:
-    """Factors of a file in any of the three namings, float32. Raises `DamagedError` for a key that is not of this model.
+    """Factors of a file in any of the three namings, or in what other programs make of them, float32. Raises `DamagedError` for a key that is not of this model.
 
     `shapes` gives (out, in) of every linear layer of the transformer, and of CLIP where it may be in the file. `declared`: what
     the file's metadata says of its scale; an `.alpha` beside the factors goes before it.
@@ -157,11 +157,13 @@ def _names_of(shapes: Shapes) -> dict[str, tuple[str, ...]]:
         if module.startswith(CLIP):
             names[(_KOHYA_CLIP + module.removeprefix(CLIP)).replace(".", "_")] = (module,)
             continue
+        names[module] = (module,)  # DiffSynth's, and OneTrainer's older one
+        names["lora_transformer_" + module.replace(".", "_")] = (module,)
         try:
             layer, parts = _original_of(module)
         except UsageError:
             continue
-        names[f"diffusion_model.{layer}"] = parts
+        names[f"diffusion_model.{layer}"] = names[layer] = parts  # without the prefix: Black Forest Labs' own, OneTrainer's
         names["lora_unet_" + layer.replace(".", "_")] = parts
     return names
 
