@@ -68,6 +68,8 @@ def new_spec(
         values["train.steps"] = steps_for(images, *STEPS["subject"])
     if "train.epochs" in sets and "train.steps" not in sets:
         values["train.steps"] = 0  # who asks for epochs gets them: steps would win
+    if sets.get("train.scheduler") == "cosine_with_restarts":
+        values["train.scheduler_cycles"] = 3  # one, the schema's, is no restart
     if is_demo:
         values["dataset.regularisation"] = "old-*"  # the old shapes, lest they are forgotten
     values["sample.prompts"] = list(PROMPTS) if is_demo else default_prompts(trigger)

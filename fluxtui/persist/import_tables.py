@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fluxtui.persist.import_values import (
     Convert,
     clip_rate,
+    dropout,
     eight_bits,
     lines,
     loss_of_ai_toolkit,
@@ -69,7 +70,7 @@ _KOHYA: Table = {
     "prior_loss_weight": ("dataset.regularisation_weight", number),
     "network_dim": ("lora.rank", whole),
     "network_alpha": ("lora.alpha", number),
-    "network_dropout": ("lora.dropout", number),
+    "network_dropout": ("lora.dropout", dropout),
     "network_weights": ("lora.weights", same),
     "learning_rate": ("train.learning_rate", number),
     "unet_lr": ("train.learning_rate", number),
@@ -91,6 +92,7 @@ _KOHYA: Table = {
     "max_timestep": ("train.timestep_max", thousandths),
     "weighting_scheme": ("train", weighting),
     "lr_scheduler": ("train.scheduler", scheduler),
+    "lr_scheduler_num_cycles": ("train.scheduler_cycles", whole),
     "lr_warmup_steps": ("train.warmup_steps", whole),
     "max_grad_norm": ("train.max_grad_norm", number),
     "loss_type": ("train.loss", loss_of_kohya),
@@ -129,7 +131,7 @@ _AI_TOOLKIT: Table = {
             "network.rank": ("lora.rank", whole),
             "network.alpha": ("lora.alpha", number),
             "network.linear_alpha": ("lora.alpha", number),
-            "network.dropout": ("lora.dropout", number),
+            "network.dropout": ("lora.dropout", dropout),
             "save.save_every": ("checkpoint.every_steps", whole),
             "save.max_step_saves_to_keep": ("checkpoint.keep", lambda value: max(2, whole(value))),
             "datasets.folder_path": ("dataset", same),
@@ -178,6 +180,7 @@ _KOHYA_DONE: Mapping[str, frozenset[str]] = {
     "sdpa": _YES, "mixed_precision": _HALF, "save_precision": _HALF, "save_model_as": frozenset({"safetensors"}),
     "persistent_data_loader_workers": _YES, "enable_bucket": _YES, "bucket_no_upscale": _YES,
     "model_prediction_type": frozenset({"raw"}), "weighting_scheme": frozenset({"none"}), "loss_type": frozenset({"l2"}),
+    "huber_schedule": frozenset({"constant"}), "huber_scale": frozenset({"1", "1.0"}),
     "highvram": _YES | _NO, "disable_mmap_load_safetensors": _YES | _NO, "fp8_base": _NO, "blocks_to_swap": frozenset({"0"}),
 }  # fmt: skip
 _AI_TOOLKIT_DONE: Mapping[str, frozenset[str]] = {
@@ -200,6 +203,7 @@ _KOHYA_UNSAID: Mapping[str, object] = {
     "train.timestep_sampling": "uniform_shift",
     "train.timestep_shift": 3.0,
     "train.guidance": 3.5,
+    "train.scheduler_cycles": 1,
     "dataset.caption_dropout": 0.0,
 }
 _KOHYA_WINS = (

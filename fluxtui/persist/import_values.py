@@ -168,6 +168,11 @@ def arguments(value: Value) -> dict[str, str]:
     return dict(str(one).partition("=")[::2] for one in texts)
 
 
+def dropout(value: Value) -> object:
+    share = float(value)
+    return Changed(share, "what is dropped is the adapter's input, there its ranks") if share else share
+
+
 def two(value: Value) -> list[float]:
     """A pair, as a list or as "0.9,0.999"."""
     return [float(part) for part in (value if isinstance(value, list) else str(value).strip("()[] ").split(","))]

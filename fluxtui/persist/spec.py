@@ -160,6 +160,9 @@ class TrainSpec(Table, frozen=True):
         float, Meta(gt=0.0, le=1000.0, description="times the rate, for B alone (LoRA+); 1: A and B alike, 16: its authors'")
     ] = 1.0
     scheduler: Annotated[Scheduler, Meta(description="learning-rate schedule")] = "constant_with_decay"
+    scheduler_cycles: Annotated[
+        int, Meta(ge=1, le=1000, description="times that 'cosine_with_restarts' falls from the peak to 0; 1: as 'cosine'")
+    ] = 1
     warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000, description="optimizer steps of linear warm-up")] = 50
     decay_share: Annotated[
         float, Meta(ge=0.0, le=1.0, description="last share of the run that decays to 0 (constant_with_decay)")

@@ -63,6 +63,7 @@ def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
         "train.epochs": 16,
         "train.optimizer": "adamw",
         "train.scheduler": "constant",
+        "train.scheduler_cycles": 1,
         "train.warmup_steps": 0,
         "train.timestep_sampling": "shift",
         "train.timestep_shift": 3.1582,
@@ -148,14 +149,16 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
         tmp_path, "kohya", flip_aug=True, keep_tokens=2, shuffle_caption=True, loss_type="huber", huber_c=0.2, alpha_mask=True,
         network_weights="/l.safetensors", fp8_base=True, blocks_to_swap=18, bucket_reso_steps=64, prior_loss_weight=0.5,
         output_name="mine", optimizer_args=["weight_decay=0.1", "betas=0.9,0.99"], text_encoder_lr=[2e-5],
-        network_args=["loraplus_unet_lr_ratio=4"], min_timestep=100, max_timestep=900,
+        network_args=["loraplus_unet_lr_ratio=4"], min_timestep=100, max_timestep=900, lr_scheduler="cosine_with_restarts",
+        lr_scheduler_num_cycles=4, huber_schedule="constant", network_dropout=0.1,
     ).sets  # fmt: skip
     assert found | {
         "dataset.flip": True, "dataset.keep_tags": 2, "dataset.shuffle_tags": 16, "train.loss": "pseudo_huber",
         "train.loss_delta": 0.2, "dataset.masks": "alpha", "lora.weights": "/l.safetensors", "model.precision": "fp8",
         "hardware.stream_blocks": 27, "dataset.bucket_step": 64, "dataset.regularisation_weight": 0.5, "title": "mine",
         "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5, "train.betas": [0.9, 0.99], "train.lora_plus": 4.0,
-        "train.timestep_min": 0.1, "train.timestep_max": 0.9,
+        "train.timestep_min": 0.1, "train.timestep_max": 0.9, "train.scheduler": "cosine_with_restarts",
+        "train.scheduler_cycles": 4, "lora.dropout": 0.1,
     } == found  # fmt: skip
 
 

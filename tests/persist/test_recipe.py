@@ -198,6 +198,15 @@ def test_epochs_that_are_asked_for_are_not_overruled_by_default_steps() -> None:
     assert (spec.train.epochs, spec.train.steps) == (3, 0)
 
 
+def test_restarts_that_are_asked_for_restart() -> None:
+    def cycles(**sets: object) -> int:
+        named = {f"train.{key}": value for key, value in sets.items()}
+        return defaults.new_spec("a", "pico", "demo", "pico", 12, "", named).train.scheduler_cycles
+
+    restarts = "cosine_with_restarts"
+    assert (cycles(scheduler=restarts), cycles(scheduler=restarts, scheduler_cycles=1), cycles(scheduler="cosine")) == (3, 1, 1)
+
+
 @pytest.mark.parametrize("name", list(defaults.RECIPES))
 def test_every_recipe_holds_keys_and_values_that_fit(name: str) -> None:
     assert recipe.apply(SPEC, defaults.with_recipe(name, 20, {})) != SPEC

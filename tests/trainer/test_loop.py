@@ -154,6 +154,15 @@ def test_a_schedule_is_a_function_of_the_step_and_wastes_none(name: Any) -> None
         assert rates[-1] < 0.15 * 2e-3
 
 
+def test_cosine_with_restarts_restarts() -> None:
+    """Loshchilov and Hutter's (arXiv:1608.03983), read at the middle of each step: each cycle begins at the peak again."""
+    train = TrainSpec(scheduler="cosine_with_restarts", scheduler_cycles=3, warmup_steps=10, learning_rate=1.0)
+    rates = [schedule(train, steps=40)(step) for step in range(40)]
+    assert rates[10:] == pytest.approx([0.5 * (1 + math.cos(math.pi * (step + 0.5) / 10)) for step in range(10)] * 3)
+    once = [schedule(TrainSpec(scheduler="cosine_with_restarts", learning_rate=1.0), steps=40)(step) for step in range(40)]
+    assert once == [schedule(TrainSpec(scheduler="cosine", learning_rate=1.0), steps=40)(step) for step in range(40)]
+
+
 def test_constant_with_decay_is_what_it_says() -> None:
     rate = schedule(TrainSpec(learning_rate=1.0, warmup_steps=10, decay_share=0.2), steps=100)
     assert [rate(step) for step in (10, 40, 79)] == [1.0, 1.0, 1.0]
