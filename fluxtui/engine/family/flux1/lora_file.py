@@ -105,10 +105,11 @@ def _nothing(rank: int, shape: tuple[int, int], a_like: torch.Tensor, b_like: to
 def read_factors(
     tensors: Mapping[str, torch.Tensor], shapes: Shapes, declared: Mapping[str, Declared] | None = None
 ) -> Factors:
-    """Factors of a file in any of the three namings, or in what other programs make of them, float32. Raises `DamagedError` for a key that is not of this model.
+    """Factors of a file in any of the three namings, or in other programs' kin of them, float32.
 
     `shapes` gives (out, in) of every linear layer of the transformer, and of CLIP where it may be in the file. `declared`: what
-    the file's metadata says of its scale; an `.alpha` beside the factors goes before it.
+    the file's metadata says of its scale; an `.alpha` beside the factors goes before it. Raises `DamagedError` for a key that
+    is not of this model.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
