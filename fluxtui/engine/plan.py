@@ -80,9 +80,11 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
     from fluxtui.engine.earlier import measured_by
     from fluxtui.engine.memory.model import model_of
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, memory_of
+    from fluxtui.engine.memory.remembered import keep_in
     from fluxtui.engine.trainer.room import of_session, shape_of
     from fluxtui.persist.model_folder import recognise
 
+    keep_in(home.cache)
     found = recognise(spec.model.source, home)
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
     here = _machine(spec)

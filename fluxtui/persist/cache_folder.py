@@ -3,6 +3,7 @@
     cache/latents/3f/3f….safetensors      an entry: KIND/first two digits/KEY; its modification time is its last use
     cache/text/…
     cache/leases/PID-RANDOM               the keys that a running trainer will read, under a lock it holds while it lives
+    cache/plans.json                      what plans measured of shapes (`engine.memory.remembered`); may go at any time
     cache/lock                            held for a moment by whoever publishes a lease or evicts
 
 Entries are keyed by content and replaced whole, so two writers of one entry do no harm. What a live lease names is never

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
 from fluxtui.engine import plan
+from fluxtui.engine.memory import activations, remembered
 from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.plan_table import table
 from fluxtui.gpu import Gpus
 from fluxtui.gpu.readings import Gpu
 from fluxtui.persist import metrics, recipe, toml
+from fluxtui.persist.home import Home
 from fluxtui.persist.record import Footprint
+from fluxtui.persist.spec import ModelSpec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -40,6 +46,37 @@ def test_a_session_that_ran_knows_its_steps_and_speed(new_bench: NewBench, capsy
     said = capsys.readouterr().out
     assert "activations at 32 tokens" in said
     assert "the peak of each phase" in said
+
+
+def test_a_shape_is_measured_once_for_all_processes_of_a_home(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    bench = new_bench()
+    spec = msgspec.structs.replace(
+        recipe.apply(bench.spec, {"sample.prompts": ["a"]}), kind="flux1", model=ModelSpec(source="owner/flux")
+    )
+    file = bench.folder.path / "flux.toml"
+    recipe.save_spec(file, spec)
+    request.addfinalizer(remembered.forget)
+    first = plan.plan_of(Home(bench.root), spec, None)
+    script = "import sys; from fluxtui.engine import plan; code = plan.main(sys.argv[1:]); assert 'diffusers' not in sys.modules"
+    again = [sys.executable, "-c", script, "--home", str(bench.root), "--spec", str(file), "--json"]
+    said = subprocess.run(again, capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 0, said.stderr
+    assert {key: value for key, value in json.loads(said.stdout).items() if key != "host_free"} == {
+        key: value for key, value in asdict(first).items() if key != "host_free"
+    }
+
+    def measured_anew(*_: object) -> object:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(activations, "_measure", measured_anew)
+    remembered.forget()
+    plan.plan_of(Home(bench.root), spec, None)
+    Home(bench.root).cache.joinpath("plans.json").write_bytes(b'{"torn')
+    remembered.forget()
+    with pytest.raises(AssertionError, match="measured again"):
+        plan.plan_of(Home(bench.root), spec, None)
 
 
 def test_the_published_shape_is_taken_for_a_model_on_the_hub() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fluxtui.engine.memory.live import LiveBytes, fused_attention
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
+from fluxtui.engine.memory.remembered import remembered
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import LoraSpec
 
@@ -45,15 +46,9 @@ class _Seen:
     work: int  # peak - kept
 
 
-_measured: dict[str, Activations] = {}  # plans that differ in where the weights lie ask for the same again and again
-
-
 def measure(config: Mapping[str, Any], shape: Shape) -> Activations:
-    """Of the whole model, once a process for each shape. Raises `Refusal` where the adapter's kind does not fit the base."""
-    key = repr((sorted(config.items()), shape))
-    if key not in _measured:
-        _measured[key] = _measure(config, shape)
-    return _measured[key]
+    """Of the whole model, once for each shape. Raises `Refusal` where the adapter's kind does not fit the base."""
+    return remembered("activations", (sorted(config.items()), shape), Activations, lambda: _measure(config, shape))
 
 
 def _measure(config: Mapping[str, Any], shape: Shape) -> Activations:
@@ -147,6 +142,10 @@ def _inputs(config: Any, shape: Shape) -> dict[str, Any]:  # noqa: ANN401  (a Fr
 
 def measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
     """Of CLIP with its adapter: its own forward and backward pass. `shape`: the transformer's, tokens not looked at."""
+    return remembered("CLIP", (sorted(config.items()), shape), Activations, lambda: _measure_clip(config, shape))
+
+
+def _measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from fluxtui.engine.family.flux1.targets import clip_names
@@ -168,6 +167,11 @@ def measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
 
 def vae_work(config: Mapping[str, Any], dtype: torch.dtype, side: int, is_decoding: bool) -> int:
     """The most bytes that live at once, weights left out, while one square picture of `side` pixels is encoded or decoded."""
+    shape = (sorted(config.items()), dtype, side, is_decoding)
+    return remembered("VAE", shape, int, lambda: _vae_work(config, dtype, side, is_decoding))
+
+
+def _vae_work(config: Mapping[str, Any], dtype: torch.dtype, side: int, is_decoding: bool) -> int:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     with torch.device("meta"):

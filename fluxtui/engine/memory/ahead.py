@@ -9,6 +9,7 @@ from pathlib import Path
 from fluxtui.engine.earlier import probed_by
 from fluxtui.engine.memory.fitting import refuse_too_large
 from fluxtui.engine.memory.model import Model, model_of
+from fluxtui.engine.memory.remembered import keep_in
 from fluxtui.gpu import host_gauges
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import recognise
@@ -26,6 +27,7 @@ def look_ahead(
     """
     if card is None:
         return None
+    keep_in(home.cache)
     found = recognise(spec.model.source, home)
     model = model_of(found.path, is_schnell=found.is_guidance_distilled is False)
     _look(spec, model, home, own, card, ranks, say)

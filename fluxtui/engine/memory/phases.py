@@ -92,7 +92,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
         vae=vae,
         encoding_peak=max(
             0 if is_text_on_cpu(card) else encoders + _TEXT_WORK,
-            4 * model.vae + _vae_work(model, torch.float32, side, is_decoding=False),  # in float32 whatever the base is
+            4 * model.vae + vae_work(model.vae_config, torch.float32, side, is_decoding=False),  # in float32 whatever the base is
         ),
         sampling_peak=stays + vae + _drawing(spec, model, dtype, lora) if spec.sample.prompts else 0,
         training_peak=stays + lora + activations.peak,
@@ -114,18 +114,7 @@ def _drawing(spec: Spec, model: Model, dtype: torch.dtype, lora: int) -> int:
     """The VAE's work; and of a schedule-free optimizer the weights that it trains, kept aside while others are looked at."""
     aside = lora if spec.train.optimizer == "schedule_free" else 0
     side = max(max(prompt.width, prompt.height) for prompt in prompts_of(spec.sample, ""))
-    return aside + _vae_work(model, dtype, side, is_decoding=True)
-
-
-_worked: dict[str, int] = {}
-
-
-def _vae_work(model: Model, dtype: torch.dtype, side: int, is_decoding: bool) -> int:
-    """As `vae_work`, once a process for each shape."""
-    key = repr((sorted(model.vae_config.items()), dtype, side, is_decoding))
-    if key not in _worked:
-        _worked[key] = vae_work(model.vae_config, dtype, side, is_decoding)
-    return _worked[key]
+    return aside + vae_work(model.vae_config, dtype, side, is_decoding=True)
 
 
 def fits(memory: Memory, card: int) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fluxtui.engine.memory.precision import CODECS
+from fluxtui.engine.memory.remembered import remembered
 from fluxtui.engine.memory.streaming import streamed_names
 
 
@@ -30,9 +31,16 @@ class Weights:
         return self.resident + self.slots
 
 
+_Shapes = tuple[tuple[str, tuple[int, ...], bool], ...]
+
+
 @lru_cache(maxsize=8)
-def _shapes(config: str) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
+def _shapes(config: str) -> _Shapes:
     """(name, shape, whether it is a linear layer's weight) of every parameter of a transformer of this configuration."""
+    return remembered("parameters", config, _Shapes, lambda: _empty_shapes(config))
+
+
+def _empty_shapes(config: str) -> _Shapes:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     with torch.device("meta"):
