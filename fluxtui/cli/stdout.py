@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from fluxtui.persist import output
 from fluxtui.persist.errors import StorageError
 
 
@@ -13,6 +14,7 @@ def ready() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open as long as the process)
+    output.make_whole()
 
 
 def write(text: str) -> None:

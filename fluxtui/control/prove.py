@@ -29,7 +29,7 @@ def verify(home: Home, name: str) -> Proof:
     except msgspec.ValidationError as error:
         raise FluxTUIError(f"verify gave an answer that cannot be read: {clean(str(error), 200)}.") from error
     if not proof.ok or code != 0:
-        raise FluxTUIError(f"{name} is not proven: {clean(proof.what or said or f'exit code {code}', 500)}.")
+        raise FluxTUIError(f"{name} is not proven: {clean(proof.what or said or f'exit code {code}', 500).rstrip('.')}.")
     _compare(seen, proof)
     return proof
 

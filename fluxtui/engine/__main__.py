@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import sys
 
+from fluxtui.persist import output
+
 VERBS = {
     "keep": "fluxtui.engine.keeper.keep",
     "join": "fluxtui.engine.keeper.follow",
@@ -31,6 +33,7 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec(module) is None:
         print(f"`{argv[0]}` is not in this version of FluxTUI yet", file=sys.stderr)
         return USAGE
+    output.make_whole()
     code: int = importlib.import_module(module).main(argv[1:])
     return code
 

@@ -58,13 +58,15 @@ def create_file(
                 block = view[start : start + _WRITE_AT_ONCE]
                 if seen is not None:
                     seen(block)
-                _write_all(descriptor, block)
+                write_all(descriptor, block)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, block: memoryview) -> None:
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Every byte, however few a write takes: FUSE may take some, a full disk takes the last that fit. Raises OSError."""
+    block = memoryview(data)
     while block:
         block = block[os.write(descriptor, block) :]
 

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from pathlib import Path
 
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
-from fluxtui.persist.regular import open_regular
+from fluxtui.persist.regular import open_regular, read_at
 from fluxtui.persist.text import clean, collapse
 
 TAIL_LIMIT = 256 * 1024      # bytes looked at for a tail
@@ -69,7 +69,7 @@ def _open(path: Path) -> int:
 
 def _pread(descriptor: int, count: int, offset: int, path: Path) -> bytes:
     try:
-        return os.pread(descriptor, count, offset)
+        return read_at(descriptor, count, offset)
     except OSError as error:
         raise StorageError.of(error, "read", path) from error
 

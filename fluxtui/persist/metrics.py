@@ -7,7 +7,6 @@ point is history undone: it is not shown.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import NotFoundError, StorageError
 from fluxtui.persist.regular import open_for_writing, open_regular
 
@@ -55,14 +55,12 @@ def open_append(path: Path) -> int:
 
 
 def append(descriptor: int, metric: StepMetric) -> None:
-    """Writes one whole line in one call. Raises `StorageError` where the disk took less than all of it."""
+    """Writes one whole line. Raises `StorageError` where the disk does not take all of it."""
     line = msgspec.json.encode(metric) + b"\n"
     try:
-        written = os.write(descriptor, line)
+        write_all(descriptor, line)
     except OSError as error:
         raise StorageError.of(error, "write", "metrics.jsonl") from error
-    if written != len(line):
-        raise StorageError.of(OSError(errno.ENOSPC, "full"), "write", "metrics.jsonl")
 
 
 def read_tail(path: Path, count: int) -> list[StepMetric]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from fluxtui.persist.errors import DamagedError, UsageError
 from fluxtui.persist.model_config import CONFIG_OF
-from fluxtui.persist.regular import open_regular
+from fluxtui.persist.regular import open_regular, read_at
 from fluxtui.persist.tensorfile import Header, TensorInfo, read_header
 from fluxtui.persist.text import clean
 
@@ -109,7 +109,7 @@ def _refuse_by_first_bytes(path: Path) -> None:
     """GGUF and pickles are known by how they begin, whatever they are called."""
     descriptor = open_regular(path, follow_links=True)
     try:
-        begins = os.pread(descriptor, 8, 0)
+        begins = read_at(descriptor, 8, 0)
     finally:
         os.close(descriptor)
     if begins.startswith(b"GGUF"):

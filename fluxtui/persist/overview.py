@@ -183,7 +183,7 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
     """What a folder that exists tells, as a session; never raises."""
     path = str(folder.path)
     head, spec_problem = _head(f"{path}/session.toml")
-    attempt, record, record_problem = _newest(folder, f"{path}/attempts")
+    attempt, record, record_problem = _newest(folder, f"{path}/attempts", head.id)
     facts = witness.gather(folder, record, spec_problem or record_problem, not spec_problem, here)
     return Overview(
         name=folder.name,
@@ -197,7 +197,7 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
     )
 
 
-def _newest(folder: SessionFolder, attempts: str) -> tuple[int, Record | None, str]:
+def _newest(folder: SessionFolder, attempts: str, session_id: str) -> tuple[int, Record | None, str]:
     """Number and record of the newest attempt, and why it cannot be read where it cannot."""
     try:
         numbers = folder.attempt_numbers()
@@ -207,10 +207,17 @@ def _newest(folder: SessionFolder, attempts: str) -> tuple[int, Record | None, s
         return 0, None, _orphaned(folder)
     name = f"{numbers[-1]:04d}.toml"
     try:
-        return numbers[-1], remembered(f"{attempts}/{name}", read_record), ""
+        return numbers[-1], *_own(remembered(f"{attempts}/{name}", read_record), session_id)
     except FluxTUIError as error:
         why = _without_path(error, f"{attempts}/{name}")
         return numbers[-1], None, f"The record attempts/{name} is unreadable: {why}"
+
+
+def _own(record: Record, session_id: str) -> tuple[Record | None, str]:
+    """The record, and nothing against it; else None and why: what is said of another session is not said of this one."""
+    if session_id and record.session_id != session_id:
+        return None, f"The record attempts/{record.attempt:04d}.toml is that of another session, {record.session_id[:40]!a}."
+    return record, ""
 
 
 def _orphaned(folder: SessionFolder) -> str:
@@ -225,10 +232,11 @@ def _orphaned(folder: SessionFolder) -> str:
 def records(home: Home, name: str) -> list[tuple[int, Record | None, str]]:
     """Every attempt of a session: number, record, and why it cannot be read where it cannot."""
     folder = home.session(name)
+    head, _ = _head(str(folder.spec_file))
     found: list[tuple[int, Record | None, str]] = []
     for number in folder.attempt_numbers():
         try:
-            found.append((number, remembered(str(folder.attempt_file(number)), read_record), ""))
+            found.append((number, *_own(remembered(str(folder.attempt_file(number)), read_record), head.id)))
         except FluxTUIError as error:
             found.append((number, None, str(error)))
     return found

@@ -38,7 +38,10 @@ def read_head(path: Path) -> Head:
     """Only what stands above the first table is parsed: of a thousand specs, the rest is not asked for."""
     data = toml.read_bytes(path)
     table = _FIRST_TABLE.search(data)
-    return toml.convert(inert(data[: table.start()] if table else data, path), Head, path)
+    head = toml.convert(inert(data[: table.start()] if table else data, path), Head, path)
+    if not head.id:
+        raise DamagedError(f"{path} has no id, so it is not what this session was made with.")
+    return head
 
 
 def inert(data: bytes, path: Path) -> dict[str, Any]:

@@ -74,6 +74,15 @@ def read_regular(path: Path, limit: int, *, follow_links: bool = False, in_folde
     return b"".join(pieces)
 
 
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """`count` bytes from `offset`, fewer only where the file ends, though one read may give fewer (FUSE). Raises OSError."""
+    pieces: list[bytes] = []
+    while count and (piece := os.pread(descriptor, count, offset)):
+        pieces.append(piece)
+        count, offset = count - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
 def blocks(descriptor: int, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
     """The bytes from `start` up to `end` (None: the end of the file), at most a MiB each.
 

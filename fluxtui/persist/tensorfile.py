@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from fluxtui.persist.durable import Buffer
 from fluxtui.persist.errors import DamagedError, StorageError
-from fluxtui.persist.regular import blocks, open_regular
+from fluxtui.persist.regular import blocks, open_regular, read_at
 
 HEADER_LIMIT = 8 << 20   # bytes; the header of all of FLUX.1 in one file has under 1 MiB
 _DIMENSIONS_LIMIT = 32
@@ -142,12 +142,12 @@ def _bits_of(dtype: str, shape: tuple[int, ...]) -> int:
 
 def _header_of(path: Path, descriptor: int) -> Header:
     size = os.fstat(descriptor).st_size
-    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+    length = int.from_bytes(read_at(descriptor, 8, 0), "little")
     if size < 8 or not 2 <= length <= size - 8:
         _refuse(path, f"its header would be {length} bytes long in a file of {size}")
     if length > HEADER_LIMIT:
         _refuse(path, f"its header of {length} bytes is over the limit of {HEADER_LIMIT}")
-    raw = os.pread(descriptor, length, 8)
+    raw = read_at(descriptor, length, 8)
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

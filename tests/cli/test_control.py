@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -364,3 +365,14 @@ def test_output_that_cannot_be_written_is_a_failure_of_one_sentence(lab: Lab, ve
         )
     assert done.returncode == 1
     assert done.stderr == "fluxtui: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_fits_in_part_only_is_a_failure_too(tmp_path: Path, unbuffered: str) -> None:
+    command = ["bash", "-c", 'ulimit -f 4; exec "$0" -m fluxtui keys', sys.executable]  # 4 KiB of about 20
+    with open(tmp_path / "keys", "wb") as file:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert (tmp_path / "keys").stat().st_size <= 4096
+    assert done.returncode == 1
+    assert done.stderr == "fluxtui: standard output cannot be written: File too large\n"

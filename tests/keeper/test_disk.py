@@ -212,7 +212,7 @@ def test_28_a_record_that_cannot_be_read_is_kept_and_the_next_attempt_goes_on(la
         one.folder.attempt_file(number).write_bytes(data)
     with one.folder.attempt_file(6).open("wb") as file:
         file.truncate(2**30)
-    assert read_history(one.folder) == []
+    assert read_history(one.folder, one.spec.id) == []
     seen = overview.look(lab.home, "one")
     assert (seen.state, seen.remedy) == ("unreadable", "fluxtui resume one")
     lab.plan()

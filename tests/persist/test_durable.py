@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import durable
-from fluxtui.persist.durable import fsync_folder, make_folder, remove_tree, sweep_temporaries, write_file
+from fluxtui.persist import durable, logfile, metrics
+from fluxtui.persist.durable import fsync_folder, make_folder, remove_tree, sweep_temporaries, write_all, write_file
 from fluxtui.persist.errors import DISK_FULL, DamagedError, StorageError
 from fluxtui.persist.regular import open_regular, read_regular
+from fluxtui.persist.tensorfile import read_header
 
 
 def test_bytes_pieces_and_views_arrive_whole_and_private(tmp_path: Path) -> None:
@@ -87,6 +89,7 @@ def test_whatever_call_fails_the_old_file_stays_and_the_error_is_a_sentence(
 def test_a_file_over_the_size_limit_is_an_error_not_a_death(tmp_path: Path) -> None:
     program = f"""
 import resource
+from datetime import UTC, datetime
 from pathlib import Path
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import StorageError
@@ -175,3 +178,26 @@ def test_a_huge_file_is_refused_without_being_read_into_memory(tmp_path: Path) -
     with pytest.raises(DamagedError):
         read_regular(tmp_path / "huge", 1 << 20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+def _metric() -> metrics.StepMetric:
+    return metrics.StepMetric(attempt=1, step=1, epoch=1, loss=0.5, learning_rate=1e-4, seconds=0.1, at=datetime.now(UTC))
+
+
+def test_reads_and_writes_that_move_few_bytes_at_a_time_move_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = tmp_path / "t.safetensors"
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    tensors.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+    write, pread = os.write, os.pread  # as FUSE and network file systems may
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, memoryview(data)[:3]))
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: pread(fd, min(count, 3), offset))
+    assert list(read_header(tensors).tensors) == ["a"]
+    log = tmp_path / "log"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+    write_all(descriptor, b"one line\nand another\n")
+    os.close(descriptor)
+    assert logfile.tail(log, 5) == ["one line", "and another"]
+    descriptor = metrics.open_append(tmp_path / "metrics.jsonl")
+    metrics.append(descriptor, made := _metric())
+    os.close(descriptor)
+    assert metrics.read_all(tmp_path / "metrics.jsonl") == [made]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from fluxtui.persist import defaults, overview, process, recall, recipe, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Phase, Record
+from fluxtui.persist.record import Phase, Proof, Record
 from tests.persist.inert import is_inert
 
 FIELDS = (
@@ -138,7 +139,8 @@ def test_a_record_of_a_newer_version_is_shown(home: Home) -> None:
 def test_escapes_in_a_record_and_a_title_are_shown_inert(home: Home) -> None:
     evil = "\x1b]52;c;aGk=\x07\x9b31m\u202eevil"
     folder = make(home, "a", status="failed", reason=evil, remedy=evil, gpus=[evil], signal=evil, inner=evil)
-    folder.spec_file.write_text(f'title = "\\u001b[31m{evil[3:]}"\nid = "x"\n'.replace("\x07", "").replace("\x9b", "\\u009b"))
+    own = recipe.load_spec(folder.spec_file).id
+    folder.spec_file.write_text(f'title = "\\u001b[31m{evil[3:]}"\nid = "{own}"\n'.replace("\x07", "").replace("\x9b", "\\u009b"))
     seen = overview.look(home, "a")
     for text in (seen.title, seen.reason, seen.remedy, seen.gpus[0], seen.signal, seen.inner):
         assert is_inert(text), text
@@ -268,3 +270,24 @@ def test_a_new_keeper_is_not_shown_with_the_record_of_the_dead_one(home: Home) -
     assert overview.look(home, "a").state == "running"
     lock.release()
     assert overview.look(home, "a").state == "lost"
+
+
+def test_what_another_sessions_record_says_is_not_said_of_this_one(home: Home) -> None:
+    make(home, "other", status="completed", proof=Proof(ok=True, size=3))
+    folder = make(home, "a")
+    shutil.copy(home.session("other").attempt_file(1), folder.attempt_file(1))
+    folder.product.write_bytes(b"abc")  # and its product too
+    seen = overview.look(home, "a")
+    assert (seen.state, seen.status, seen.attempt) == ("unreadable", "", 1)
+    assert "another session" in seen.reason
+    assert seen.is_resumable
+    assert [record for _, record, _ in overview.records(home, "a")] == [None]
+
+
+def test_a_spec_without_an_id_is_unreadable_and_no_new_session(home: Home) -> None:
+    folder = make(home, "a")
+    folder.attempt_file(1).unlink()
+    assert overview.look(home, "a").state == "new"
+    folder.spec_file.write_bytes(b"")
+    seen = overview.look(home, "a")
+    assert (seen.state, seen.is_resumable) == ("unreadable", False)

@@ -16,14 +16,16 @@ from fluxtui.persist.spec import Spec
 _LAST_BREATH = 5.0  # seconds that a trainer whose keeper was just killed may take to be gone
 
 
-def read_history(folder: SessionFolder) -> list[Record]:
-    """Records of all attempts, oldest first; one that cannot be read is left out, and left as it is."""
+def read_history(folder: SessionFolder, session_id: str) -> list[Record]:
+    """Records of all attempts, oldest first; one that cannot be read, or is another session's, is left out, and left as it is."""
     found: list[Record] = []
     for number in folder.attempt_numbers():
         try:
-            found.append(toml.read(folder.attempt_file(number), Record))
+            record = toml.read(folder.attempt_file(number), Record)
         except FluxTUIError:
             continue
+        if record.session_id == session_id:
+            found.append(record)
     return found
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from fluxtui.persist.durable import write_all
 from fluxtui.persist.regular import open_for_writing
 from fluxtui.persist.text import clean
 
@@ -77,7 +78,7 @@ class Log:
             size = os.fstat(self.fd).st_size
             if size and os.pread(self.fd, 1, size - 1) != b"\n":
                 text = "\n" + text
-            os.write(self.fd, text.encode())
+            write_all(self.fd, text.encode())
 
 
 class _Copy:
@@ -97,7 +98,7 @@ class _Copy:
             data = os.pread(self._source, _CHUNK, self._at)
             if not data:
                 return True
-            os.write(self._fd, data)
+            write_all(self._fd, data)
             self._at += len(data)
         return False
 

@@ -114,8 +114,8 @@ def open_session(arguments: Arguments) -> Opened:
     lock.sign(os.environ.get(wire.RUN_ID, ""))
     new = recipe.parse_sets(arguments.sets)
     folder.complete()
-    history = read_history(folder)
     written = recipe.load_spec(folder.spec_file)
+    history = read_history(folder, written.id)
     overrides = {**recipe.still_fitting(written, history[-1].overrides if history else {}), **new}
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
     digest = recipe.recipe_sha256(spec)

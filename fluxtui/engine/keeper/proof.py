@@ -18,6 +18,7 @@ from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Proof, Record, Result
+from fluxtui.persist.regular import read_at
 from fluxtui.persist.tensorfile import read_header
 from fluxtui.persist.text import clean
 
@@ -107,7 +108,7 @@ def _wrong_metadata(folder: SessionFolder, result: Result) -> str:
 def read_answer(fd: int) -> Proof | None:
     """The last line that a prover left on its standard output; None where it is none."""
     size = os.fstat(fd).st_size
-    lines = os.pread(fd, _ANSWER, max(0, size - _ANSWER)).splitlines()
+    lines = read_at(fd, _ANSWER, max(0, size - _ANSWER)).splitlines()
     try:
         return msgspec.json.decode(lines[-1], type=Proof) if lines else None
     except msgspec.DecodeError:

@@ -26,6 +26,7 @@ from fluxtui.engine import life, wire
 from fluxtui.engine.keeper.kin import OWN_CHILD, Kin
 from fluxtui.engine.keeper.network import interface_of
 from fluxtui.persist import process
+from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.record import ProcessIdentity
 
@@ -186,7 +187,7 @@ def _start(
 ) -> Rank:
     given = os.memfd_create("job", os.MFD_CLOEXEC)
     try:
-        os.write(given, job)
+        write_all(given, job)
         os.lseek(given, 0, os.SEEK_SET)
         started = subprocess.Popen(
             command,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fluxtui.engine import wire
+from fluxtui.persist.durable import write_all
 from fluxtui.persist.record import Phase
 from fluxtui.persist.text import clean
 
@@ -54,10 +55,10 @@ class Reporter:
         self.progress(note=sentence)
 
     def say(self, text: str) -> None:
-        """One line in the log, in one write, with the time of day."""
+        """One line in the log, with the time of day."""
         line = f"{time.strftime('%H:%M:%S')} {clean(text, 2000)}\n".encode()
         try:
-            os.write(1, line)
+            write_all(1, line)
         except OSError:  # a log that cannot be written is not what ends a training; the checkpoint's own write will say so
             return
 
