@@ -10,6 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # the stand-ins are run as modul
 from keeper_lab import Lab
 
 from fluxtui.persist.home import Home
+from tests.gpu.conftest import library
+
+__all__ = ["library"]
 
 
 @pytest.fixture

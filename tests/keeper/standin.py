@@ -62,6 +62,8 @@ class Trainer:
             os.write(self.progress_fd, wire.encode(wire.ProgressLine(rank=self.rank, **what)))
 
     def run(self) -> int:
+        if self.job.devices:
+            print(f"card of {self.job.card_memory}, sees {os.environ['CUDA_VISIBLE_DEVICES']}", flush=True)
         self.misbehave("start")
         self.say(phase=Phase.PREFLIGHT, steps=self.job.spec.train.steps, versions={"standin": "1"})
         if self.rank > 0:

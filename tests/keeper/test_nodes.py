@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,12 +22,12 @@ from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.spec import HardwareSpec
 
 
-def join(session: Session, node: int, may_fail: bool = False) -> Keeper:
+def join(session: Session, node: int, may_fail: bool = False, **environment: str) -> Keeper:
     """`fluxtui join`, as far as its keeper."""
     command = [sys.executable, "-m", "fluxtui.engine", "join", "--home", str(session.lab.home.root)]
     started = subprocess.Popen(
         [*command, "--session", session.folder.name, "--node", str(node)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=session.lab.errors, env=session.lab.environment({}), cwd="/", start_new_session=True,
+        stderr=session.lab.errors, env=session.lab.environment(environment), cwd="/", start_new_session=True,
     )  # fmt: skip
     session.lab.keepers.append(started)
     assert started.stdout is not None
@@ -213,6 +214,26 @@ def test_a_machine_that_has_not_the_gpu_asked_for_says_so_before_anything_is_tra
     assert "has no GPU 7" in record.reason
     os.kill(other.pid, signal.SIGTERM)
     assert other.wait() == 0
+
+
+def test_the_ranks_of_each_machine_are_told_the_memory_of_its_own_cards(lab: Lab, library: Path) -> None:
+    lab.plan(step_seconds=0.02)
+    session = lab.session(steps=10, nodes=2, rendezvous="127.0.0.1", gpus=[1, 0])
+    drivers = []
+    for node, settings in enumerate(("gpus=2\ngib0=80\ngib1=48\n", "gpus=2\ngib0=24\ngib1=40\n")):
+        file = lab.path / f"driver-{node}"
+        file.write_text(settings)
+        own = {"FLUXTUI_RUNTIME": str(lab.path / f"runtime-{node}")}  # of another machine: it has GPUs and locks of its own
+        drivers.append({"LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(file)} | own)
+    other, keeper = join(session, 1, **drivers[1]), session.start(**drivers[0])
+    assert keeper.wait() == 0
+    assert other.wait() == 0, log_of(session)
+    record = session.record()
+    assert (record.status, record.gpus) == ("completed", ["GPU-2", "GPU-1"]), record.reason
+    for text, gib in ((session.log(), 48), (log_of(session), 24)):
+        said = [line for line in text.splitlines() if line.startswith("card of")]
+        assert said == [f"card of {gib << 30}, sees GPU-2,GPU-1"] * 2, text
+    session.check()
 
 
 def test_a_node_joins_once_and_only_a_session_that_has_it(two: Session) -> None:

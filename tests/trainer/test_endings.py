@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from fluxtui.engine.trainer.endings import CRASHED, NonFiniteError, ending_of
 from fluxtui.engine.trainer.refusal import DataError, DataWorkerError, HungReadError
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, UsageError
+
+FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.8 a plain RuntimeError
 
 
 @pytest.mark.parametrize(
@@ -31,7 +34,11 @@ from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, Usa
         (MemoryError(), TrainerExit.CONFIGURATION),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), TrainerExit.CONFIGURATION),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), TrainerExit.GPU_MEMORY),
+        (FromDriver("CUDA error: out of memory\nCUDA kernel errors might be asynchronous"), TrainerExit.GPU_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), TrainerExit.GPU_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), TrainerExit.GPU_MEMORY),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), TrainerExit.GPU_LOST),
+        (FromDriver("CUDA error: unspecified launch failure"), TrainerExit.GPU_LOST),
         (RuntimeError("[/a/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:3230"), TrainerExit.PEER),
         (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), TrainerExit.PEER),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
@@ -43,6 +50,16 @@ def test_every_error_has_its_code_and_one_sentence(error: Exception, code: int) 
     assert ending.code == code
     assert ending.error
     assert "\n" not in ending.error
+
+
+def test_a_rank_that_runs_out_of_memory_tells_the_peak_of_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {0: (70, 80), 1: (23, 24)}  # GiB: at the peak, in all
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)  # of rank 1
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda card: cards[card][0] << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda card: SimpleNamespace(total_memory=cards[card][1] << 30))
+    ending = ending_of(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert ending.error == "the GPU's memory is used up (peak 23.0 GiB of 24.0 GiB)"
 
 
 def test_what_to_change_is_said_where_it_is_known() -> None:

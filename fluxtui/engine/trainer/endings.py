@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ROOM = "make room or mend the disk, then fluxtui resume {name}"
+# what CUDA, cuBLAS and cuDNN say of memory that torch's allocator was not asked for: a context, a handle, a workspace
+_USED_UP = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED")
 _LOOK = "see the log; fluxtui resume {name} goes on from the last checkpoint"
 _GPU = "fluxtui resume {name} once `nvidia-smi` lists the GPU again"
 _SMALLER = (
@@ -78,7 +81,7 @@ def _of_torch(error: BaseException) -> Ending | None:
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return None
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _USED_UP.search(str(error))):
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", LESS_MEMORY)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return _HOST_MEMORY
