@@ -72,6 +72,7 @@ class FluxApp(KeysInOrder, Ways):
         self.watch_disk = Watch(home, self.post_message)
         self.sessions: dict[str, Overview] = {}
         self._wanted_focus = focus
+        self._kept_name = ""  # of the session in view, where a keeper holds it
         self._shown_title = ""
         self._drafts = {}
         self._typed = deque()
@@ -154,9 +155,11 @@ class FluxApp(KeysInOrder, Ways):
                 screen.take_history(message.name, message.history)
 
     def on_detail_seen(self, message: DetailSeen) -> None:
+        self._kept_name = message.detail.name if message.detail.is_kept else ""
         for screen in self.screen_stack:
             if isinstance(screen, Sheet):
                 screen.take_detail(message.detail)
+                screen.footer.repaint()
 
     def on_gauges_seen(self, message: GaugesSeen) -> None:
         self.board.take_gauges(message.host, message.gpus)
@@ -181,7 +184,8 @@ class FluxApp(KeysInOrder, Ways):
     def situation(self) -> Situation:
         """What keys act on: the session whose screen is open, whatever the dashboard's list has selected meanwhile."""
         name = self._name_in_view()
-        return Situation(self.sessions.get(name) if name else self.board.sessions.selected, PICO.is_dir())
+        session = self.sessions.get(name) if name else self.board.sessions.selected
+        return Situation(session, PICO.is_dir(), is_kept=session is not None and session.name == self._kept_name)
 
     # Deeds that are not of a session
 

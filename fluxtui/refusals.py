@@ -14,6 +14,7 @@ class Situation:
     session: Overview | None = None  # the selected one
     is_demo_here: bool = True  # the bundled model and pictures are installed
     is_filtered: bool = False
+    is_kept: bool = False  # a keeper holds it, whatever its newest record says
 
 
 def needs_session(situation: Situation) -> str:
@@ -61,7 +62,11 @@ def stop(situation: Situation) -> str:
     assert session is not None
     if session.state == "stopping":
         return f"{session.name} is stopping already; K ends it at once"
-    return "" if session.is_active or session.state == "elsewhere" else not_running(session)
+    if session.is_active or session.state == "elsewhere":
+        return ""
+    if situation.is_kept:
+        return f"a keeper of {session.name} has begun and says nothing yet; K ends it"
+    return not_running(session)
 
 
 def kill(situation: Situation) -> str:
@@ -70,6 +75,8 @@ def kill(situation: Situation) -> str:
         return ""  # its record cannot be read, but a keeper is at work on it all the same
     if session is not None and session.is_beginning:
         return ""  # its keeper has written no record yet; one that hangs there must be ended too
+    if session is not None and situation.is_kept:
+        return ""  # the same of one that resumes it: the newest record is that of the attempt before
     if why := needs_session(situation):
         return why
     assert session is not None

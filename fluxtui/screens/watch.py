@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from fluxtui.persist.commit import committed
-from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.home import Home
+from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.lock import Lock
 from fluxtui.persist.overview import Overview, records
 from fluxtui.persist.recipe import load_spec
 from fluxtui.persist.record import Record
@@ -45,6 +46,7 @@ class Detail:
     records: Sequence[tuple[int, Record | None, str]]  # every attempt, and why it cannot be read where it cannot
     checkpoints: Sequence[str]  # names, ascending
     samples: Sequence[str]  # names of the folders, ascending
+    is_kept: bool = False  # a keeper holds it, whatever its newest record says: one that resumes may hang before its own
 
 
 def read_detail(home: Home, name: str) -> Detail:
@@ -59,7 +61,14 @@ def read_detail(home: Home, name: str) -> Detail:
         attempts = records(home, name)
     except FluxTUIError:
         attempts = []
-    return Detail(name, spec, problem, attempts, committed(folder.checkpoints), _folders(folder.samples))
+    return Detail(name, spec, problem, attempts, committed(folder.checkpoints), _folders(folder.samples), _is_kept(folder))
+
+
+def _is_kept(folder: SessionFolder) -> bool:
+    try:
+        return Lock.held(folder.lock_file)
+    except StorageError:
+        return False
 
 
 def _folders(path: Path) -> list[str]:
@@ -198,7 +207,8 @@ class Watch:
         name = self._followed_name
         if not name:
             return
-        mark = (name, *mark_of(str(self._home.sessions / name), "checkpoints", "samples"))
+        folder = self._home.session(name)
+        mark = (name, _is_kept(folder), *mark_of(str(folder.path), "checkpoints", "samples"))
         if mark != self._detail_mark:
             self._detail_mark = mark
             self._post(DetailSeen(read_detail(self._home, name)))

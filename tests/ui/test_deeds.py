@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fluxtui.actions import BY_NAME
 from fluxtui.persist import overview
 from fluxtui.persist.home import Home
 from fluxtui.persist.process import is_alive
@@ -148,3 +151,46 @@ async def test_what_a_trainer_refused_for_a_change_is_asked_and_not_tried_the_sa
         await pilot.press("enter")  # No is in focus
         await seen(pilot, lambda: "Go on with the changes" not in text_of(app), "it asks on")
     assert overview.look(lab, "other").attempt == 1
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from fluxtui.persist.lock import Lock
+held = Lock.take(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_a_keeper_that_hangs_before_the_record_of_a_resumption_can_be_killed(
+    lab: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest record says stopped: K goes by who holds the session."""
+    monkeypatch.setattr("fluxtui.control.watch.RETRY_SECONDS", 0.3)
+    folder = make_session(lab, "hung")
+    make_record(folder, status="stopped", step=10, exit_code=75, reason="stopped by the user")
+    keep = ["fluxtui.engine", "keep", "--home", str(lab.root), "--session", "hung"]
+    async with opened(lab, (120, 36), "hung") as (app, pilot):
+        await pilot.press("K")
+        await seen(pilot, lambda: "hung is stopped; nothing of it is running" in text_of(app), "no reason")
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", HANGS, str(folder.lock_file), *keep],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"FLUXTUI_RUN_ID": "run-1"},
+        )
+        try:
+            assert keeper.stdout is not None
+            keeper.stdout.readline()
+            await seen(pilot, lambda: app.situation().is_kept, "it is not seen that somebody holds it")
+            await pilot.press("x")
+            assert app.board_of_notices.notices[-1].text == "x stop: a keeper of hung has begun and says nothing yet; K ends it"
+            await pilot.press("K")
+            await seen(pilot, lambda: "Kill it" in text_of(app), "K does not ask")
+            await pilot.press("y")
+            await seen(pilot, lambda: keeper.poll() is not None, "it is not ended", 60)
+            await seen(pilot, lambda: not app.situation().is_kept, "it is still taken for kept")
+            assert BY_NAME["kill"].refusal(app.situation()).startswith("hung is stopped")
+        finally:
+            keeper.kill()
+            keeper.wait(10)
