@@ -17,6 +17,7 @@ from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.model_folder import PICO
 from fluxtui.persist.spec import DatasetSpec, Spec
+from fluxtui.persist.text import clean
 
 DEFAULT_MODEL = "black-forest-labs/FLUX.1-dev"
 
@@ -170,6 +171,7 @@ def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
 
 def check_inputs(home: Home, spec: Spec) -> None:
     """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
+    _check_text(spec)
     together.check(spec)
     source = model_folder.recognise(spec.model.source, home)
     images = sum(len(pairs.items) for pairs in dataset_parts.check_cheaply(spec.dataset))
@@ -184,6 +186,15 @@ def dataset_with(data: DatasetSpec, sets: Mapping[str, object]) -> DatasetSpec:
     """A [dataset] with those of the sets over it that are of it. Raises `UsageError`."""
     own = {key.removeprefix("dataset."): keys.check(key, value) for key, value in sets.items() if key.startswith("dataset.")}
     return msgspec.structs.replace(data, **own)
+
+
+def _check_text(spec: Spec) -> None:
+    """A spec is UTF-8; the name of a folder on Linux may be any bytes, which come here as lone surrogates."""
+    try:
+        msgspec.json.encode(spec)
+    except UnicodeEncodeError as error:
+        what = clean(error.object, 200)
+        raise UsageError(f"{what} is not UTF-8, so a spec cannot name it; rename it, or give a link to it instead.") from None
 
 
 def start_folder(home: Home, spec: Spec) -> Path | None:

@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
         print(f"`{argv[0]}` is not in this version of FluxTUI yet", file=sys.stderr)
         return USAGE
     output.make_whole()
+    output.take_any_letter()
     code: int = importlib.import_module(module).main(argv[1:])
     return code
 

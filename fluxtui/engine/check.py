@@ -70,13 +70,18 @@ def _check(words: argparse.Namespace) -> Report:
 
 def text_of(report: Report) -> str:
     """The report for people."""
-    lines = [f"{report.images} images, {report.captions} captions in {_where(report)} ({report.seconds:.1f} s)", ""]
+    held = f"{_count(report.images, 'image')}, {_count(report.captions, 'caption')}"
+    lines = [f"{held} in {_where(report)} ({report.seconds:.1f} s)", ""]
     lines += _folder_lines(report)
     lines += _bucket_lines(report)
     lines += _finding_lines(report.findings)
     verdict = "a training can start from this" if report.ok else "a training would be refused until the errors are mended"
-    lines.append(f"{report.errors} errors, {report.warnings} warnings: {verdict}")
+    lines.append(f"{_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}: {verdict}")
     return "\n".join(lines) + "\n"
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number} {one}{'' if number == 1 else 's'}"
 
 
 def _where(report: Report) -> str:

@@ -35,7 +35,7 @@ class Pairs:
     rivals: tuple[Path, ...]       # caption files of a stem that has one already: a.TXT beside a.txt
     irregular: tuple[Path, ...]    # named like an image or caption, but no regular file: a pipe, a folder, a dead link
     folders: tuple[Path, ...]      # subfolders: not looked into
-    unread: tuple[Path, ...] = ()  # pictures of kinds that are not read
+    unread: tuple[Pair, ...] = ()  # pictures of kinds that are not read, without an image of their stem
 
     @property
     def without_caption(self) -> tuple[Path, ...]:
@@ -75,7 +75,7 @@ def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = Fa
     rivals: list[Path] = []
     irregular: list[Path] = []
     folders: list[Path] = []
-    unread: list[Path] = []
+    others: list[Path] = []
     extension = caption_extension.lower()
     for entry in _walk(path, is_recursive, without):
         suffix = os.path.splitext(entry.name)[1].lower()
@@ -83,7 +83,7 @@ def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = Fa
         if entry.is_dir():
             folders.append(file)
         elif suffix in OTHER_PICTURES:
-            unread.append(file)
+            others.append(file)
         elif suffix not in IMAGE_EXTENSIONS and suffix != extension:
             continue
         elif not entry.is_file():
@@ -93,14 +93,21 @@ def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = Fa
         elif captions.setdefault(_stem(file), file) != file:
             rivals.append(file)
     stems = {_stem(image) for image in (*images, *irregular)}
+    unread = [other for other in others if _stem(other) not in stems]
+    named = stems.union(_stem(other) for other in unread)
     return Pairs(
         items=tuple(Pair(image, captions.get(_stem(image))) for image in images),
-        orphans=tuple(caption for stem, caption in captions.items() if stem not in stems),
+        orphans=tuple(caption for stem, caption in captions.items() if stem not in named),
         rivals=tuple(rivals),
         irregular=tuple(irregular),
         folders=tuple(folders),
-        unread=tuple(unread),
+        unread=tuple(Pair(other, captions.get(_stem(other))) for other in unread),
     )
+
+
+def not_read(picture: str) -> str:
+    """What to say of a picture of a kind that is not read, by its name."""
+    return f"{picture} is not used: {os.path.splitext(picture)[1].lower()} is not read; save it as PNG or JPEG"
 
 
 def pictures_below(folder: Path, without: Collection[Path] = ()) -> int:
@@ -166,6 +173,9 @@ def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:
         )
     if not pairs.items:
         return f"{_show(path)} holds no images; put at least one there ({', '.join(sorted(IMAGE_EXTENSIONS))})."
+    captioned = [pair.image for pair in pairs.unread if pair.caption]
+    if captioned:
+        return f"{not_read(_show(captioned[0]))}, or move it and its caption away{_more(len(captioned))}."
     if pairs.orphans:
         more = _more(len(pairs.orphans))
         return f"The caption {_show(pairs.orphans[0])} has no image of its name{more}; add the image or move the caption away."

@@ -86,7 +86,7 @@ def _parse_yaml(data: bytes, path: Path) -> object:
         _weigh(root, {})
         return None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {clean(str(error), 200)}.") from error
+        raise UsageError(f"{path} is not YAML: {clean(' '.join(str(error).split()), 200)}.") from error
 
 
 def _weigh(node: Any, known: dict[int, int]) -> int:  # noqa: ANN401  (a node of yaml, which has no types)

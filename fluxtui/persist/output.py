@@ -13,3 +13,10 @@ def make_whole() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors, line_buffering=True
         )
+
+
+def take_any_letter() -> None:
+    """In a locale without UTF-8 a letter of a name that it has not is a "?", and not the end of the answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

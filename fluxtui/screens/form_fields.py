@@ -224,7 +224,8 @@ def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> l
     each = _each_epoch(spec, images)
     batch = train.batch_size * train.gradient_accumulation
     if train.steps and each:
-        found.append(("training", f"{train.steps} steps of {batch}, about {max(1, round(train.steps * batch / each))} epochs"))
+        epochs = -(-train.steps // -(-each // batch))  # the last batch of an epoch is a smaller one
+        found.append(("training", f"{train.steps} steps of {batch}, about {words.count(epochs, 'epoch')}"))
     elif each:
         found.append(("training", f"{train.epochs} epochs, about {_steps(spec, images)} steps of {batch}"))
     prompts = len(spec.sample.prompts)

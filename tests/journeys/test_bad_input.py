@@ -53,6 +53,18 @@ def test_a_caption_without_its_image(home_path: Path, pictures: Path) -> None:
     assert "2.txt" in refused("new", "a", "--model", "pico", "--dataset", str(pictures))
 
 
+def test_a_picture_that_is_not_read_is_named_and_not_its_caption(home_path: Path, pictures: Path) -> None:
+    (pictures / "2.png").rename(pictures / "2.heic")
+    sentence = refused("new", "a", "--model", "pico", "--dataset", str(pictures))
+    assert "2.heic is not used: .heic is not read; save it as PNG or JPEG" in sentence
+
+
+def test_a_folder_whose_name_is_not_utf8(home_path: Path, pictures: Path) -> None:
+    named = os.fsencode(pictures.parent) + b"/caf\xe9"
+    os.rename(pictures, named)
+    assert "is not UTF-8" in refused("new", "a", "--model", "pico", "--dataset", os.fsdecode(named))
+
+
 def test_a_model_folder_that_is_not_a_flux_pipeline(home_path: Path, pictures: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

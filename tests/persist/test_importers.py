@@ -219,6 +219,7 @@ def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, name: str, tex
     with pytest.raises(FluxTUIError) as caught:
         importers.read(path)
     assert is_inert(str(caught.value))
+    assert "\N{REPLACEMENT CHARACTER}" not in str(caught.value), "a line's end is shown as a fault"
     assert len(str(caught.value)) < 700
 
 

@@ -122,6 +122,30 @@ def test_an_orphaned_caption_is_an_error(folder: Path) -> None:
     assert not starts(folder)
 
 
+def test_a_picture_of_a_kind_that_is_not_read_is_no_missing_one(folder: Path) -> None:
+    (folder / "1.png").rename(folder / "1.HEIC")
+    report = report_on(folder)
+    assert kinds(report, "error") == {("not-read", "1.HEIC")}
+    assert not starts(folder)
+    (folder / "1.txt").unlink()
+    assert kinds(report_on(folder), "warning") == {("not-read", "1.HEIC")}
+    assert starts(folder)
+    photo(7).save(folder / "1.png")
+    (folder / "1.txt").write_text("converted, and the phone's own file left beside it")
+    assert report_on(folder).findings == []
+
+
+def test_the_report_is_written_where_the_locale_has_no_utf8(folder: Path) -> None:
+    named = folder.parent / "café"
+    folder.rename(named)
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "fluxtui.engine", "check", named]
+    done = subprocess.run(words, env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "4 images, 4 captions in" in done.stdout
+    assert "caf??" in done.stdout
+
+
 def test_captions_that_could_be_of_either_picture_are_told(folder: Path) -> None:
     photo(7).save(folder / "1.jpg")
     assert kinds(report_on(folder), "warning") == {("caption-shared", "1.png")}

@@ -38,6 +38,7 @@ async def test_as_it_opens_it_can_be_created(empty_home: Home) -> None:
         await seen(pilot, lambda: "ready" in text_of(app), "not ready")
         for text in ("new session", "name", "data set", "create and start", "pictures", "disk", "^s create and start"):
             assert text in text_of(app), text
+        assert "400 steps of 8, about 58 epochs" in beside(app), "an epoch of 50 pictures has 7 steps, the last one of 2"
         await pilot.press(*["down"] * 14, "enter")
         await seen(pilot, lambda: empty_home.session("demo").spec_file.exists(), "not made")
         assert app.screen is app.board

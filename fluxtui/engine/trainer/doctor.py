@@ -22,7 +22,7 @@ from fluxtui.engine.trainer.likeness import alike
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.tokens import TokenCounter, token_counter
 from fluxtui.persist import dataset_folder
-from fluxtui.persist.dataset_folder import Pair, Pairs
+from fluxtui.persist.dataset_folder import Pair, Pairs, not_read
 from fluxtui.persist.dataset_parts import ALPHA, overlap_of, pairs_of, parts_of
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from fluxtui.persist.text import clean
@@ -137,10 +137,12 @@ def _of_files(folder: Path, pairs: Pairs) -> Iterator[Finding]:
         name, caption = _name(folder, other.image), _name(folder, other.caption) if other.caption else "none"
         told = f"{name} and {_name(folder, first.image)} share the caption {caption}; rename one, if it is another picture"
         yield Finding("warning", "caption-shared", name, told)
-    for path in pairs.unread:
-        name = _name(folder, path)
-        told = f"{name} is not used: {path.suffix.lower()} is not read; save it as PNG or JPEG"
-        yield Finding("warning", "not-read", name, told)
+    for pair in pairs.unread:
+        name = _name(folder, pair.image)
+        if pair.caption:
+            yield Finding("error", "not-read", name, f"{not_read(name)}, or move it and its caption away")
+        else:
+            yield Finding("warning", "not-read", name, not_read(name))
 
 
 def _of_folder(folder: Path, pairs: Pairs, part: DatasetSpec, known: Collection[Path]) -> Iterator[Finding]:
