@@ -14,6 +14,7 @@ from fluxtui.engine.trainer.refusal import DataError, DataWorkerError, HungReadE
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, UsageError
 
+NO_SHM = "Last error:\nError while creating shared memory segment /dev/shm/nccl-kXzPQ4 (size 9637888)"
 FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.8 a plain RuntimeError
 
 
@@ -41,6 +42,8 @@ FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.
         (FromDriver("CUDA error: unspecified launch failure"), TrainerExit.GPU_LOST),
         (RuntimeError("[/a/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:3230"), TrainerExit.PEER),
         (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), TrainerExit.PEER),
+        (torch.distributed.DistBackendError(f"NCCL error in: a.cpp:1\n{NO_SHM}"), TrainerExit.CONFIGURATION),
+        (torch.distributed.DistBackendError("NCCL error\nCuda failure 2 'out of memory'"), TrainerExit.GPU_MEMORY),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
         (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
     ],

@@ -52,6 +52,35 @@ def test_float32_is_float32_on_every_card(new_bench: NewBench, monkeypatch: pyte
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+def test_a_step_is_taken_by_deterministic_kernels_alone_or_the_log_says_that_it_cannot() -> None:
+    """As on a GPU: where torch only warns, attention's backward pass is not the same each time."""
+    told, strict = list[str](), list[bool]()
+
+    def first(error: str) -> Callable[[], None]:
+        def step() -> None:
+            strict.append(not torch.is_deterministic_algorithms_warn_only_enabled())
+            if error and strict[-1]:
+                raise RuntimeError(error)
+
+        return step
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        runtime.exactly(first(""), told.append)
+        assert (strict, told) == ([True], [])
+        assert not torch.is_deterministic_algorithms_warn_only_enabled(), "and so are all steps after it"
+        with runtime.loosely():
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        runtime.exactly(first("cumsum_cuda_kernel does not have a deterministic implementation"), told.append)
+        assert (strict, torch.is_deterministic_algorithms_warn_only_enabled()) == ([True, True, False], True)
+        assert "a resume is not exact: cumsum_cuda_kernel" in told[0]
+        with pytest.raises(RuntimeError, match="illegal"):
+            runtime.exactly(first("CUDA error: an illegal memory access"), told.append)
+    finally:
+        torch.use_deterministic_algorithms(True)
+
+
 L40S = (48_305_799_168, 47_677_177_856)  # bytes by the driver, and by torch, which leaves out what the driver reserves
 
 

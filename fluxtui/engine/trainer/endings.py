@@ -16,8 +16,13 @@ CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ROOM = "make room or mend the disk, then fluxtui resume {name}"
+_SHARED_MEMORY = re.compile(r"[^\n]*(/dev/shm|shared memory segment)[^\n]*")
+_MORE_SHARED = "give the container a larger /dev/shm (docker run --shm-size=8g), or set NCCL_SHM_DISABLE=1, then resume"
 # what CUDA, cuBLAS and cuDNN say of memory that torch's allocator was not asked for: a context, a handle, a workspace
-_USED_UP = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED")
+_USED_UP = re.compile(
+    r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|"
+    r"Cuda failure.{0,9}out of memory"
+)
 _LOOK = "see the log; fluxtui resume {name} goes on from the last checkpoint"
 _GPU = "fluxtui resume {name} once `nvidia-smi` lists the GPU again"
 _SMALLER = (
@@ -85,8 +90,11 @@ def _of_torch(error: BaseException) -> Ending | None:
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", LESS_MEMORY)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return _HOST_MEMORY
+    is_nccls = isinstance(error, getattr(torch.distributed, "DistError", ()))
+    if is_nccls and (full := _SHARED_MEMORY.search(str(error))):
+        return Ending(TrainerExit.CONFIGURATION, f"the ranks cannot speak through shared memory: {full[0]}", _MORE_SHARED)
     is_gloos = isinstance(error, RuntimeError) and "gloo/" in str(error)
-    if is_gloos or isinstance(error, getattr(torch.distributed, "DistError", ())):
+    if is_gloos or is_nccls:
         said = first_line(error).partition(". This is typically")[0]
         why = said.partition("] ")[2] or said if is_gloos else said
         return Ending(TrainerExit.PEER, f"{ECHO}: {why}", _LOOK)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
 
 from fluxtui.engine.cards import misfit
+from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainJob
 
@@ -76,8 +78,9 @@ def begin(job: TrainJob) -> Runtime:
     on_cpu = not job.devices
     if not on_cpu and (found := misfit(int(os.environ.get("LOCAL_RANK", "0")))) is not None:
         raise Refusal(found.found, found.remedy)  # before a model is loaded, in words instead of CUDA's
-    # some CUDA kernels have no deterministic form; there a warning in the log is better than no training
+    # encoding and drawing may meet CUDA kernels without a deterministic form: a warning is better than nothing; see `exactly`
     torch.use_deterministic_algorithms(True, warn_only=not on_cpu)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a write more, for nothing
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # what is encoded in float32 is the same on every card that it is cached for
     if not on_cpu and not check_cuda_p2p_ib_support():  # GeForce 40s cannot, and old drivers do not say so: accelerate refuses
@@ -89,6 +92,35 @@ def begin(job: TrainJob) -> Runtime:
     device = torch.device(state.device)
     here = Runtime(device, _base_dtype(job.spec.model.precision, device), state.process_index, state.num_processes)
     return replace(here, card=here.least(own_card(job, device)))
+
+
+def exactly(first: Callable[[], None], note: Callable[[str], None]) -> None:
+    """Take a first step of training with deterministic kernels alone, and keep to them from then on.
+
+    Only so is the backward pass of attention on a GPU the same each time: where torch may do no more than warn, flash and
+    memory-efficient attention add up in whatever order, and cuDNN's may be chosen. Where another kernel of this torch has no
+    such form the log names it, and training goes on as well as it can.
+    """
+    torch.use_deterministic_algorithms(True)
+    try:
+        first()
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        note(f"steps are not the same each time on this GPU, and a resume is not exact: {first_line(error)}")
+        first()
+
+
+@contextmanager
+def loosely() -> Iterator[None]:
+    """While inside, kernels without a deterministic form are only warned of: nothing that is trained depends on them."""
+    is_loose = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=is_loose)
 
 
 def own_card(job: TrainJob, device: torch.device) -> int | None:

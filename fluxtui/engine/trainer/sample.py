@@ -20,6 +20,7 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.memory.streaming import BlockSwapError
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.runtime import loosely
 from fluxtui.persist.commit import step_name
 from fluxtui.persist.durable import make_own_folder, write_file
 from fluxtui.persist.prompts import SamplePrompt
@@ -60,7 +61,7 @@ class Painter:
         models = [self.transformer, *([self.clip.adapter.model] if self.clip else [])]
         devices = [self.transformer.device] if self.transformer.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices):
+            with torch.random.fork_rng(devices=devices), loosely():
                 for model in models:
                     model.eval()
                 self._draw_all(step)

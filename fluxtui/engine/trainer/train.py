@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import MutableMapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -108,7 +109,7 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
             return TrainerExit.STOPPED
         try:
             if meter := meter_of(run.runtime.device):
-                probe_and_tell(run, meter)
+                runtime.exactly(partial(probe_and_tell, run, meter), reporter.note)
             ending = train(run)
         finally:
             run.close()
