@@ -48,6 +48,8 @@ def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder, or a file; else FLUX.1-dev")
     parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
     parser.add_argument("--title", default="", help="free text")
+    prompts = "sample prompts, one a line: 'TEXT --w 768 --h 512 --d 7'; kohya's files"
+    parser.add_argument("--prompts", type=Path, default=None, metavar="FILE", help=prompts)
     parser.add_argument(
         "--recipe", "--preset", default="", dest="preset", metavar="R", help="subject, style, face, fast or fluxgym"
     )
@@ -63,6 +65,7 @@ def new_verb(arguments: Namespace) -> int:
         if "dataset.folders" in sets:
             raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
         sets["dataset.folders"] = keys.check("dataset.folders", further)
+    left = _take_prompts(sets, arguments.prompts)
     control.create(
         home,
         arguments.name,
@@ -75,8 +78,20 @@ def new_verb(arguments: Namespace) -> int:
         from_session=arguments.origin,
         from_checkpoint=arguments.checkpoint,
     )
+    for sentence in left:
+        say(f"not carried over: {sentence}")
     say(f"{arguments.name} is made; fluxtui start {arguments.name} starts it.")
     return int(ExitCode.DONE)
+
+
+def _take_prompts(sets: dict[str, object], path: Path | None) -> list[str]:
+    """The prompts of a file into what is set; what could not be taken, a sentence each."""
+    if path is None:
+        return []
+    from fluxtui.persist import import_prompts
+
+    sets["sample.prompts"], left = import_prompts.read_file(path)
+    return left
 
 
 def import_arguments(parser: ArgumentParser) -> None:
@@ -84,6 +99,7 @@ def import_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="ui_state.json, a kohya TOML or JSON, or an ai-toolkit YAML")
     parser.add_argument("--dataset", default="", metavar="DIR", help="where the file names none, or another is meant")
     parser.add_argument("--model", default="", metavar="M", help="where the file names none, or another is meant")
+    parser.add_argument("--prompts", type=Path, default=None, metavar="FILE", help="sample prompts, as of fluxtui new")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="over what the file says")
 
 
@@ -92,6 +108,7 @@ def import_verb(arguments: Namespace) -> int:
 
     home = Home.open()
     found = importers.read(arguments.file)
+    found.left += _take_prompts(found.sets, arguments.prompts)
     control.create(
         home,
         arguments.name,

@@ -105,7 +105,7 @@ def _cloned(
         raise NotFoundError(f"There is no session {origin} to begin from; fluxtui ls shows those there are.")
     spec = recipe.load_spec(other.spec_file)
     chosen |= dataset_parts.written_sets(chosen)
-    wanted: dict[str, object] = defaults.with_recipe(preset, 0, {})
+    before, wanted = spec, defaults.over(spec, preset, chosen)
     if dataset:
         wanted["dataset.path"] = dataset_folder.written(dataset)
     if model or "model.source" in chosen:
@@ -115,7 +115,6 @@ def _cloned(
     if "train.epochs" in chosen and "train.steps" not in chosen:
         wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win
     wanted["model.start_from"] = f"{origin}/{_checkpoint_of(other, checkpoint)}" if checkpoint else ""
-    before, wanted = spec, {**defaults.for_optimizer(spec, chosen), **wanted}
     spec = recipe.apply(msgspec.structs.replace(spec, name=name, id=uuid.uuid4().hex, title=""), {**wanted, **chosen})
     if spec.model.start_from:
         _must_train_on(home, before, spec)

@@ -27,11 +27,7 @@ def edit(home: Home, name: str, sets: Mapping[str, object], preset: str = "") ->
     """
     with _spec_to_change(home, name) as folder:
         before = recipe.load_spec(folder.spec_file)
-        wanted: dict[str, object] = {
-            **defaults.for_optimizer(before, sets),
-            **defaults.with_recipe(preset, 0, {}),
-            **sets,
-        }
+        wanted: dict[str, object] = {**defaults.over(before, preset, sets), **sets}
         wanted |= dataset_parts.written_sets(wanted)
         if "train.epochs" in sets and "train.steps" not in sets:
             wanted["train.steps"] = 0  # who asks for epochs gets them: steps would win

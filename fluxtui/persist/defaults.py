@@ -136,6 +136,16 @@ def with_recipe(name: str, images: int, chosen: Mapping[str, object]) -> dict[st
     return {**values, **chosen}
 
 
+def over(spec: Spec, name: str, chosen: Mapping[str, object]) -> dict[str, object]:
+    """What a named recipe and another optimizer bring to a spec that there is, without what was chosen itself.
+
+    A recipe's rate is AdamW's: with another optimizer, chosen or the spec's own, that one's stands for it.
+    """
+    optimizer = chosen.get("train.optimizer", spec.train.optimizer)
+    brought = {**for_optimizer(spec, chosen), **with_recipe(name, 0, {"train.optimizer": optimizer} if name else {})}
+    return {key: value for key, value in brought.items() if key not in chosen}
+
+
 def steps_for(images: int, each: int, least: int, most: int) -> int:
     """Optimizer steps: so many an image, within limits."""
     return min(most, max(least, each * images))

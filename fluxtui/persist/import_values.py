@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxtui.persist.prompts import KNOWN, without_unknown
+from fluxtui.persist.prompts import KNOWN, line_of, without_unknown
 
 Value = Any  # of somebody's JSON, TOML or YAML: of any type
 Convert = Callable[[Value], object]
@@ -53,17 +53,11 @@ def sides(value: Value) -> list[int]:
 
 
 def lines(value: Value) -> object:
-    """Prompts, one a line, with kohya's options behind them as far as there are such here."""
-    texts = value.splitlines() if isinstance(value, str) else [str(item) for item in value]
+    """Prompts, one a line, with kohya's options behind them as far as there are such here. ai-toolkit has some as tables."""
+    texts = value.splitlines() if isinstance(value, str) else [line_of(item) for item in value]
     kept = [text.strip() for text in texts if text.strip() and not text.lstrip().startswith("#")]
     known = [without_unknown(text) for text in kept]
     return known if known == kept else Changed(known, f"behind a prompt stand here {KNOWN}")
-
-
-def prompts(value: Value) -> object:
-    if isinstance(value, str) and "\n" not in value and value.endswith((".txt", ".toml", ".json")):
-        raise CannotError("the prompts stand in a file of their own; give them with --set sample.prompts=[…]")
-    return lines(value)
 
 
 def model(value: Value) -> str:
@@ -121,14 +115,39 @@ timesteps_of_kohya = _one_of(
     {"sigma": "uniform_shift"} | {name: name for name in ("uniform", "sigmoid", "shift", "flux_shift")}, _NO_DISTRIBUTION
 )
 # its schedulers are evenly spaced sigmas, shifted by the resolution where FLUX.1's configuration says so, as it does
+_BELL: dict[str, object] = {"train.timestep_sampling": "uniform", "train.loss_weighting": "bell"}
+_WEIGHTED = "its table of weights, measured on another model, is not here; of its two ways to weigh that is the other"
 timesteps_of_ai_toolkit = _one_of(
-    {"linear": "uniform", "sigmoid": "sigmoid", "flux_shift": "uniform_flux_shift", "shift": "uniform_flux_shift"},
+    {
+        "linear": "uniform", "sigmoid": "sigmoid", "flux_shift": "uniform_flux_shift", "shift": "uniform_flux_shift",
+        "weighted": Changed(_BELL, _WEIGHTED),
+    },
     _NO_DISTRIBUTION,
-)
+)  # fmt: skip
 loss_of_kohya = _one_of(
     {"l2": "mse", "l1": "l1", "huber": "pseudo_huber"}, "there is no such loss here; see fluxtui keys train.loss"
 )  # sd-scripts calls huber what is the pseudo-Huber loss
 loss_of_ai_toolkit = _one_of({"mse": "mse", "mae": "l1"}, "there is no such loss here; see fluxtui keys train.loss")
+
+
+def linear_timesteps(value: Value) -> object:
+    """ai-toolkit's: all noise levels alike, weighted by the bell, which is ours of that name."""
+    return _BELL if switch(value) else {}
+
+
+def linear_timesteps_2(value: Value) -> object:
+    """The same with a bell that stays at its top where the noise is less."""
+    if not switch(value):
+        return {}
+    return Changed({"train.timestep_sampling": "uniform"}, "its half of a bell is no loss weighting here")
+
+
+def content_or_style(value: Value) -> object:
+    more = "more" if str(value) == "content" else "less"
+    raise CannotError(
+        f"noise levels by a cube are not here; train.timestep_sampling=shift with a train.timestep_shift "
+        f"{'above' if more == 'more' else 'below'} 1 draws {more} noise too"
+    )
 
 
 def prediction(value: Value) -> object:

@@ -1,22 +1,24 @@
 """Configurations of other trainers as keys of ours: FluxGym's ui_state.json, kohya's TOML or JSON, ai-toolkit's YAML.
 
 Every key is either carried over or named with the reason why not; nothing is dropped in silence, and a value that becomes
-another one is named too. What their keys mean stands in `import_tables.py`. Nothing is executed, and
-no path is opened but the configuration's own.
+another one is named too. What their keys mean stands in `import_tables.py`. Nothing is executed; of the paths in it only a
+file of prompts is opened, and kohya's folders are listed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fluxtui.persist import keys, toml
+from fluxtui.persist import import_folders, import_prompts, keys, toml
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.import_folders import Table
 from fluxtui.persist.import_tables import SOURCES, Source
 from fluxtui.persist.import_values import CannotError, Changed, arguments
+from fluxtui.persist.prompts import line_of
 from fluxtui.persist.text import clean
 
 LIMIT = 4 * 1024 * 1024     # bytes of a configuration
@@ -33,6 +35,9 @@ class Imported:
     sets: dict[str, object] = field(default_factory=dict)      # "train.steps" -> 1500
     dataset: str = ""
     model: str = ""
+    trained: str = ""                                          # kohya's folder of folders named 10_word
+    kept: str = ""                                             # the same, of regularisation pictures
+    beside: Path = Path()                                      # where the configuration lies
     left: list[str] = field(default_factory=list)              # what was not carried over, or as something else: a line each
 
 
@@ -41,18 +46,21 @@ def read(path: Path) -> Imported:
     document = _parse(path)
     if _reaches_deeper(document, DEPTH):
         raise UsageError(_TOO_MUCH)
-    flat = dict(_spread(_flatten(document)))
-    source = _source_of(document, flat)
-    found = Imported(source, sets=dict(SOURCES[source].unsaid))
+    rest, tables = import_folders.split(document)
+    flat = dict(_spread(_flatten(rest)))
+    source = _source_of(flat, tables)
+    found = Imported(source, sets=dict(SOURCES[source].unsaid), beside=path.parent)
     overridden = _overridden(flat, SOURCES[source])
     for name, value in flat.items():
         if (winner := overridden.get(name)) is not None:
             found.left.append(f"{clean(name, 100)} = {keys.show(value)}: {winner} wins over it")
         else:
             _carry(found, name, value, SOURCES[source])
+    _carry_folders(found, tables, SOURCES[source])
     for target, (other, why) in SOURCES[source].follows.items():
         _follow(found, target, other, why)
     said = {name.rpartition(".")[2] for name in flat}
+    found.sets.pop("dataset.path", None)
     found.left += [f"{name}, unsaid: {why}" for name, why in SOURCES[source].notes.items() if name not in said]
     return found
 
@@ -118,6 +126,8 @@ def _flatten(value: object, prefix: str = "", spent: list[int] | None = None) ->
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flatten(inner, f"{prefix}.{name}" if prefix else str(name), spent)
+    elif isinstance(value, list) and value and prefix.rpartition(".")[2] in ("samples", "prompts"):
+        yield prefix.removesuffix("samples").removesuffix("prompts") + "prompts", [line_of(one) for one in value]
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         yield from _flatten(value[0], prefix, spent)
         for number in range(1, len(value)):
@@ -138,11 +148,11 @@ def _spread(leaves: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _source_of(document: Mapping[str, Any], flat: Mapping[str, Any]) -> str:
+def _source_of(flat: Mapping[str, Any], tables: Sequence[Table]) -> str:
     """Whose configuration it is, by keys that only that one has."""
-    if any(name.startswith("config.process.") for name in flat):
+    if any(name.startswith("config.process.") for name in (*flat, *(table.name for table in tables))):
         return "ai-toolkit"
-    last = {name.rpartition(".")[2] for name in flat}
+    last = {name.rpartition(".")[2] for name in flat} | {name for table in tables for name in table.values}
     if last & {"concept_sentence", "lora_name", "max_train_epochs_ui", "train_script", "train_config"}:
         return "FluxGym"
     if last & {"network_dim", "pretrained_model_name_or_path", "train_data_dir", "image_dir", "network_module"}:
@@ -175,13 +185,45 @@ def _carry(found: Imported, name: str, value: object, source: Source) -> None:
     else:
         target, convert = entry
         try:
+            if target == "sample.prompts":
+                value = import_prompts.read_named(value, found.beside)
             meant = convert(value)
             if isinstance(meant, Changed):
-                found.left.append(f"{shown} = {keys.show(value)}: it is {target} = {keys.show(meant.value)} here; {meant.why}")
+                found.left.append(f"{shown} = {keys.show(value)}: it is {_shown(target, meant.value)} here; {meant.why}")
                 meant = meant.value
             _take(found, target, meant)
         except (CannotError, UsageError, ValueError, TypeError) as error:
             found.left.append(f"{shown} = {keys.show(value)}: {clean(str(error), 300)}")
+
+
+def _shown(target: str, value: object) -> str:
+    pairs = value.items() if isinstance(value, Mapping) else [(target, value)]
+    return " and ".join(f"{name} = {keys.show(one)}" for name, one in pairs)
+
+
+def _carry_folders(found: Imported, tables: Sequence[Table], source: Source) -> None:
+    """The first data set's keys are those of [dataset]; each further one's folder has what is its own behind it."""
+    first: dict[str, object] = {}
+    for table in tables:
+        one = Imported(found.source, beside=found.beside)
+        for name, value in table.values.items():
+            _carry(one, f"{table.name}.{name}", value, source)
+        found.left += [f"{table.name}{table.number}{line.removeprefix(table.name)}" for line in one.left]
+        if not found.dataset:
+            first, found.dataset = one.sets, one.dataset
+            found.sets |= first | {"dataset.path": one.dataset}
+        elif not one.dataset:
+            found.left.append(f"{table.name}{table.number}: it names no folder")
+        else:
+            found.left += import_folders.join(found.sets, first, one.dataset, one.sets, f"{table.name}{table.number}")
+    for folder, is_regularisation, told in ((found.trained, False, "train_data_dir"), (found.kept, True, "reg_data_dir")):
+        if folder:
+            inside, left = import_folders.by_convention(found.sets, folder, is_regularisation, told)
+            found.left += left
+            if not is_regularisation:
+                found.dataset = inside
+            elif inside == folder:
+                import_folders.add(found.sets, folder, {"regularisation": "*"})
 
 
 def _follow(found: Imported, target: str, other: str, why: str) -> None:
@@ -193,8 +235,15 @@ def _follow(found: Imported, target: str, other: str, why: str) -> None:
 
 
 def _take(found: Imported, target: str, value: object) -> None:
-    if target == "dataset":
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            found.sets[name] = keys.check(name, one)
+    elif target == "dataset":
         found.dataset = str(value)
+    elif target == "dataset by convention":
+        found.trained = str(value)
+    elif target == "regularisation by convention":
+        found.kept = str(value)
     elif target == "model":
         found.model = str(value)
     else:

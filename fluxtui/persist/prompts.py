@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fluxtui.persist.spec import SampleSpec
@@ -55,6 +55,21 @@ def without_unknown(line: str) -> str:
     """The prompt with those options only that are known here, each as it was written."""
     text, options = _options(line)
     return " ".join([text, *(f"--{letter} {value}" for letter, value in options if letter in OPTIONS)])
+
+
+_NAMES = {
+    "width": "w", "height": "h", "seed": "d", "sample_steps": "s", "steps": "s", "scale": "g", "guidance_scale": "g",
+    "negative_prompt": "n", "neg": "n",
+}  # fmt: skip
+
+
+def line_of(prompt: object) -> str:
+    """A prompt as other trainers have it, a text or a table of it and its settings, as a line."""
+    if not isinstance(prompt, Mapping):
+        return str(prompt)
+    said = {name: value for name, value in prompt.items() if name != "prompt" and value not in (None, "")}
+    options = [f"--{_NAMES.get(name, name)} {value}" for name, value in said.items()]
+    return " ".join([str(prompt.get("prompt", "")), *options])
 
 
 def settings_of(line: str) -> dict[str, int | float]:

@@ -114,6 +114,8 @@ class LoraSpec(Table, frozen=True):
         Meta(max_length=32, description="other ranks: 'PATTERN=RANK' or 'PATTERN=RANK/ALPHA'; the first that matches counts"),
     ] = field(default_factory=list)
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="dropout on the input of the adapter")] = 0.0
+    rank_dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="share of a layer's ranks that a sample leaves out")] = 0.0
+    module_dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="share of the layers that a sample leaves out")] = 0.0
     targets: Annotated[
         str,
         Meta(

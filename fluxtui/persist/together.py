@@ -9,7 +9,7 @@ from fluxtui.persist.spec import Spec
 
 def check(spec: Spec) -> None:
     """Raises `UsageError` with the first thing to set otherwise."""
-    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec)
+    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_dropout(spec)
     if problem:
         raise UsageError(problem)
 
@@ -19,3 +19,10 @@ def _problem_of_timesteps(spec: Spec) -> str:
     if low < high:
         return ""
     return f"[train] timestep_min is {low:g}, and timestep_max {high:g}; set train.timestep_min below train.timestep_max."
+
+
+def _problem_of_dropout(spec: Spec) -> str:
+    named = [name for name in ("rank_dropout", "module_dropout") if getattr(spec.lora, name)]
+    if spec.lora.kind == "lora" or not named:
+        return ""
+    return f"[lora] {named[0]} is of a plain LoRA, and kind is {spec.lora.kind!r}; set lora.{named[0]}=0, or lora.kind=lora."

@@ -110,13 +110,14 @@ def evaluate(
     kind, images, captions = _look(home, source, base.dataset if base else None, path, sets, errors)
     spec = None
     try:
-        wanted = defaults.with_recipe(given.get("preset", ""), 0 if base else images, sets)
+        preset = given.get("preset", "")
         written = dataset_folder.written(path) if path else "?"
         if base is not None:
             fixed = {"dataset.path": written, "model.source": source}
-            changed = recipe.apply(base, {**fixed, **defaults.for_optimizer(base, sets), **wanted})
+            changed = recipe.apply(base, {**fixed, **defaults.over(base, preset, sets), **sets})
             spec = msgspec.structs.replace(changed, kind=kind)
         else:
+            wanted = defaults.with_recipe(preset, images, sets)
             spec = defaults.new_spec(name, source, written, kind, images, "", wanted)
         if not errors:
             check_inputs(home, spec)

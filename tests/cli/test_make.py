@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fluxtui import control
 from fluxtui.persist import recipe
 from fluxtui.persist.spec import Spec
 from tests.cli.conftest import Lab
@@ -46,3 +47,49 @@ def test_a_further_folder_that_is_wrong_is_refused_by_its_name(lab: Lab, folders
     assert "two/a.png has no caption" in lab.call(*make, "--dataset", "two").sentence
     assert "by one of the two" in lab.call(*make, "--dataset", "three", "--set", "dataset.folders=two").sentence
     assert not lab.home.session("a").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "preset", "rate", "scheduler"),
+    [
+        ("prodigy", "fast", 1.0, None), ("schedule_free", "fluxgym", 2.4e-3, "constant"), ("lion", "fast", 1.2e-4, None),
+        ("adamw", "fast", 4e-4, None),
+    ],
+)  # fmt: skip
+def test_a_recipes_rate_gives_way_to_the_optimizers(
+    lab: Lab, folders: Path, optimizer: str, preset: str, rate: float, scheduler: str | None
+) -> None:
+    """On a new session, on a clone, in an edit; with the optimizer chosen now, or by the session that is cloned."""
+    chosen = ("--set", f"train.optimizer={optimizer}")
+    make = ("--model", "pico", "--dataset", "one")
+    calls = [
+        ("new", "plain", *make), ("new", "set", *make, *chosen),
+        ("new", "fresh", *make, "--recipe", preset, *chosen), ("new", "clone", "--from", "plain", "--recipe", preset, *chosen),
+        ("new", "heir", "--from", "set", "--recipe", preset),
+    ]  # fmt: skip
+    for call in calls:
+        asked = lab.call(*call)
+        assert asked.code == 0, (call, asked.err)
+    control.edit(lab.home, "set", {}, preset)
+    control.edit(lab.home, "plain", {"train.optimizer": optimizer}, preset)
+    for name in ("fresh", "clone", "heir", "set", "plain"):
+        train = spec_of(lab, name).train
+        assert (train.optimizer, train.learning_rate) == (optimizer, rate), name
+        assert scheduler in (None, train.scheduler)
+    lab.call("new", "own", "--from", "plain", "--recipe", preset, *chosen, "--set", "train.learning_rate=2")
+    assert spec_of(lab, "own").train.learning_rate == 2.0
+
+
+def test_prompts_come_from_a_file_and_a_wrong_one_is_named_by_its_line(lab: Lab, folders: Path) -> None:
+    make = ("--model", "pico", "--dataset", "one", "--prompts", "p.txt")
+    (folders / "p.txt").write_text("\ufeff# mine\na cat --w 128 --d 3\n\nan owl, at night --l 4 --n day --s 9\n")
+    asked = lab.call("new", "a", *make)
+    assert asked.code == 0
+    assert 'not carried over: p.txt, line 4: it is "an owl, at night --s 9" here' in asked.err
+    assert spec_of(lab, "a").sample.prompts == ["a cat --w 128 --d 3", "an owl, at night --s 9"]
+    (folders / "p.txt").write_text("a cat\nan owl --w 13\n")
+    assert "p.txt, line 2" in lab.call("new", "b", *make).sentence
+    (folders / "p.txt").write_text("# none\n")
+    assert "holds no prompt" in lab.call("new", "b", *make).sentence
+    (folders / "p.txt").unlink()
+    assert "p.txt" in lab.call("new", "b", *make).sentence

@@ -72,11 +72,11 @@ def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
         "dataset.trigger": "ohwx",
         "dataset.repeats": 10,
         "dataset.caption_dropout": 0.0,
+        "dataset.folders": ["/more --repeats 1 --trigger ''"],
     }
     assert [sentence.split(":")[0].split(" ")[0] for sentence in found.left] == [
         "optimizer_type",  # adamw, and why
         "sample_prompts",
-        "datasets.subsets[2]",
         "model_prediction_type,",
     ]
 
@@ -237,3 +237,118 @@ def test_optimizers_are_carried_over_by_their_names(tmp_path: Path, named: str, 
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"train_data_dir": "/pictures", "optimizer_type": named}))
     assert importers.read(path).sets["train.optimizer"] == ours
+
+
+def read_text(tmp_path: Path, name: str, text: str) -> importers.Imported:
+    path = tmp_path / name
+    path.write_text(text)
+    return importers.read(path)
+
+
+def test_every_subset_of_kohyas_keeps_what_is_its_own(tmp_path: Path) -> None:
+    found = read_text(tmp_path, "a.toml", """
+network_dim = 8
+[general]
+caption_extension = ".caption"
+[[datasets]]
+resolution = 512
+flip_aug = true
+  [[datasets.subsets]]
+  image_dir = "/one"
+  num_repeats = 10
+  class_tokens = "ohwx"
+  [[datasets.subsets]]
+  image_dir = "/two"
+  num_repeats = 3
+  class_tokens = "vexo"
+[[datasets]]
+resolution = 768
+  [[datasets.subsets]]
+  image_dir = "/old"
+  is_reg = true
+  color_aug = true
+  [[datasets.subsets]]
+  num_repeats = 2
+""")
+    assert found.dataset == "/one"
+    assert found.sets["dataset.folders"] == [
+        "/two --repeats 3 --trigger vexo", "/old --repeats 1 --trigger '' --regularisation * --flip false",
+    ]  # fmt: skip
+    assert (found.sets["dataset.repeats"], found.sets["dataset.trigger"], found.sets["dataset.flip"]) == (10, "ohwx", True)
+    assert (found.sets["dataset.caption_extension"], found.sets["dataset.resolution"]) == (".caption", [512, 768])
+    assert "dataset.regularisation" not in found.sets
+    told = [sentence.partition(":")[0] for sentence in found.left if sentence.startswith("datasets")]
+    assert told == [
+        "datasets.subsets[3].color_aug = true", "datasets.subsets[3] resolution = [768]", "datasets.subsets[4]",
+    ]  # fmt: skip
+
+
+def test_ai_toolkits_data_sets_are_folders_and_one_at_several_resolutions_is_one(tmp_path: Path) -> None:
+    one = {"folder_path": "/one", "caption_ext": "txt", "num_repeats": 2}
+    two = {"folder_path": "/two", "resolution": [512, 768], "is_reg": True, "mask_path": "masks"}
+    entries = [{**one, "resolution": 512}, {**one, "resolution": 768}, two, {**one, "resolution": 512}]
+    document = {"config": {"name": "a", "process": [{"trigger_word": "p3r5on", "datasets": entries}]}}
+    found = read_text(tmp_path, "a.json", json.dumps(document))
+    assert (found.dataset, found.sets["dataset.resolution"], found.sets["dataset.repeats"]) == ("/one", [512, 768], 2)
+    assert found.sets["dataset.folders"] == ["/two --repeats 1 --regularisation * --masks masks"]
+    assert found.sets["dataset.trigger"] == "p3r5on"
+    assert found.left == ["config.process.datasets[4] /one: it stands twice; give it once, with dataset.repeats"]
+
+
+def test_kohyas_numbered_folders_are_folders_with_repeats(tmp_path: Path) -> None:
+    for name in ("img/10_vexo/a", "img/5_other man/b", "img/notes/c", "reg/1_man/d"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "img/5_other man/b.txt").write_text("another man")
+    sets = f'network_dim = 4\ntrain_data_dir = "{tmp_path}/img"\nreg_data_dir = "{tmp_path}/reg"\n'
+    found = read_text(tmp_path, "a.toml", sets)
+    assert found.dataset == f"{tmp_path}/img/10_vexo"
+    assert (found.sets["dataset.repeats"], found.sets["dataset.trigger"]) == (10, "vexo")
+    assert found.sets["dataset.folders"] == [
+        f"{tmp_path}/img/5_other man --repeats 5 --trigger ''", f"{tmp_path}/reg/1_man --repeats 1 --regularisation *",
+    ]  # fmt: skip
+    assert [line for line in found.left if "_dir" in line] == [
+        "train_data_dir: notes has no number before its name, and is not used there either",
+        "train_data_dir: pictures of 10_vexo have no caption, so its words are the trigger of all of it",
+    ]
+    assert read_text(tmp_path, "b.toml", 'network_dim = 4\ntrain_data_dir = "/nowhere"').dataset == "/nowhere"
+
+
+def test_a_file_of_prompts_is_read_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("# two\na cat --w 512 --l 4 --n ugly\n\nan owl --d 7\n")
+    (tmp_path / "prompts.json").write_text(json.dumps([{"prompt": "a fox", "width": 512, "seed": 3, "scale": 4.5}, "a hen"]))
+    subsets = '[[prompt.subset]]\nprompt = "a bat"\n[[prompt.subset]]\nprompt = "b"\n'
+    (tmp_path / "prompts.toml").write_text(f"[prompt]\nwidth = 640\n{subsets}")
+    for name, prompts in (
+        ("txt", ["a cat --w 512", "an owl --d 7"]), ("json", ["a fox --w 512 --d 3 --g 4.5", "a hen"]),
+        ("toml", ["a bat --w 640", "b --w 640"]),
+    ):  # fmt: skip
+        assert imported(tmp_path, "kohya", sample_prompts=f"prompts.{name}").sets["sample.prompts"] == prompts
+    gone = imported(tmp_path, "kohya", sample_prompts="none.txt")
+    assert any("--prompts FILE" in line for line in gone.left)
+    sample = {"samples": [{"prompt": "a", "width": 512, "neg": ""}, {"prompt": "b", "seed": 9}]}
+    found = read_text(tmp_path, "c.json", json.dumps({"config": {"process": [{"sample": sample}]}}))
+    assert found.sets["sample.prompts"] == ["a --w 512", "b --d 9"]
+
+
+@pytest.mark.parametrize(("said", "sampling", "weighting", "told"), [
+    ({"timestep_type": "weighted"}, "uniform", "bell", "table of weights"),
+    ({"linear_timesteps": True}, "uniform", "bell", ""), ({"linear_timesteps": False}, "sigmoid", None, ""),
+    ({"linear_timesteps2": True}, "uniform", None, "half of a bell"),
+    ({"content_or_style": "content"}, "sigmoid", None, "above 1 draws more"),
+    ({"content_or_style": "style"}, "sigmoid", None, "below 1 draws less"),
+    ({"content_or_style": "balanced"}, "sigmoid", None, ""),
+    ({"timestep_type": "lognorm_blend"}, "sigmoid", None, "no such distribution"),
+])  # fmt: skip
+def test_ai_toolkits_noise_levels_have_an_equal_or_a_reason(
+    tmp_path: Path, said: dict[str, object], sampling: str, weighting: str | None, told: str
+) -> None:
+    found = read_text(tmp_path, "a.json", json.dumps({"config": {"process": [{"train": said}]}}))
+    assert (found.sets["train.timestep_sampling"], found.sets.get("train.loss_weighting")) == (sampling, weighting)
+    assert len(found.left) == bool(told)
+    assert all(told in line for line in found.left)
+
+
+def test_dropout_of_ranks_and_modules_is_carried_over(tmp_path: Path) -> None:
+    found = imported(tmp_path, "kohya", network_args=["rank_dropout=0.1", "module_dropout=0.2"])
+    assert (found.sets["lora.rank_dropout"], found.sets["lora.module_dropout"]) == (0.1, 0.2)

@@ -19,7 +19,8 @@ from tests.trainer.tiny_flux import little_pictures, tiny_flux
 
 EPOCHS = 54  # of 3 steps: 5 pictures by twos
 SETS = SMALL | {
-    "train.steps": 0, "train.epochs": EPOCHS, "train.batch_size": 1, "lora.dropout": 0.1, "checkpoint.every_steps": 20,
+    "train.steps": 0, "train.epochs": EPOCHS, "train.batch_size": 1, "lora.dropout": 0.1, "lora.rank_dropout": 0.1,
+    "lora.module_dropout": 0.1, "checkpoint.every_steps": 20,
     "hardware.gpus": [],
     "hardware.ranks": 2, "hardware.threads": 1, "guard.retry_delay": 0.1, "guard.grace": 1.0, "guard.max_auto_resumes": 9,
 }  # fmt: skip

@@ -140,6 +140,7 @@ def test_what_does_not_go_together_is_refused_before_training(new_bench: NewBenc
         ("dropout", {"lora__kind": "lokr", "lora__dropout": 0.1}, "lora.dropout=0"),
         ("rslora", {"lora__kind": "lokr", "lora__rslora": True}, "lora.rslora"),
         ("clip", {"lora__kind": "lokr", "train__clip_learning_rate": 1e-4}, "clip_learning_rate=0"),
+        ("ranks", {"lora__kind": "dora", "lora__rank_dropout": 0.1}, "lora.rank_dropout=0"),
     ):
         with pytest.raises(FluxTUIError) as caught:
             new_bench(name, **sets).prepare_here()

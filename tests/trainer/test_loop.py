@@ -61,7 +61,8 @@ def test_two_ranks_of_one_are_one_rank_of_two_and_two_micro_steps(new_bench: New
     ended = [
         (
             bench := new_bench(
-                name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6, checkpoint__every_steps=3
+                name, train__batch_size=size, train__gradient_accumulation=steps, train__steps=6, checkpoint__every_steps=3,
+                lora__rank_dropout=0.3, lora__module_dropout=0.3,
             ),
             bench.train(ranks),
         )[0]

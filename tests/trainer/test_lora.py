@@ -10,7 +10,7 @@ import torch
 from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.family.flux1.targets import PRESETS, target_names
 from fluxtui.engine.family.flux1.transformer import velocity
-from fluxtui.engine.trainer.lora import Adapter, add_lora
+from fluxtui.engine.trainer.lora import Adapter, KeyedRanks, Place, add_lora
 from fluxtui.engine.trainer.objective import sample_losses
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import LoraSpec
@@ -100,16 +100,21 @@ def test_factors_follow_from_seed_and_module_alone(tiny_dev: Path) -> None:
         assert name.endswith("lora_B") or not torch.equal(factor, other[name])
 
 
-def test_dropout_is_exact_under_recomputation(tiny_dev: Path) -> None:
-    plain = gradients(adapted(tiny_dev, dropout=0.4), [0, 1])
-    again = gradients(adapted(tiny_dev, dropout=0.4, is_checkpointed=True), [0, 1])
+DROPOUTS = pytest.mark.parametrize("dropouts", [{"dropout": 0.4}, {"rank_dropout": 0.4}, {"module_dropout": 0.4}], ids=str)
+
+
+@DROPOUTS
+def test_dropout_is_exact_under_recomputation(tiny_dev: Path, dropouts: dict[str, float]) -> None:
+    plain = gradients(adapted(tiny_dev, **dropouts), [0, 1])
+    again = gradients(adapted(tiny_dev, **dropouts, is_checkpointed=True), [0, 1])
     without = gradients(adapted(tiny_dev), [0, 1])
     assert all(torch.equal(plain[name], again[name]) for name in plain)
     assert not all(torch.equal(plain[name], without[name]) for name in plain)
 
 
-def test_dropout_of_a_sample_does_not_depend_on_its_companions(tiny_dev: Path) -> None:
-    adapter = adapted(tiny_dev, dropout=0.4)
+@DROPOUTS
+def test_dropout_of_a_sample_does_not_depend_on_its_companions(tiny_dev: Path, dropouts: dict[str, float]) -> None:
+    adapter = adapted(tiny_dev, **dropouts)
     together = gradients(adapter, [0, 1, 2])
     apart = [gradients(adapter, [slot]) for slot in (2, 0, 1)]
     for name, gradient in together.items():
@@ -118,11 +123,31 @@ def test_dropout_of_a_sample_does_not_depend_on_its_companions(tiny_dev: Path) -
     assert not all(torch.allclose(together[name], other_step[name], rtol=1e-3) for name in together)
 
 
+def test_ranks_and_modules_are_left_out_as_often_as_is_asked_and_only_ranks_are_scaled_up_for_it() -> None:
+    place = Place(0, list(range(64)))
+    down = torch.ones(64, 3, 8)
+    ranks, modules = KeyedRanks(0.25, 0.0, 1, "a", place), KeyedRanks(0.0, 0.5, 1, "a", place)
+    found = []
+    for step in range(40):
+        place.step = step
+        made = ranks(down)
+        assert torch.equal(made, made[:, :1].expand(-1, 3, -1))     # a rank is left out for the whole sample
+        assert set(made.unique().tolist()) <= {0.0, torch.tensor(1 / 0.75).item()}
+        whole = modules(down)
+        assert set(whole.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(whole, whole[:, :1, :1].expand_as(whole))
+        found.append(((made == 0).float().mean(), (whole == 0).float().mean()))
+    shares = torch.tensor(found).mean(dim=0)
+    assert abs(shares[0] - 0.25) < 0.015    # 20480 draws: sigma 0.003
+    assert abs(shares[1] - 0.5) < 0.05      # 2560 draws: sigma 0.01
+    assert not torch.equal(KeyedRanks(0.0, 0.5, 1, "b", place)(down), modules(down))
+
+
 def test_dropout_is_off_in_evaluation(tiny_dev: Path) -> None:
     samples, noise, sigma = random_samples(1)
     losses = []
     for dropout in (0.0, 0.4):
-        adapter = adapted(tiny_dev, dropout=dropout)
+        adapter = adapted(tiny_dev, dropout=dropout, rank_dropout=dropout, module_dropout=dropout)
         adapter.model.eval()
         with torch.no_grad():
             losses.append(sample_losses(lambda *i, a=adapter: velocity(a.model, *i, 1.0), samples, noise, sigma).item())

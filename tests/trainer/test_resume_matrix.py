@@ -46,7 +46,8 @@ def test_the_rows_cover_every_pair() -> None:
 def sets_of(on: dict[str, bool], steps: int) -> dict[str, Any]:
     return {
         "train__steps": steps, "train__batch_size": 1, "train__gradient_accumulation": 2, "checkpoint__every_steps": 1,
-        "lora__dropout": 0.2 * on["dropout"], "train__ema_decay": 0.9 * on["ema"], "hardware__workers": 2 * on["workers"],
+        **{f"lora__{name}": 0.2 * on["dropout"] for name in ("dropout", "rank_dropout", "module_dropout")},
+        "train__ema_decay": 0.9 * on["ema"], "hardware__workers": 2 * on["workers"],
         "dataset__resolution": [48, 64] if on["multi_resolution"] else [64],
         "dataset__caption_dropout": 0.3 * on["caption_dropout"],
         "dataset__masks": "masks" if on["masks"] else "", "dataset__flip": on["flip"],

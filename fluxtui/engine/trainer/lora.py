@@ -61,11 +61,44 @@ class KeyedDropout(nn.Module):
         return torch.rand(inputs.shape[1:], generator=source, device=inputs.device) >= self.probability
 
 
+class KeyedRanks(nn.Module):
+    """Which ranks of a layer, and whether the layer at all, count for a sample: a function of (seed, module, step, slot) alone.
+
+    As sd-scripts' `rank_dropout`, whose kept ranks are scaled up for the lost ones, and `module_dropout`, which scales nothing.
+    """
+
+    def __init__(self, ranks: float, module: float, seed: int, name: str, place: Place) -> None:
+        super().__init__()
+        self.ranks, self.module, self.seed, self.name, self.place = ranks, module, seed, name, place
+
+    def forward(self, down: torch.Tensor) -> torch.Tensor:
+        """What A made `(batch, …, rank)`, without what is left out; the identity in evaluation mode."""
+        if not self.training:
+            return down
+        if len(down) != len(self.place.slots):
+            raise ValueError(f"{self.name}: {len(down)} samples, but {len(self.place.slots)} slots are placed")
+        kept = torch.stack([self._kept(slot, down.shape[-1]) for slot in self.place.slots]).to(down)
+        return down * kept.view(len(down), *[1] * (down.dim() - 2), -1)
+
+    def _kept(self, slot: int, rank: int) -> torch.Tensor:
+        """What each rank of a sample counts, `(rank,)` float32."""
+        step = self.place.step
+        if draws.uniform(self.seed, "module_dropout", step, slot, self.name) < self.module:
+            return torch.zeros(rank)
+        source = draws.generator(self.seed, "rank_dropout", step, slot, self.name)
+        return (torch.rand(rank, generator=source) >= self.ranks) / (1.0 - self.ranks)
+
+
 class FactorLinear(nn.Linear):
     """A LoRA factor: float32 weight, product in the dtype of its input."""
 
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False, device="meta")
+        self.ranks: KeyedRanks | None = None  # of A alone: what is left out of what it makes
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return functional.linear(inputs, self.weight.to(inputs.dtype))
+        made = functional.linear(inputs, self.weight.to(inputs.dtype))
+        return made if self.ranks is None else self.ranks(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +194,8 @@ def _add_factors(
             factors[ADAPTER] = _factor(factors[ADAPTER], f"{known}.{letter}", seed, letter == "B", device)
         if spec.dropout > 0:
             layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, known, place)
+        if spec.rank_dropout > 0 or spec.module_dropout > 0:
+            layer.lora_A[ADAPTER].ranks = KeyedRanks(spec.rank_dropout, spec.module_dropout, seed, known, place)
 
 
 def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN401  (peft ships no types)
@@ -182,7 +217,7 @@ def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN
 def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool, device: torch.device) -> FactorLinear:
     """A starts as peft's and Kaiming's uniform, bound 1/sqrt(in), drawn on the CPU for this module; B starts at zero."""
     out_features, in_features = made.weight.shape
-    factor = FactorLinear(in_features, out_features, bias=False, device="meta")
+    factor = FactorLinear(in_features, out_features)
     factor.weight = nn.Parameter(drawn((out_features, in_features), name, seed, is_zero).to(device))
     return factor
 
