@@ -193,6 +193,12 @@ class Trainer:
     def do_hang(self, deed: dict) -> None:
         nap(deed.get("seconds", 3600))
 
+    def do_draw(self, deed: dict) -> None:
+        for item in range(deed["items"]):
+            self.say(phase=Phase.SAMPLE, item=item)
+            nap(deed["seconds"])
+        self.say(phase=Phase.TRAIN)
+
     def do_spin(self, deed: dict) -> None:
         end = time.monotonic() + deed.get("seconds", 3600)
         while time.monotonic() < end:

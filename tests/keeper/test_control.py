@@ -147,6 +147,18 @@ def test_16_a_kill_after_a_stop_wins(lab: Lab):
     assert (one.record().status, one.record().reason) == ("stopped", "killed by you")
 
 
+def test_a_stop_waits_for_a_drawing_that_moves_and_loses_no_step(lab: Lab):
+    lab.plan({"at": 13, "do": "draw", "items": 10, "seconds": 0.5 * SLOW}, step_seconds=0.05)
+    one = lab.session(steps=1000, guard=fast(stop=1))
+    keeper = one.start()
+    until(lambda: one.record().phase == "sample")
+    one.request("stop")
+    keeper.wait()
+    one.check()
+    record = one.record()
+    assert (record.status, record.exit_code, record.checkpoint) == ("stopped", 75, commit.step_name(record.step)), record.reason
+
+
 def test_42_a_request_for_a_session_that_is_over_is_read_by_nobody_and_dropped_by_the_next(lab: Lab):
     one = lab.session()
     lab.plan({"at": 15, "do": "exit", "code": 76})

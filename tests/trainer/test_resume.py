@@ -94,6 +94,16 @@ def test_requests_are_carried_out_and_acknowledged(new_bench: NewBench) -> None:
     assert int(facts["step"]) < 400
 
 
+def test_a_checkpoint_that_was_taken_away_since_is_written_again_by_a_stop(new_bench: NewBench) -> None:
+    bench = new_bench(**EXACT)
+    run = bench.prepare_here()
+    run.commit()
+    shutil.rmtree(bench.folder.checkpoints / "step-000000000")
+    run.commit()
+    run.close()
+    assert verify_checkpoint(bench.folder.checkpoints / "step-000000000").facts["step"] == 0
+
+
 def test_a_stop_before_training_began_claims_no_checkpoint(new_bench: NewBench) -> None:
     bench = new_bench("early", **EXACT)
     running = bench.start()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,12 @@ from diffusers import FluxPipeline
 from PIL import Image
 
 from fluxtui.engine.memory.streaming import BlockSwapError
+from fluxtui.engine.trainer.loop import train
+from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist.commit import step_name
+from fluxtui.persist.record import Phase
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -117,3 +123,26 @@ def test_a_block_that_never_comes_ends_a_drawing_and_the_run(new_bench: NewBench
     monkeypatch.setattr(Painter, "_draw_all", lost)
     with pytest.raises(BlockSwapError):
         new_bench(train__steps=1, sample__at_start=True, **DRAWN).run_here()
+
+
+def test_a_stop_is_not_kept_waiting_by_a_drawing_and_saves_its_step(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = new_bench(train__steps=8, sample__every_epochs=1, checkpoint__every_steps=0, **DRAWN)
+    run = bench.prepare_here()
+    told = run.reporter.progress
+
+    def and_stop(phase: Phase | None = None, **said: Any) -> None:
+        told(phase, **said)
+        if phase is Phase.SAMPLE and run.state.step and said["item"] == 2:
+            run.wishes.signals.signals.append("SIGTERM")
+
+    monkeypatch.setattr(Reporter, "progress", lambda _self, phase=None, **said: and_stop(phase, **said))
+    assert train(run) == TrainerExit.STOPPED
+    monkeypatch.undo()
+    step = run.state.step
+    assert 0 < step < 8
+    assert bench.checkpoints() == [step_name(step)]
+    assert os.listdir(bench.folder.samples / step_name(step)) == [], "no picture of it was finished"
+    assert not any(module.training is False for module in run.painter.transformer.modules()), "it would train as it draws"
+    bench.run_here()
+    assert bench.result().step == 8
+    assert len(os.listdir(bench.folder.samples / step_name(8))) == 2

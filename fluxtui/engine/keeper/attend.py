@@ -24,6 +24,7 @@ from fluxtui.persist.record import Phase
 from fluxtui.persist.requests import Request
 
 _EARLY: frozenset[guard.Kind] = frozenset({"start", "download", "load", "encode", "cache"})  # nothing to commit yet
+_BEFORE_A_CHECKPOINT: frozenset[guard.Kind] = frozenset({"sample", "validate"})  # a stop waits for them while they move
 _LOOK = 1.0  # seconds between two looks at /proc and the checkpoints
 _LINEAGE = 5.0  # seconds between two looks at who descends from the ranks
 
@@ -163,11 +164,16 @@ class Attendance:
         if judged.is_hung and self.peers.decides:
             self._because, self._hung = self._because or "hung", judged.hung_words()
             self.duties.log.marker(f"TRAINING STUCK DETECTED - {judged.phase_words()}, {judged.last.waited:.0f} seconds")
-        elif self._stop is not None and self._stop.is_over(now):
+        elif self._stop is not None and self._stop.is_over(now) and not self._draws(now):
             self.duties.log.line(f"the stop was asked for {now - self._stop.asked_at:.0f} s ago; the trainer is ended")
         else:
             return
         self._ending = Ending(self.group, "stall", self.duties.spec.guard.grace, now)
+
+    def _draws(self, now: float) -> bool:
+        """Whether a rank draws or validates, and moves: its checkpoint is still to come, and the steps since the last with it."""
+        judged = [one.judge(now) for one in self.hearing.guards.values()]
+        return any(one.kind in _BEFORE_A_CHECKPOINT and not one.is_amber for one in judged)
 
     def _obey(self, requests: list[Request], now: float) -> None:
         journal = self.duties.journal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -146,11 +147,11 @@ class Committer:
         Durable once `settle` has returned. Raises `NonFiniteError`, `NoRoomError` (nothing written), `StorageError`.
         """
         self.settle()
-        if self.last_step == state.step:
+        name = commit.step_name(state.step)
+        if self.last_step == state.step and os.path.isdir(self.folder.checkpoints / name):  # it may have been taken away since
             return
         self.reporter.progress(Phase.CHECKPOINT, step=state.step)
         captured = states.capture(state, self.parameters, self.optimizer, self._beside())
-        name = commit.step_name(state.step)
         self._must_have_room(name, captured.nbytes)
         described = facts(self.job, self.runtime, self.dataset, self.model, self.weights, state)
         self._writing.begin(name, captured.nbytes, lambda count: self._write(name, captured, described, count))

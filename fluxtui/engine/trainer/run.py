@@ -31,7 +31,7 @@ from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.validate import validation_loss
-from fluxtui.engine.trainer.wishes import Wish, Wishes
+from fluxtui.engine.trainer.wishes import StopAsked, Wish, Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
 from fluxtui.persist.home import SessionFolder
@@ -199,11 +199,17 @@ class Run:
         if self.committer.is_due(self.state, epoch_ended):
             self.committer.commit(self.state)
 
-    def draw(self) -> None:
-        """The sample pictures of this step."""
+    def draw(self, is_last: bool = False) -> None:
+        """The sample pictures of this step. They keep no stop waiting: pictures take minutes, and steps may not be saved yet.
+
+        The last ones (`is_last`) come after the last checkpoint, and are drawn anew where they were cut off.
+        """
         if self.runtime.is_first:
-            with evaluated(self.optimizer, self.parameters):
-                self.painter.draw(self.state.step)
+            try:
+                with evaluated(self.optimizer, self.parameters):
+                    self.painter.draw(self.state.step, None if is_last else self.wishes.leave_drawing)
+            except StopAsked:
+                self.reporter.say(f"a stop was asked: the samples of step {self.state.step} are left as they are")
             if self.events:
                 self.events.pictures(self.painter.folder, self.state.step)
 
@@ -246,7 +252,7 @@ class Run:
 
     def finish(self) -> None:
         """The last samples, the product, and the claim."""
-        self.draw()
+        self.draw(is_last=True)
         if not self.runtime.is_first:
             return
         self.reporter.progress(Phase.EXPORT, step=self.state.step)

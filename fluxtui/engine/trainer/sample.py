@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from fluxtui.engine.memory.streaming import BlockSwapError
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import loosely
+from fluxtui.engine.trainer.wishes import StopAsked
 from fluxtui.persist.commit import step_name
 from fluxtui.persist.durable import make_own_folder, write_file
 from fluxtui.persist.prompts import SamplePrompt
@@ -53,8 +54,11 @@ class Painter:
     reporter: Reporter
     clip: Clip | None = None  # trained along: its pooled output is made anew for each drawing
 
-    def draw(self, step: int) -> None:
-        """One PNG a prompt into samples/step-…/. A failure is said, and that is all."""
+    def draw(self, step: int, look: Callable[[], None] | None = None) -> None:
+        """One PNG a prompt into samples/step-…/. A failure is said, and that is all.
+
+        `look` is called at each denoising step; what it raises for a stop (`StopAsked`) ends the drawing and is raised on.
+        """
         if not self.prompts:
             return
         self.reporter.progress(Phase.SAMPLE, step=step, item=0, items=self._total(), unit="denoising steps")
@@ -64,7 +68,9 @@ class Painter:
             with torch.random.fork_rng(devices=devices), loosely():
                 for model in models:
                     model.eval()
-                self._draw_all(step)
+                self._draw_all(step, look)
+        except StopAsked:
+            raise
         except BlockSwapError:
             raise  # the base's weights are on their way and will not come: the next step would stand there too
         except Exception as error:  # noqa: BLE001  (whatever a drawing meets, the training goes on; it is in the log)
@@ -76,14 +82,14 @@ class Painter:
             if devices:
                 torch.cuda.empty_cache()  # the VAE's decoder takes gigabytes that the next step wants
 
-    def _draw_all(self, step: int) -> None:
+    def _draw_all(self, step: int, look: Callable[[], None] | None) -> None:
         pipeline = self._pipeline()
         folder = self.folder / step_name(step)
         make_own_folder(self.folder)
         make_own_folder(folder)
         done = 0
         for number, prompt in enumerate(self.prompts):
-            picture = self._draw_one(pipeline, prompt, done)
+            picture = self._draw_one(pipeline, prompt, done, look)
             write_file(folder / f"{number:02d}.png", png(picture, self._settings(prompt.asked, step)))
             done += prompt.asked.steps
         self.reporter.say(f"{len(self.prompts)} samples of step {step} drawn")
@@ -91,11 +97,13 @@ class Painter:
     def _total(self) -> int:
         return sum(prompt.asked.steps for prompt in self.prompts)
 
-    def _draw_one(self, pipeline: FluxPipeline, prompt: Prompt, done: int) -> Image:
+    def _draw_one(self, pipeline: FluxPipeline, prompt: Prompt, done: int, look: Callable[[], None] | None) -> Image:
         total, asked = self._total(), prompt.asked
 
         def drawn(_pipeline: Any, index: int, _time: Any, kept: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
             self.reporter.progress(Phase.SAMPLE, item=done + index + 1, items=total, unit="denoising steps")
+            if look is not None:
+                look()
             return kept
 
         device, dtype = self.transformer.device, self.transformer.dtype

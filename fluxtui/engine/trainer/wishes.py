@@ -15,7 +15,7 @@ _READ_AT_MOST = 64 * 1024  # bytes at a boundary; a request has about 100
 
 
 class StopAsked(Exception):
-    """A stop was asked while the run was still being prepared."""
+    """A stop was asked while the run was still being prepared, or is drawing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class Wishes:
         """
         if self.runtime.ranks > 1:
             return
+        self.leave_drawing()
+
+    def leave_drawing(self) -> None:
+        """Raises `StopAsked` where a stop was asked of this rank. The request stays for `take`, which all ranks hear of."""
         self._waiting += self._read()
         if self.signals or any(request.verb == "stop" for request in self._waiting):
             raise StopAsked
