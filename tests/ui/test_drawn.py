@@ -25,19 +25,22 @@ def svg_of(app, columns: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "keys"),
+    ("name", "kind", "keys", "shows"),
     [
-        ("help", EMOJI, ("question_mark",)),
-        ("help-no-colour", TerminalKind(Tier.PLAIN, False), ("question_mark",)),
-        ("help-light", EMOJI, ("question_mark",)),
+        ("help", EMOJI, ("question_mark",), "Make a session"),
+        ("help-no-colour", TerminalKind(Tier.PLAIN, False), ("question_mark",), "Make a session"),
+        ("help-light", EMOJI, ("question_mark",), "Make a session"),
+        ("form", EMOJI, ("n",), "400 steps of 8"),
+        ("spec", EMOJI, ("enter", "5", "m"), "compared with the defaults"),
     ],
 )
-async def test_help_as_drawn(states: Fabricated, name: str, kind: TerminalKind, keys: tuple[str, ...]) -> None:
+async def test_screens_as_drawn(states: Fabricated, name: str, kind: TerminalKind, keys: tuple[str, ...], shows: str) -> None:
     async with opened(states.home, (80, 24), "paused-fox", kind) as (app, pilot):
         if name.endswith("light"):
             app.theme = "fluxtui-light"
         await pilot.press(*keys)
-        await seen(pilot, lambda: "Make a session" in text_of(app), "no help")
+        await seen(pilot, lambda: shows in text_of(app), f"no {shows!r}")
+        await pilot.pause(0.2)
         same_as_snapshot(f"{name}-80x24.svg", svg_of(app, 80))
         colours = {piece[:7] for piece in (SNAPSHOTS / f"{name}-80x24.svg.txt").read_text().split('fill="')[3:]}
         assert (len(colours) > 2) == kind.has_colour, colours
