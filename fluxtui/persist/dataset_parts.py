@@ -18,6 +18,7 @@ import msgspec
 from fluxtui.persist import dataset_folder
 from fluxtui.persist.dataset_folder import Pairs
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.meet import meet
 from fluxtui.persist.spec import DatasetSpec
 from fluxtui.persist.text import clean
 
@@ -40,6 +41,7 @@ def parts_of(data: DatasetSpec) -> tuple[DatasetSpec, ...]:
 
 def _part(data: DatasetSpec, line: str) -> DatasetSpec:
     path, own = read(line)
+    meet(DatasetSpec)
     return msgspec.convert({**msgspec.to_builtins(data), "path": path, **own}, DatasetSpec, strict=False)
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
+from fluxtui.persist.meet import meet
 from fluxtui.persist.regular import blocks, open_regular, read_regular
 
 MANIFEST = "MANIFEST"
@@ -79,6 +80,7 @@ def _read_manifest(path: Path) -> Manifest:
     body, last_line = data[:-65], data[-65:]
     if last_line != hashlib.sha256(body).hexdigest().encode() + b"\n":
         raise DamagedError(f"{path / MANIFEST} was changed")
+    meet(Manifest)
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -20,6 +20,7 @@ import tomli_w
 
 from fluxtui.persist.durable import temporary_name, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
+from fluxtui.persist.meet import meet
 from fluxtui.persist.regular import read_regular
 from fluxtui.persist.text import clean
 
@@ -59,6 +60,7 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
 
 def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:
     """A parsed document as a value of the type; `DamagedError` names the path and the key."""
+    meet(type)
     try:
         return msgspec.convert(document, type)
     except (msgspec.ValidationError, OverflowError) as error:
