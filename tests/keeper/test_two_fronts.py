@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, precondition, rule
 from keeper_lab import fast, until
 from test_stateful import CRASHES, SOAK, STEPS, AnySession, TestAnySession
 
@@ -32,8 +32,7 @@ DEEDS: dict[str, Callable[[Home, str], object]] = {
     "checkpoint": control.checkpoint,
     "remove": control.remove,
 }
-BEGINS, ENDS = {"start", "resume"}, {"stop", "kill"}
-OFTEN = [*DEEDS, "start", "resume", "resume"]
+BEGINS, ENDS = ["start", "resume"], ["stop", "kill"]
 
 
 class TwoFronts(AnySession):
@@ -46,14 +45,31 @@ class TwoFronts(AnySession):
         os.environ.update(self.lab.environment({}))
 
     @rule(
-        deeds=st.lists(st.sampled_from(OFTEN), min_size=1, max_size=2),
+        deeds=st.lists(st.sampled_from([*BEGINS, "remove"]), min_size=1, max_size=2),
         crash=st.one_of(st.none(), st.sampled_from(CRASHES)),
         at=st.integers(0, STEPS - 1),
     )
     def start(self, deeds: list[str], crash: dict[str, object] | None, at: int) -> None:
-        """What one front does, or two at once; a trainer that is begun may be going to crash at a step."""
+        """Whatever state it is in; a trainer that is begun may be going to crash at a step."""
         attempt = (self.one.attempts or [0])[-1] + 1
         self.lab.plan(*([{"attempt": attempt, "at": at, **crash}] if crash else []), step_seconds=0.02)
+        self.do(deeds)
+
+    @precondition(lambda self: self.is_kept())
+    @rule(deeds=st.lists(st.sampled_from([*DEEDS, *ENDS]), min_size=1, max_size=2))
+    def ask(self, deeds: list[str]) -> None:
+        """While a keeper is at work on it."""
+        self.do(deeds)
+
+    @precondition(lambda self: self.is_kept())
+    @rule(ratio=st.floats(0, 1), deeds=st.lists(st.sampled_from(ENDS), min_size=1, max_size=2))
+    def wait_for_the_end(self, ratio: float, deeds: list[str]) -> None:
+        """Somewhere on its way it is ended."""
+        self.wait_for_a_step(ratio)
+        self.do(deeds)
+
+    def do(self, deeds: list[str]) -> None:
+        """Deeds of one front, or of two at once, and what each was told held against what happens."""
         answers = self.at_once(deeds)
         begun = [answer for deed, answer in answers if deed in BEGINS and isinstance(answer, int)]
         assert len(set(begun)) == len(begun), f"one attempt was begun twice: {answers}"
@@ -67,9 +83,17 @@ class TwoFronts(AnySession):
             self.newest = -1
             return
         assert set(begun) <= set(self.one.attempts), f"no record of what was begun: {answers}"
+        for deed, answer in answers:
+            if isinstance(answer, Answer) and answer.sentence.startswith("one: ") and not answer.is_pending:
+                assert deed in self.obeyed(), f"no record says what the front was told: {answers}"
         is_ending = any(deed in ENDS and isinstance(answer, Answer) and not answer.is_pending for deed, answer in answers)
-        if is_ending and not BEGINS & set(deeds):
-            until(lambda: not self.is_kept(), 60, f"the end of what was told to be ending: {answers}")
+        if is_ending and not set(BEGINS) & set(deeds):
+            until(lambda: not self.is_kept(), 40, f"the end of what was told to be ending: {answers}")
+
+    def obeyed(self) -> set[str]:
+        """What the keepers say they were asked and took on."""
+        acks = [ack for record in self.one.records() for ack in record.acks]
+        return {ack.verb for ack in acks if ack.outcome.startswith("accepted")}
 
     def at_once(self, deeds: list[str]) -> list[tuple[str, object]]:
         """Each deed by a front of its own, and what that was told."""
@@ -109,6 +133,28 @@ class TwoFronts(AnySession):
                 os.environ.update(self.environment)
 
 
+def test_two_fronts_at_every_turn_of_a_life_are_told_what_then_happens():
+    """What the machine draws now and then, once for certain."""
+    machine = TwoFronts()
+    machine.make()
+    try:
+        for begins, ratio, ends in (
+            (["start", "start"], 0.2, ["checkpoint", "stop"]),
+            (["resume", "start"], 0.1, ["kill", "kill"]),
+            (["resume", "resume"], 0.0, ["stop", "kill"]),
+            (["resume", "remove"], 0.1, ["stop-after-epoch", "remove"]),
+            (["start", "remove"], 0.0, ["remove", "stop"]),
+        ):
+            machine.start(deeds=begins, crash=None, at=0)
+            machine.what_is_shown_is_the_truth()
+            machine.wait_for_a_step(ratio=ratio)
+            machine.do(ends)
+            machine.what_is_shown_is_the_truth()
+            machine.what_was_committed_is_there()
+    finally:
+        machine.teardown()
+
+
 TestTwoFronts = TwoFronts.TestCase
-TestTwoFronts.settings = settings(TestAnySession.settings, max_examples=40 if SOAK else 3, stateful_step_count=20 if SOAK else 10)
+TestTwoFronts.settings = settings(TestAnySession.settings, max_examples=40 if SOAK else 4, stateful_step_count=20 if SOAK else 10)
 del TestAnySession  # its own module runs it
