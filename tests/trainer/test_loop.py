@@ -131,12 +131,16 @@ def test_what_is_not_finite_is_never_committed(new_bench: NewBench, broken: str)
     assert not bench.folder.result_file.exists()
 
 
-def test_a_learning_rate_beyond_reason_ends_with_its_own_code(new_bench: NewBench) -> None:
-    bench = new_bench(train__learning_rate=1e9, train__scheduler="constant", checkpoint__every_steps=1, train__max_grad_norm=0.0)
+@pytest.mark.parametrize(("every", "begins_with"), [(1, " --checkpoint newest"), (0, "")])
+def test_a_learning_rate_beyond_reason_ends_with_its_own_code(new_bench: NewBench, every: int, begins_with: str) -> None:
+    bench = new_bench(
+        train__learning_rate=1e9, train__scheduler="constant", checkpoint__every_steps=every, train__max_grad_norm=0.0
+    )
     ended = bench.train()
     assert ended.code == 76, ended.log
     assert "finite" in ended.error
-    assert "fluxtui new little-2 --from little --checkpoint newest" in ended.log
+    assert bool(bench.checkpoints()) == bool(every)
+    assert f"fluxtui new little-2 --from little{begins_with} --set train.learning_rate" in ended.log
     assert not bench.folder.result_file.exists()
 
 

@@ -38,8 +38,8 @@ class NonFiniteError(Refusal):
     exit = TrainerExit.NON_FINITE
 
     def __init__(self, reason: str) -> None:
-        what = "fluxtui new {name}-2 --from {name} --checkpoint newest --set train.learning_rate=…"
-        super().__init__(reason, f"go on from the last finite checkpoint with a lower rate: {what}")
+        what = "fluxtui new {name}-2 --from {name}{newest} --set train.learning_rate=…"
+        super().__init__(reason, f"go on with a lower rate: {what}")
 
 
 @dataclass(frozen=True, slots=True)

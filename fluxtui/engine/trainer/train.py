@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit, TrainJob
+from fluxtui.persist.commit import committed
 from fluxtui.persist.durable import make_own_folder
-from fluxtui.persist.errors import RefusedError
+from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import DatasetSpec
 
 
 def main(_argv: list[str]) -> int:
@@ -36,16 +37,15 @@ def main(_argv: list[str]) -> int:
     reporter = Reporter.from_environment()
     reporter.progress(Phase.PREFLIGHT)
     reporter.start_ticking()
-    name, data = "NAME", "FOLDER"
+    job = None
     try:
         job = read_job(sys.stdin.buffer.read())
-        name, data = job.spec.name, _examined(job.spec.dataset)
         return int(run_job(job, reporter, signals))
     except Exception as error:  # noqa: BLE001  (the edge of the process: every error becomes a sentence and an exit code)
         ending = ending_of(error)
         if ending.code not in _EXPECTED:
             traceback.print_exc()
-        remedy = ending.remedy.replace("{name}", name).replace("{data}", data)
+        remedy = _filled(ending.remedy, job)
         reporter.say(f"{ending.error}; {remedy}" if remedy else ending.error)
         reporter.progress(error=ending.error, remedy=remedy)
         if ending.code == TrainerExit.HUNG:  # what does not answer would hold up the interpreter's own end
@@ -55,9 +55,15 @@ def main(_argv: list[str]) -> int:
         return ending.code
 
 
-def _examined(data: DatasetSpec) -> str:
-    """What `fluxtui check` is to be given for this data set."""
-    return shlex.quote(data.path) + (f" --trigger {shlex.quote(data.trigger)}" if data.trigger else "")
+def _filled(remedy: str, job: TrainJob | None) -> str:
+    """The remedy with what it names: the session, what `fluxtui check` is to be given, the newest checkpoint if there is one."""
+    name, data, newest = "NAME", "FOLDER", ""
+    if job is not None:
+        name, data = job.spec.name, shlex.quote(job.spec.dataset.path)
+        data += f" --trigger {shlex.quote(job.spec.dataset.trigger)}" if job.spec.dataset.trigger else ""
+        with suppress(StorageError):
+            newest = " --checkpoint newest" if committed(SessionFolder(Path(job.session)).checkpoints) else ""
+    return remedy.replace("{name}", name).replace("{data}", data).replace("{newest}", newest)
 
 
 def let_segments_grow(environment: MutableMapping[str, str]) -> None:
