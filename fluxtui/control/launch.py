@@ -103,7 +103,7 @@ def _refuse(seen: Overview, resume: str) -> None:
     if not resume and seen.state == "unreadable":
         raise RefusedError(f"{seen.reason} What follows: {seen.remedy}.")
     if seen.status == "completed" and seen.state == "unreadable":
-        raise RefusedError(f"{name} is {seen.reason}; {seen.remedy}.")
+        raise RefusedError(f"{name}: {seen.reason.rstrip('.')}; {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):
         more = f"--checkpoint newest --set train.steps={2 * seen.steps or 'MORE'}"
         raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} {more} trains on from it.")

@@ -376,3 +376,13 @@ def test_output_that_fits_in_part_only_is_a_failure_too(tmp_path: Path, unbuffer
     assert (tmp_path / "keys").stat().st_size <= 4096
     assert done.returncode == 1
     assert done.stderr == "fluxtui: standard output cannot be written: File too large\n"
+
+
+def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence(lab: Lab) -> None:
+    lab.make("a")
+    assert (control.start(lab.home, "a"), lab.call("wait", "a", "--timeout", "60").code) == (1, 0)
+    lab.home.session("a").spec_file.unlink()
+    refused = lab.call("resume", "a")
+    assert refused.code == 4
+    said = "a: The spec session.toml is unreadable: it is gone; mend session.toml, or fluxtui rm a."
+    assert refused.sentence == f"fluxtui: {said}"
