@@ -21,9 +21,10 @@ def folder(tmp_path: Path) -> SessionFolder:
     return found
 
 
-def card_of(folder: SessionFolder, source: str, **spec: object) -> str:
+def card_of(folder: SessionFolder, source: str, folders: tuple[str, ...] = (), **spec: object) -> str:
+    data = DatasetSpec(path="/secret/place", trigger="vexo", folders=list(folders))
     made = Spec(
-        name="ring", id="id", model=ModelSpec(source=source), dataset=DatasetSpec(path="/secret/place", trigger="vexo"),
+        name="ring", id="id", model=ModelSpec(source=source), dataset=data,
         lora=LoraSpec(rank=8, kind="dora"), sample=SampleSpec(prompts=["a [trigger] on `a` table"]),
         validate=ValidateSpec(images=2), **spec,
     )  # fmt: skip
@@ -32,6 +33,14 @@ def card_of(folder: SessionFolder, source: str, **spec: object) -> str:
         step=800, epoch=8,
     )  # fmt: skip
     return card(folder, made, record, Proof(ok=True, sha256="a" * 64, tensors_sha256="b" * 64, size=9))
+
+
+def test_the_card_names_the_trigger_words_of_all_folders_and_no_folder(folder: SessionFolder) -> None:
+    assert "Trigger word: `vexo`. Use it" in card_of(folder, "pico")
+    further = ("/secret/two --trigger zap", "/secret/three", "/secret/old --trigger man --regularisation")
+    text = card_of(folder, "pico", further)
+    assert "Trigger words: `vexo`, `zap`. Use them" in text
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize(

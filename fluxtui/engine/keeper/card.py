@@ -10,6 +10,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from fluxtui.persist import toml
+from fluxtui.persist.dataset_parts import parts_of
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.prompts import prompts_of
@@ -26,8 +27,11 @@ def card(folder: SessionFolder, spec: Spec, record: Record, proof: Proof) -> str
     trigger = spec.dataset.trigger
     parts = [_front_matter(spec), f"# {_plain(spec.title or spec.name)}\n"]
     parts.append(f"A LoRA for `{_code(_base(spec))}`, trained with FluxTUI. The file is `{folder.product.name}`.\n")
-    if trigger:
-        parts.append(f"Trigger word: `{_code(trigger)}`. Use it in the prompt.\n")
+    words = dict.fromkeys(part.trigger for part in parts_of(spec.dataset) if part.trigger and part.regularisation != "*")
+    if len(words) == 1:
+        parts.append(f"Trigger word: `{_code(next(iter(words)))}`. Use it in the prompt.\n")
+    elif words:
+        parts.append(f"Trigger words: {', '.join(f'`{_code(word)}`' for word in words)}. Use them in the prompt.\n")
     pictures = _newest_pictures(folder)
     if pictures:
         parts.append(

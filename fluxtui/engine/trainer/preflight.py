@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -128,6 +129,11 @@ def _say_what_was_found(dataset: Dataset, reporter: Reporter) -> None:
     reporter.say(f"data set: {len(dataset.items)} images{held}, {buckets} buckets, at most {worst:.1%} of an image cropped away")
 
 
+def _check_command(job: TrainJob) -> str:
+    data = job.spec.dataset
+    return shlex.join(["fluxtui", "check", data.path, *data.folders])
+
+
 def _say_what_is_doubtful(job: TrainJob, model: ModelSource, reporter: Reporter) -> None:
     """The doctor's warnings, in the log of the first attempt; files that are passed over stand in the record too."""
     found = doctor.warned(job.spec.dataset, model.path if model.path and model.path.is_dir() else None)
@@ -135,7 +141,7 @@ def _say_what_is_doubtful(job: TrainJob, model: ModelSource, reporter: Reporter)
     for one in found[:_WARNINGS]:
         reporter.say(f"warning: {one.sentence}")
     if len(found) > _WARNINGS:
-        reporter.say(f"warning: and {len(found) - _WARNINGS} more; fluxtui check {job.spec.dataset.path} lists them all")
+        reporter.say(f"warning: and {len(found) - _WARNINGS} more; {_check_command(job)} lists them all")
     if passed_over:
         more = f", and {len(passed_over) - 1} more like it" if len(passed_over) > 1 else ""
         reporter.note(f"{passed_over[0].sentence}{more}")
