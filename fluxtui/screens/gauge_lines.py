@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LABEL = 9  # cells before a bar
 VALUE = 12  # cells behind it
 HOST_FIRST = 2  # parts of the host's line that count before how much the GPUs tell: disk and network give way
+BEFORE_NETWORK = 3  # parts: why there is no GPU tells more than the network
 OTHERS = "others"  # whose memory it is where it is no session's
 FIGURES = {  # of `Gpu.missing`, in the words of the panel
     "memory": "memory",
@@ -51,7 +52,8 @@ def in_one_line(host: HostGauges | None, gpus: Gpus | None, width: int, painting
     behind = _host_parts(host)
     devices = gpus.devices if gpus else ()
     if gpus is not None and gpus.why:
-        behind.append(Line(Span("" if devices else "GPU n/a: ", "dim"), Span(gpus.why, "warn" if devices else "dim")))
+        said = Line(Span("" if devices else "GPU n/a: ", "dim"), Span(gpus.why, "warn" if devices else "dim"))
+        behind.insert(len(behind) if devices else BEFORE_NETWORK, said)
     wordings = [_each(devices, painting, with_heat) for with_heat in (True, False)]
     wordings += [_together(devices, with_each) for with_each in (True, False)]
     first = behind[:HOST_FIRST] if devices else behind

@@ -64,10 +64,12 @@ class Tabs(Pane):
             return line.add("  is gone", "warn")
         role = ROLES.get(session.state, "warn")
         line.add("  ").add(f"{self.glyphs.state(session.state)} {session.state}", role)
-        if session.is_active and session.steps:
-            line.add(
-                f"  {session.phase or ''} {words.percent(session.step, session.steps)}  step {session.step} of {session.steps}"
-            )
+        if session.is_active and session.phase:
+            line.add(f"  {session.phase}")
+            if session.steps:
+                line.add(f" {words.percent(session.step, session.steps)}  step {session.step} of {session.steps}")
+            elif session.inner:
+                line.add(f"  {session.inner}", "dim")
             line.add(f"  {words.duration(session.eta_seconds)} left" if session.eta_seconds is not None else "", "dim")
         elif session.reason:
             line.add(f"  {session.reason}", "dim")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
+from fluxtui.persist.lock import Lock
 from fluxtui.persist.recipe import load_spec
+from fluxtui.persist.record import Phase
 from fluxtui.screens.sample_page import grid
 from fluxtui.screens.session import SessionScreen
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
@@ -338,3 +340,16 @@ async def test_a_checkpoint_is_exported_in_the_form_weights_and_numbers_that_wer
         await pilot.press("E", "escape")
         await pilot.pause()
         assert len(asked) == 2
+
+
+async def test_the_head_of_a_session_tells_its_phase_before_there_are_steps(home_path: Path) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "loads")
+    make_record(folder, status="running", phase=Phase.LOAD, step=0, steps=0, inner="3 of 9 shards")
+    held = Lock.take(folder.lock_file)
+    try:
+        async with opened(home, (80, 24), "loads") as (app, pilot):
+            await turned_to(pilot, app, "1")
+            assert "running  load  3 of 9 shards" in text_of(app).splitlines()[0]
+    finally:
+        held.release()
