@@ -60,11 +60,12 @@ def _number(at: int) -> str:
 
 
 def join(
-    sets: dict[str, object], first: Mapping[str, object], folder: str, further: Mapping[str, object], told: str
+    sets: dict[str, object], first: Mapping[str, object], folder: str, further: Mapping[str, object], told: str, seen: set[str]
 ) -> list[str]:
     """Adds a further data set's folder to `dataset.folders`; what could not be, a sentence each.
 
-    `first`, `further`: our keys as either says them; what the further one leaves unsaid is not what the first says.
+    `first`, `further`: our keys as either says them; what the further one leaves unsaid is not what the first says. `seen`: the
+    folders so far with their resolutions; one that stands there at several is one folder here.
     """
     left = []
     own: dict[str, object] = {}
@@ -75,22 +76,28 @@ def join(
             own[name] = meant
     sides = sorted({*_sides(sets), *_sides(further)})
     before = sets.get("dataset.folders", [])
-    is_same = folder == sets.get("dataset.path") if not own else False
-    is_same = is_same or (isinstance(before, list) and dataset_parts.line_of(folder, own) in before)
+    is_same = not own and folder == sets.get("dataset.path")
+    is_same |= isinstance(before, list) and dataset_parts.line_of(folder, own) in before
     if sides != sorted(_sides(sets)):
-        if not is_same:
+        if not is_same or before:
             theirs = keys.show(_sides(further))
             left.append(f"{told} resolution = {theirs}: all folders have one list here, which is now {keys.show(sides)}")
         sets["dataset.resolution"] = sides
-    elif is_same:
+    elif is_same and known(folder, further) in seen:
         return [f"{told} {clean(folder, 200)}: it stands twice; give it once, with dataset.repeats"]
     for key, value in further.items():
         name = key.removeprefix("dataset.")
         if name not in (*dataset_parts.OWN, "resolution") and sets.get(key, value) != value:
             left.append(f"{told} {name} = {keys.show(value)}: it is of the whole data set here, and {keys.show(sets[key])}")
+    seen.add(known(folder, further))
     if not is_same:
         add(sets, folder, own)
     return left
+
+
+def known(folder: str, said: Mapping[str, object]) -> str:
+    """A folder at its resolutions, as an entry of `seen`."""
+    return f"{folder} at {_sides(said)}"
 
 
 def add(sets: dict[str, object], folder: str, own: Mapping[str, object]) -> None:

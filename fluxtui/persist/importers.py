@@ -204,21 +204,24 @@ def _shown(target: str, value: object) -> str:
 def _carry_folders(found: Imported, tables: Sequence[Table], source: Source) -> None:
     """The first data set's keys are those of [dataset]; each further one's folder has what is its own behind it."""
     first: dict[str, object] = {}
+    seen: set[str] = set()
     for table in tables:
         one = Imported(found.source, beside=found.beside)
         for name, value in table.values.items():
             _carry(one, f"{table.name}.{name}", value, source)
-        found.left += [f"{table.name}{table.number}{line.removeprefix(table.name)}" for line in one.left]
+        told = f"{table.name}{table.number}"
+        found.left += [f"{told}{line.removeprefix(table.name)}" for line in one.left]
         if not found.dataset:
             first, found.dataset = one.sets, one.dataset
             found.sets |= first | {"dataset.path": one.dataset}
+            seen.add(import_folders.known(one.dataset, one.sets))
         elif not one.dataset:
-            found.left.append(f"{table.name}{table.number}: it names no folder")
+            found.left.append(f"{told}: it names no folder")
         else:
-            found.left += import_folders.join(found.sets, first, one.dataset, one.sets, f"{table.name}{table.number}")
-    for folder, is_regularisation, told in ((found.trained, False, "train_data_dir"), (found.kept, True, "reg_data_dir")):
+            found.left += import_folders.join(found.sets, first, one.dataset, one.sets, told, seen)
+    for folder, is_regularisation, name in ((found.trained, False, "train_data_dir"), (found.kept, True, "reg_data_dir")):
         if folder:
-            inside, left = import_folders.by_convention(found.sets, folder, is_regularisation, told)
+            inside, left = import_folders.by_convention(found.sets, folder, is_regularisation, name)
             found.left += left
             if not is_regularisation:
                 found.dataset = inside

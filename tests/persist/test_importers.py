@@ -287,12 +287,17 @@ def test_ai_toolkits_data_sets_are_folders_and_one_at_several_resolutions_is_one
     one = {"folder_path": "/one", "caption_ext": "txt", "num_repeats": 2}
     two = {"folder_path": "/two", "resolution": [512, 768], "is_reg": True, "mask_path": "masks"}
     entries = [{**one, "resolution": 512}, {**one, "resolution": 768}, two, {**one, "resolution": 512}]
+    entries += [{**two, "folder_path": "/three", "resolution": side} for side in (512, 768, 1024)]
     document = {"config": {"name": "a", "process": [{"trigger_word": "p3r5on", "datasets": entries}]}}
     found = read_text(tmp_path, "a.json", json.dumps(document))
-    assert (found.dataset, found.sets["dataset.resolution"], found.sets["dataset.repeats"]) == ("/one", [512, 768], 2)
-    assert found.sets["dataset.folders"] == ["/two --repeats 1 --regularisation * --masks masks"]
+    assert (found.dataset, found.sets["dataset.resolution"], found.sets["dataset.repeats"]) == ("/one", [512, 768, 1024], 2)
+    own = "--repeats 1 --regularisation * --masks masks"
+    assert found.sets["dataset.folders"] == [f"/two {own}", f"/three {own}"]
     assert found.sets["dataset.trigger"] == "p3r5on"
-    assert found.left == ["config.process.datasets[4] /one: it stands twice; give it once, with dataset.repeats"]
+    assert found.left == [
+        "config.process.datasets[4] /one: it stands twice; give it once, with dataset.repeats",
+        "config.process.datasets[7] resolution = [1024]: all folders have one list here, which is now [512, 768, 1024]",
+    ]
 
 
 def test_kohyas_numbered_folders_are_folders_with_repeats(tmp_path: Path) -> None:
