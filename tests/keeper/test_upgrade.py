@@ -9,6 +9,9 @@ import pytest
 from keeper_lab import HERE, Keeper, Lab, Session, until
 
 import fluxtui
+from fluxtui.engine.keeper.installed import Installed, installed
+from fluxtui.engine.keeper.proof import by_one_code
+from fluxtui.persist.record import Proof
 
 
 @pytest.fixture
@@ -91,6 +94,29 @@ def test_46_a_package_replaced_while_a_session_runs_does_not_disturb_it(lab: Lab
     one.check()
     assert (one.record(1).signal, one.record().status, one.record().attempt) == ("SIGSEGV", "completed", 2)
     assert one.folder.card_file.exists()
+
+
+def test_46_a_proof_during_which_the_code_changed_is_none_and_says_both():
+    old, new, sound = Installed("1", "a" * 64), Installed("2", "b" * 64), Proof(ok=True, checks=["bytes"])
+    torn = by_one_code(sound, old, old, new)
+    assert not torn.ok
+    assert "FluxTUI 1 (code aaaaaaaa), then FluxTUI 2 (code bbbbbbbb)" in torn.what
+    assert by_one_code(sound, old, old, old) == sound
+    assert by_one_code(sound, old, new, new).ok
+    assert not by_one_code(Proof(ok=False, what="cut"), old, new, new).ok
+
+
+def test_46_the_same_version_installed_once_more_is_the_same_code(package: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fluxtui.engine.keeper.installed.PACKAGE", package)
+    before = installed()
+    assert before.version == fluxtui.__version__
+    for file in package.rglob("*.py"):
+        data = file.read_bytes()
+        file.unlink()
+        file.write_bytes(data)
+    assert installed() == before
+    (package / "persist" / "toml.py").unlink()
+    assert installed() != before
 
 
 def test_records_of_a_later_version_are_read(lab: Lab):
