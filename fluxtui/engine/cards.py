@@ -135,9 +135,14 @@ def _of_card(index: int, card: Card, seen: Torch) -> CardFinding:
         return CardFinding(subject, "bad", f"{name}, and this torch is built for {built}", mend)
     if card.trouble:
         mend = "reboot, or give the machine back; where it stays, another driver or torch"
+        if "operation not supported" in card.trouble:  # a share of a GPU (vGPU) maps no memory by itself
+            mend = "set PYTORCH_ALLOC_CONF=expandable_segments:False, and PYTORCH_CUDA_ALLOC_CONF to the same"
         return CardFinding(subject, "bad", f"{name}: {card.trouble}", mend)
     if card.capability < _BF16_SINCE:
-        mend = "bf16 is emulated here: training works and is slow; an Ampere card or newer is what FLUX.1 wants"
+        mend = (
+            "bf16 is emulated here, and attention takes memory by the square of the tokens, which no plan counts: slow, and "
+            "512 px at the most; an Ampere card or newer is what FLUX.1 wants"
+        )
         return CardFinding(subject, "note", f"{name}, without bf16", mend)
     return CardFinding(subject, "good", f"{name}, bf16" + (", fp8" if card.capability >= _FP8_SINCE else ""))
 

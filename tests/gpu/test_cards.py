@@ -66,6 +66,12 @@ def test_each_disagreement_has_its_finding(change: dict[str, object], gpus: int,
     assert bool(found.remedy) == (level != "good"), "each finding has its remedy"
 
 
+def test_a_share_of_a_gpu_that_maps_no_memory_is_told_what_to_set() -> None:
+    share = Card("NVIDIA A16-16Q", (8, 6), 16 << 30, "CUDA driver error: operation not supported")
+    told = next(one for one in judge(msgspec.structs.replace(GOOD, cards=(share,)), 1) if one.level == "bad")
+    assert "PYTORCH_ALLOC_CONF=expandable_segments:False" in told.remedy
+
+
 def found(subject: str) -> list[doctor.Finding]:
     return [one for one in doctor.examine() if one.subject == subject]
 

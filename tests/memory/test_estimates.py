@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fluxtui.engine.memory.activations import Shape, _inputs, _seen, _with_adapter, measure
-from fluxtui.engine.memory.live import id_of
+from fluxtui.engine.memory.live import LiveBytes, fused_attention, id_of
 from fluxtui.engine.memory.model import FLUX1_VAE
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
 from fluxtui.engine.memory.roofline import CARDS, card_named, step_flops, step_seconds
@@ -172,3 +172,15 @@ def test_what_is_streamed_costs_time_only_beyond_what_computing_hides() -> None:
     bare = step_seconds(card, 1e14, 0, 50 * 10**9, 0.5, True)
     assert plain == hidden < bare == pytest.approx(plain / 2 + 100e9 / card.link)
     assert step_seconds(card, 1e14, 10**10, 0, 0.0, True) > plain
+
+
+def test_a_gpu_holds_the_sums_of_deterministic_attention_in_its_backward_pass() -> None:
+    query, key, value = (torch.empty(2, 3, 40, 16, device="meta", requires_grad=True) for _ in range(3))
+    peaks = []
+    for splits in (0, 5):
+        with fused_attention(), LiveBytes(splits) as live:
+            torch.autograd.backward(torch.nn.functional.scaled_dot_product_attention(query, key, value).sum())
+        peaks.append(live.peak)
+    gradients = 3 * 4 * query.numel()
+    assert peaks[1] >= gradients + 5 * 4 * query.numel()
+    assert peaks[1] - peaks[0] == 5 * 4 * query.numel()

@@ -28,6 +28,7 @@ class Shape:
     text_tokens: int
     batch: int
     is_checkpointed: bool
+    splits: int = 0  # of attention's backward pass on a GPU: see `LiveBytes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _tells_blocks_apart(lora: LoraSpec) -> bool:
 
 def _seen(config: Mapping[str, Any], shape: Shape, double: int, single: int) -> _Seen:
     model, lora = _with_adapter(config, shape, double, single)
-    with fused_attention(), LiveBytes() as live:
+    with fused_attention(), LiveBytes(shape.splits) as live:
         loss = model(**_inputs(model.config, shape), return_dict=False)[0].float().square().mean()
         kept = live.live
         torch.autograd.backward(loss)

@@ -14,10 +14,15 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations make, and when they go. What was there before is not counted."""
+    """Counts the storages that operations make, and when they go. What was there before is not counted.
 
-    def __init__(self) -> None:
+    `splits`: sums of the queries' gradient, in float32, that a GPU's deterministic attention holds in its backward pass beside
+    what it gives back: as many as its multiprocessors over the heads of the batch (`mha_bwd` of flash attention).
+    """
+
+    def __init__(self, splits: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has types, but not here
+        self.splits = splits
         self.live = 0  # bytes
         self.peak = 0  # bytes
         self._sizes: dict[int, int] = {}
@@ -30,6 +35,8 @@ class LiveBytes(TorchDispatchMode):
         for value in tree_leaves(outputs):
             if isinstance(value, torch.Tensor) and id_of(value) not in before and id_of(value) not in self._sizes:
                 self._add(value.untyped_storage())
+        if self.splits and func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+            self.peak = max(self.peak, self.live + 4 * self.splits * args[1].numel())
         return outputs
 
     def _add(self, storage: torch.UntypedStorage) -> None:
