@@ -55,6 +55,7 @@ class Sheet(Screen[None], Doer):
         self.notices = Notices(board)
         self.footer = Footer(*self.FOOTER)
         self._too_small = TooSmall()
+        self._in_focus: Widget | None = None  # before there was too little room: what is not shown loses the focus
 
     def panes(self) -> list[Widget]:
         """The panes, in the order of the tab key."""
@@ -107,6 +108,8 @@ class Sheet(Screen[None], Doer):
         """Put every pane where it belongs in the present size."""
         size = self.app.size
         is_small = size.width < LEAST.width or size.height < LEAST.height
+        if is_small and not self._too_small.display:
+            self._in_focus = self.focused
         self._too_small.display = is_small
         self.footer.display = not is_small
         places = {} if is_small else self.places(Size(size.width, size.height - 1))
@@ -118,3 +121,6 @@ class Sheet(Screen[None], Doer):
                 pane.styles.width, pane.styles.height = region.width, region.height
         if is_small:
             self._too_small.repaint()
+        elif self._in_focus is not None:
+            self._in_focus.focus()
+            self._in_focus = None

@@ -354,3 +354,17 @@ async def test_who_reads_the_attempts_stays_where_he_is_while_the_session_goes_o
         app.board.sessions.walk_to(app.board.sessions.here() + 1)
         await pilot.pause()
         assert attempts.here() == 0
+
+
+async def test_the_focus_is_where_it_was_once_there_is_room_again(states: Fabricated) -> None:
+    async with opened(states.home, (80, 24), "ring-lora") as (app, pilot):
+        for keys in ((), ("enter",)):
+            await pilot.press(*keys)
+            before = app.screen.focused
+            await pilot.resize_terminal(60, 20)
+            await seen(pilot, lambda: "is too small" in text_of(app), "not said")
+            await pilot.resize_terminal(80, 24)
+            await seen(pilot, lambda: "is too small" not in text_of(app), "still said")
+            await seen(pilot, lambda before=before: app.screen.focused is before, "the focus went elsewhere", 3)
+        await pilot.press("q")
+        await seen(pilot, lambda: app.screen is app.board and app.board.focused is app.board.sessions, "the list lost it", 3)
