@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+import msgspec
+
+from fluxtui import control
 from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
-from fluxtui.persist import keys, overview
+from fluxtui.persist import keys, overview, recipe, toml
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.home import Home
+from fluxtui.persist.spec import Spec
 
 
 def check_arguments(parser: ArgumentParser) -> None:
@@ -32,11 +38,27 @@ def plan_verb(arguments: Namespace) -> int:
     home = Home.open()
     name: str = arguments.name
     if name == "-" or name.endswith(".toml") or "/" in name:
-        words = ["--home", str(home.root), "--spec", name if name == "-" else str(Path(name).absolute())]
+        if name != "-":
+            _give_on_stdin(_spec_in(home, Path(name)))
+        words = ["--home", str(home.root), "--spec", "-"]
     else:
         overview.look(home, name)
         words = ["--home", str(home.root), "--session", name]
     become_engine("plan", words + (["--json"] if arguments.json else []))
+
+
+def _spec_in(home: Home, path: Path) -> Spec:
+    """A session's own spec as it stands; one that a user wrote with what `fluxtui start` would put where it says nothing."""
+    is_whole = "id" in toml.parse(toml.read_bytes(path, follow_links=True), path)
+    return recipe.load_spec(path) if is_whole else control.spec_of_file(home, path)
+
+
+def _give_on_stdin(spec: Spec) -> None:
+    """What this process becomes reads it there."""
+    with tempfile.TemporaryFile() as file:
+        file.write(msgspec.json.encode(spec))
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
 
 
 def keys_arguments(parser: ArgumentParser) -> None:

@@ -4,7 +4,7 @@ Each function raises a `FluxTUIError` with one sentence where it cannot be done,
 """
 
 from fluxtui.control.ask import Answer, checkpoint, kill, queue, sample, stop
-from fluxtui.control.create import create, create_from_file, next_name
+from fluxtui.control.create import create, create_from_file, next_name, spec_of_file
 from fluxtui.control.edit import draft, edit, take_draft
 from fluxtui.control.launch import join, resume_lost, start
 from fluxtui.control.prove import verify
@@ -27,6 +27,7 @@ __all__ = [
     "remove_checkpoint",
     "resume_lost",
     "sample",
+    "spec_of_file",
     "start",
     "stop",
     "submit",

@@ -56,11 +56,14 @@ def create(
 
 def create_from_file(home: Home, path: Path) -> SessionFolder:
     """Make a session from a spec that a user wrote; what it leaves out comes from the defaults of the model's kind."""
+    spec = spec_of_file(home, path)
+    return make(home, _free_name(home, spec.name), spec)
+
+
+def spec_of_file(home: Home, path: Path) -> Spec:
+    """The spec that such a session would have; no session is made."""
     document = toml.parse(toml.read_bytes(path, follow_links=True), path)
-    name = str(document.get("name") or path.stem)
-    folder = _free_name(home, name)
-    sets = _flattened(document, path)
-    return make(home, folder, _fresh(home, name, "", "", "", sets))
+    return _fresh(home, str(document.get("name") or path.stem), "", "", "", _flattened(document, path))
 
 
 def next_name(home: Home, stem: str) -> str:

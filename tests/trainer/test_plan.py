@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -175,3 +176,14 @@ def test_the_time_is_that_of_a_session_with_the_same_work_on_the_same_card(
     found = plan.plan(bench.root, "little")
     assert (found.step_seconds, found.like_step_seconds, found.seconds) == (None, 2.5, 8 * 2.5)
     assert "2.5 s a step measured in sessions like this one" in table(found)
+
+
+def test_a_spec_of_the_users_own_is_planned_as_start_would_complete_it(home_path: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('[model]\nsource = "pico"\n[dataset]\npath = "demo"\n[train]\nsteps = 9\n')
+    words = [sys.executable, "-m", "fluxtui", "plan", str(own), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["steps"], found["lora_parameters"] > 0) == (9, True)
+    assert not list(home_path.glob("sessions/*/session.toml"))
