@@ -37,7 +37,7 @@ def export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--checkpoint", default="", metavar="C", help="of this checkpoint instead of the finished file")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="instead of the finished file: newest, or a name")
     parser.add_argument("--ema", action="store_true", help="the averaged weights")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
 

@@ -143,6 +143,8 @@ def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) 
     names = commit.committed(folder.checkpoints)
     if not checkpoint and folder.product.exists():
         checkpoint = _checkpoint_of_product(folder, names)
+    if checkpoint == "newest" and names:
+        checkpoint = names[-1]
     if checkpoint:
         if checkpoint not in names:
             raise NotFoundError(f"{folder.name} has no checkpoint {checkpoint}; `fluxtui checkpoints {folder.name}` lists them.")

@@ -184,6 +184,7 @@ def test_without_a_checkpoint_the_products_own_step_is_exported(trained: Bench, 
 def test_a_checkpoint_and_another_precision_can_be_exported(trained: Bench, tmp_path: Path) -> None:
     early, late = tmp_path / "early.safetensors", tmp_path / "late.safetensors"
     assert "of step 4" in export(trained.root, "little", "diffusers", early, "step-000000004", "fp32", False)
+    assert "of step 8" in export(trained.root, "little", "diffusers", tmp_path / "new.safetensors", "newest", "fp32", False)
     assert "of step 8" in export(trained.root, "little", "diffusers", late, "", "fp32", False)
     assert {tensor.dtype for tensor in from_safetensors(early).values()} == {torch.float32}
     assert tensorfile.tensors_sha256(early) != tensorfile.tensors_sha256(late)
