@@ -35,7 +35,7 @@ def trained(optimizer: str) -> tuple[float, float]:
     """
     train = spec_with(optimizer).train
     draw = functools.partial(torch.randn, generator=torch.Generator().manual_seed(3))
-    a, b = FactorLinear(256, 16, bias=False), FactorLinear(16, 256, bias=False)  # 4096 numbers: adamw8bit keeps them in 8 bits
+    a, b = FactorLinear(256, 16), FactorLinear(16, 256)  # 4096 numbers: adamw8bit keeps them in 8 bits
     with torch.no_grad():
         a.weight.copy_(draw(16, 256) / 16)
         b.weight.zero_()

@@ -92,8 +92,8 @@ class KeyedRanks(nn.Module):
 class FactorLinear(nn.Linear):
     """A LoRA factor: float32 weight, product in the dtype of its input."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False, device="meta")
+    def __init__(self, in_features: int, out_features: int, device: str = "cpu") -> None:
+        super().__init__(in_features, out_features, bias=False, device=device)
         self.ranks: KeyedRanks | None = None  # of A alone: what is left out of what it makes
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -217,7 +217,7 @@ def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN
 def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool, device: torch.device) -> FactorLinear:
     """A starts as peft's and Kaiming's uniform, bound 1/sqrt(in), drawn on the CPU for this module; B starts at zero."""
     out_features, in_features = made.weight.shape
-    factor = FactorLinear(in_features, out_features)
+    factor = FactorLinear(in_features, out_features, device="meta")
     factor.weight = nn.Parameter(drawn((out_features, in_features), name, seed, is_zero).to(device))
     return factor
 
