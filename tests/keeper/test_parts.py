@@ -22,7 +22,7 @@ from fluxtui.engine.keeper.aftermath import _way
 from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.marks import Log
-from fluxtui.engine.keeper.spawn import CannotStartError, how_threads_wait, spawn_prover, spawn_trainer
+from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
 from fluxtui.engine.wire import ProgressLine, TrainJob, encode
 from fluxtui.persist import process
 from fluxtui.persist.record import TERMINAL, TRANSITIONS
@@ -292,14 +292,3 @@ def spawned(what, tmp_path, log_fd):
         home=str(tmp_path), session=str(tmp_path), attempt=1, nonce="n", run_id="r", spec=spec, recipe_sha256="", threads=1
     )
     return spawn_trainer(job, 2, log_fd)
-
-
-@pytest.mark.parametrize(
-    ("devices", "threads", "load", "is_asleep"),
-    [([], 2, 12.0, True), ([], 2, 1.9, False), ([], 1, 12.0, False), (["GPU-1"], 2, 12.0, False)],
-)
-def test_threads_wait_asleep_on_a_cpu_that_others_use_too(devices, threads, load, is_asleep, monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert how_threads_wait(devices, threads, load, cores=2) == ({"OMP_WAIT_POLICY": "PASSIVE"} if is_asleep else {})
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert how_threads_wait(devices, threads, load, cores=2) == {}, "the user's own setting wins"

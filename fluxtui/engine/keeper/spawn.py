@@ -229,20 +229,7 @@ def _environment(run_id: str, devices: Sequence[str], threads: int) -> dict[str,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONFAULTHANDLER": "1",  # a crash before the trainer's first act leaves a stack too
-        **how_threads_wait(devices, threads, os.getloadavg()[0], len(os.sched_getaffinity(0))),
     }
-
-
-def how_threads_wait(devices: Sequence[str], threads: int, load: float, cores: int) -> dict[str, str]:
-    """Whether OpenMP's threads sleep at a barrier; numbers are the same either way. A user's own setting wins.
-
-    They spin unless told otherwise, which is quickest where each has a core. Where others want the cores too (`load` of the last
-    minute over their number) a thread spins away the very time that the one it waits for needs: two threads on two cores, ten
-    others beside them, took 6 s a step of the pico model and 0.5 s asleep.
-    """
-    if devices or threads == 1 or load <= cores or "OMP_WAIT_POLICY" in os.environ:
-        return {}
-    return {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _rendezvous(ranks: int) -> dict[str, str]:
