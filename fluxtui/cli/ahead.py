@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -20,7 +19,8 @@ from fluxtui.persist.spec import Spec
 
 
 def check_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="DATASET …", help="fluxtui check demo --help says more")
+    parser.prefix_chars = "\0"  # no word is an option here: all go to the engine's parser, --help and options that come first too
+    parser.add_argument("words", nargs="*", metavar="DATASET …", help="fluxtui check --help says more")
 
 
 def check_verb(arguments: Namespace) -> int:

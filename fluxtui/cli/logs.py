@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from fluxtui.cli import out
 from fluxtui.persist import logfile, overview
@@ -18,7 +18,13 @@ _POLL = 0.2  # seconds
 def logs_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
-    parser.add_argument("-n", type=int, default=50, dest="count", metavar="N", help="lines to begin with (50)")
+    parser.add_argument("-n", type=how_many, default=50, dest="count", metavar="N", help="lines to begin with (50)")
+
+
+def how_many(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text} is not how many there may be: give 0 or more")
+    return int(text)
 
 
 def logs_verb(arguments: Namespace) -> int:
@@ -26,7 +32,7 @@ def logs_verb(arguments: Namespace) -> int:
     overview.look(home, arguments.name)
     path = home.session(arguments.name).log_file
     if arguments.follow:
-        return _follow(path_index=LogIndex(path), count=max(0, arguments.count))
+        return _follow(path_index=LogIndex(path), count=arguments.count)
     limit = max(logfile.TAIL_LIMIT, min(64 * 2**20, arguments.count * 400))
     try:
         lines = logfile.tail(path, arguments.count, limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from fluxtui.cli import out
+from fluxtui.cli.logs import how_many
 from fluxtui.persist import overview
 from fluxtui.persist.errors import ExitCode, NotFoundError
 from fluxtui.persist.home import Home
@@ -103,7 +104,7 @@ def _attempts(home: Home, seen: Overview) -> None:
 def metrics_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="a list of objects, one a step")
-    parser.add_argument("-n", type=int, default=20, metavar="N", dest="count", help="steps shown without --json (20)")
+    parser.add_argument("-n", type=how_many, default=20, metavar="N", dest="count", help="steps shown without --json (20)")
 
 
 def metrics_verb(arguments: Namespace) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import NoReturn
 
 import msgspec
 
 from fluxtui.engine.trainer.doctor import check
 from fluxtui.engine.trainer.findings import Finding, Report
 from fluxtui.persist import recipe
-from fluxtui.persist.errors import ExitCode, FluxTUIError
+from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import recognise
 from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.text import clean
 
 _SHOWN = 20         # findings of a kind in the report for people
 _ROWS = 24          # buckets shown there
@@ -22,8 +24,8 @@ _BAR = 30           # columns
 
 def main(argv: list[str]) -> int:
     """Exit code 0: a start would take the data set; 1: it would not; 2, 3: there is nothing to examine."""
-    words = _parser().parse_args(argv)
     try:
+        words = _parser().parse_args(argv)
         report = _check(words)
     except FluxTUIError as error:
         print(f"{error}", file=sys.stderr)
@@ -36,8 +38,15 @@ def main(argv: list[str]) -> int:
     return int(ExitCode.DONE if report.ok else ExitCode.FAILED)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fluxtui check", description="Examine a data set before it is trained on.")
+class _Parser(argparse.ArgumentParser):
+    """What does not fit is one sentence, as of every verb."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{clean(message, 400)}; {self.prog} --help shows how.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="fluxtui check", allow_abbrev=False, description="Examine a data set before it is trained on.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="images and captions; or demo; several, as dataset.folders")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--lines", action="store_true", help='JSON lines: {"item": 3, "items": 20}, and {"report": …} at the end')

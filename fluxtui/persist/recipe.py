@@ -72,7 +72,7 @@ def apply(spec: Spec, overrides: Mapping[str, object], allowed_tables: Collectio
     for dotted, value in overrides.items():
         key = keys.find(dotted)
         if allowed_tables is not None and key.table not in allowed_tables:
-            raise UsageError(_fixed(key, allowed_tables))
+            raise UsageError(_fixed(spec.name, key, allowed_tables))
         tables.setdefault(key.table, {})[key.name] = keys.check(dotted, value)
     changes: dict[str, Any] = dict(tables.pop("", {}))
     for table, values in tables.items():
@@ -90,11 +90,11 @@ def still_fitting(spec: Spec, overrides: Mapping[str, object]) -> dict[str, obje
     return found
 
 
-def _fixed(key: Key, allowed_tables: Collection[str]) -> str:
+def _fixed(name: str, key: Key, allowed_tables: Collection[str]) -> str:
     tables = ", ".join(f"[{table}]" for table in allowed_tables)
     return (
         f"{key.label} is part of the recipe and stays as it is; only {tables} can change on a resume. "
-        f"For another recipe make a new session: fluxtui new NAME --from THIS --set {key.dotted}=VALUE."
+        f"For another recipe make a new session: fluxtui new NEW --from {name} --set {key.dotted}=VALUE."
     )
 
 

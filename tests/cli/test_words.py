@@ -27,13 +27,24 @@ def test_help_lists_every_verb_of_the_design(lab: Lab) -> None:
     assert max(len(line) for line in text.splitlines()) <= 140
 
 
-# the words of check are the engine's own
+# check becomes the engine, whose words it takes: the next test
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.name != "check"], ids=lambda verb: verb.name)
 def test_every_verb_has_help_and_refuses_an_option_it_does_not_know(lab: Lab, verb: verbs.Verb) -> None:
     assert lab.call(verb.name, "--help").code == 0
     asked = lab.call(verb.name, "--no-such-option")
     assert asked.code == 2
     assert asked.sentence
+
+
+def test_check_takes_its_options_before_the_folder_too() -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "fluxtui", "check", *words], capture_output=True, text=True)
+
+    assert json.loads(call("--json", "--quick", "demo").stdout)["ok"] is True
+    assert "--resolution" in call("--help").stdout
+    asked = call("--no-such-option", "demo")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr == "unrecognized arguments: --no-such-option; fluxtui check --help shows how.\n"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,8 @@ def test_every_verb_has_help_and_refuses_an_option_it_does_not_know(lab: Lab, ve
         (["export", "nothing", "--format", "zip", "-o", "x"], 2, "zip"),
         (["cache", "--prune", "--keep", "-1"], 2, "--keep"),
         (["keys", "zzzz"], 2, "no key"),
+        (["logs", "nothing", "-n", "-4"], 2, "-4 is not how many"),
+        (["metrics", "nothing", "-n", "x"], 2, "x is not how many"),
         (["show", "\x1b[31m\u202e"], 2, "cannot be a name"),
         (["\x1b[31mred"], 2, "no verb"),
     ],
