@@ -2,7 +2,7 @@
 
 Every key is either carried over or named with the reason why not; nothing is dropped in silence, and a value that becomes
 another one is named too. What their keys mean stands in `import_tables.py`. Nothing is executed; of the paths in it only a
-file of prompts is opened, and kohya's folders are listed.
+file of prompts and kohya's `dataset_config` are opened, and kohya's folders are listed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxtui.persist import import_folders, import_prompts, keys, toml
-from fluxtui.persist.errors import UsageError
+from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.import_folders import Table
 from fluxtui.persist.import_tables import SOURCES, Source
 from fluxtui.persist.import_values import CannotError, Changed, arguments
@@ -43,13 +43,13 @@ class Imported:
 
 def read(path: Path) -> Imported:
     """The configuration in our words. Raises `NotFoundError`, `DamagedError`, or `UsageError` where it is none of the three."""
-    document = _parse(path)
-    if _reaches_deeper(document, DEPTH):
-        raise UsageError(_TOO_MUCH)
-    rest, tables = import_folders.split(document)
+    rest, tables = import_folders.split(_parse(path))
     flat = dict(_spread(_flatten(rest)))
+    left: list[str] = []
+    if not tables:
+        tables, left = _named_tables(flat, path.parent)
     source = _source_of(flat, tables)
-    found = Imported(source, sets=dict(SOURCES[source].unsaid), beside=path.parent)
+    found = Imported(source, sets=dict(SOURCES[source].unsaid), beside=path.parent, left=left)
     overridden = _overridden(flat, SOURCES[source])
     for name, value in flat.items():
         if (winner := overridden.get(name)) is not None:
@@ -65,7 +65,27 @@ def read(path: Path) -> Imported:
     return found
 
 
+def _named_tables(flat: dict[str, Any], beside: Path) -> tuple[list[Table], list[str]]:
+    """The data sets of the file that kohya's `dataset_config` names, the key done with; else a sentence that says why not."""
+    key = next((name for name, value in flat.items() if name.rpartition(".")[2] == "dataset_config" and value), None)
+    if key is None:
+        return [], []
+    value = str(flat.pop(key))
+    try:
+        rest, tables = import_folders.split(_parse(beside / Path(value).expanduser()))
+    except FluxTUIError as error:
+        return [], [f"{clean(key, 100)} = {keys.show(value)}: {str(error).rstrip('.')}; give the folders with --dataset"]
+    ignored = [name for name in ("train_data_dir", "reg_data_dir") if any(flat.pop(one, None) for one in _ending(flat, name))]
+    left = [f"{name}: dataset_config wins over it" for name in ignored]
+    return tables, left + [f"{clean(value, 200)}: {clean(str(name), 100)}: there is no such key here" for name in rest]
+
+
+def _ending(flat: Mapping[str, Any], last: str) -> list[str]:
+    return [name for name in flat if name.rpartition(".")[2] == last]
+
+
 def _parse(path: Path) -> Mapping[str, Any]:
+    """A document of tables, of a size and depth that a training has."""
     data = toml.read_bytes(path, LIMIT, follow_links=True)
     suffix = path.suffix.lower()
     try:
@@ -81,6 +101,8 @@ def _parse(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{path} cannot be read: {clean(str(error), 200)}.") from error
     if not isinstance(document, Mapping):
         raise UsageError(f"{path} holds no configuration: its outermost part is no table.")
+    if _reaches_deeper(document, DEPTH):
+        raise UsageError(_TOO_MUCH)
     return document
 
 

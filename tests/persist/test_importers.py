@@ -283,6 +283,43 @@ resolution = 768
     ]  # fmt: skip
 
 
+def test_the_data_sets_of_a_file_that_kohyas_configuration_names_come_over(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    dataset = tmp_path / "sets" / "dataset.toml"
+    dataset.write_text("""
+[general]
+keep_tokens = 1
+shuffle_caption = true
+[[datasets]]
+resolution = 768
+  [[datasets.subsets]]
+  image_dir = "/one"
+  num_repeats = 10
+  [[datasets.subsets]]
+  image_dir = "/two"
+  num_repeats = 3
+""")
+    text = """
+[network_arguments]
+network_dim = 8
+[dataset_arguments]
+dataset_config = "sets/dataset.toml"
+train_data_dir = "/elsewhere"
+resolution = "512,512"
+"""
+    found = read_text(tmp_path, "a.toml", text)
+    assert (found.dataset, found.sets["dataset.folders"]) == ("/one", ["/two --repeats 3"])
+    assert (found.sets["dataset.repeats"], found.sets["dataset.keep_tags"], found.sets["dataset.resolution"]) == (10, 1, [768])
+    assert found.left[0] == "train_data_dir: dataset_config wins over it"
+    assert not [sentence for sentence in found.left if "dataset_config =" in sentence]
+
+    dataset.write_text("[[datasets")
+    for gone in ("sets/none.toml", "sets/dataset.toml"):
+        found = read_text(tmp_path, "a.toml", text.replace("sets/dataset.toml", gone))
+        assert found.left[0].startswith(f'dataset_arguments.dataset_config = "{gone}": ')
+        assert found.left[0].endswith("; give the folders with --dataset")
+
+
 def test_ai_toolkits_data_sets_are_folders_and_one_at_several_resolutions_is_one(tmp_path: Path) -> None:
     one = {"folder_path": "/one", "caption_ext": "txt", "num_repeats": 2}
     two = {"folder_path": "/two", "resolution": [512, 768], "is_reg": True, "mask_path": "masks"}
