@@ -25,6 +25,7 @@ from fluxtui.persist.import_values import (
     optimizer,
     prediction,
     same,
+    sampled_by_steps,
     scheduler,
     shuffled,
     sides,
@@ -114,6 +115,7 @@ _KOHYA: Table = {
     "save_every_n_steps": ("checkpoint.every_steps", whole),
     "sample_prompts": ("sample.prompts", lines),
     "sample_every_n_epochs": ("sample.every_epochs", whole),
+    "sample_every_n_steps": ("sample", sampled_by_steps),
     "sample_at_first": ("sample.at_start", switch),
     "max_data_loader_n_workers": ("hardware.workers", whole),
 }
@@ -177,6 +179,7 @@ _AI_TOOLKIT: Table = {
             "train.skip_first_sample": ("sample.at_start", lambda value: not switch(value)),
             "model.name_or_path": ("model", model),
             "model.quantize": ("model.precision", eight_bits("int8", "8 bits with a scale for each row, which loses less")),
+            "sample.sample_every": ("sample", sampled_by_steps),
             "sample.width": ("sample.width", whole),
             "sample.height": ("sample.height", whole),
             "sample.prompts": ("sample.prompts", lines),
@@ -223,6 +226,7 @@ _KOHYA_UNSAID: Mapping[str, object] = {
 }
 _KOHYA_WINS = (
     ("max_train_epochs", "max_train_steps"), ("unet_lr", "learning_rate"), ("network_train_unet_only", "text_encoder_lr"),
+    ("sample_every_n_epochs", "sample_every_n_steps"),
 )  # fmt: skip
 
 _KOHYA_NOTES: Mapping[str, str] = {

@@ -32,6 +32,12 @@ def whole(value: Value) -> int:
     return int(number)
 
 
+def sampled_by_steps(value: Value) -> dict[str, object]:
+    """Then not by epochs too, which is what is done here where nothing is said."""
+    steps = whole(value)
+    return {"sample.every_steps": steps, "sample.every_epochs": 0} if steps else {"sample.every_steps": 0}
+
+
 def number(value: Value) -> float:
     return float(value)
 

@@ -213,7 +213,8 @@ class SampleSpec(Table, frozen=True):
         list[Annotated[str, Meta(max_length=4000)]],
         Meta(max_length=64, description="[trigger] is replaced; of its own size and seed: 'TEXT --w 768 --h 512 --d 7'"),
     ] = field(default_factory=list)
-    every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never")] = 4
+    every_epochs: Annotated[int, Meta(ge=0, le=1_000_000, description="0: never by epochs")] = 4
+    every_steps: Annotated[int, Meta(ge=0, le=10_000_000, description="0: never by steps")] = 0
     at_start: Annotated[bool, Meta(description="draw before the first step")] = True
     steps: Annotated[int, Meta(ge=1, le=1000, description="denoising steps")] = 20
     guidance: Annotated[float, Meta(ge=0.0, le=100.0, description="guidance given to guidance-distilled models")] = 3.5

@@ -101,6 +101,17 @@ def test_fluxgym_is_carried_over(tmp_path: Path) -> None:
     assert found.sets["hardware.preset"] == "16GB"
 
 
+def test_samples_by_steps_are_by_steps_alone_and_by_epochs_where_kohya_takes_those(tmp_path: Path) -> None:
+    sets = imported(tmp_path, "kohya", sample_every_n_steps=250).sets
+    assert (sets["sample.every_steps"], sets["sample.every_epochs"]) == (250, 0)
+    found = imported(tmp_path, "kohya", sample_every_n_steps=250, sample_every_n_epochs=2)
+    assert found.sets["sample.every_epochs"] == 2
+    assert "sample.every_steps" not in found.sets
+    assert any("sample_every_n_epochs wins over it" in sentence for sentence in found.left)
+    sets = imported(tmp_path, "ai", config={"name": "a", "process": [{"sample": {"sample_every": 500}}]}).sets
+    assert (sets["sample.every_steps"], sets["sample.every_epochs"]) == (500, 0)
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [("12G", "12GB"), ("16G", "16GB"), ("20G", "16GB")])
 def test_fluxgyms_names_of_cards_are_presets_of_ours(tmp_path: Path, theirs: str, ours: str) -> None:
     path = tmp_path / "ui_state.json"

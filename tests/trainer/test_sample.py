@@ -125,6 +125,17 @@ def test_a_block_that_never_comes_ends_a_drawing_and_the_run(new_bench: NewBench
         new_bench(train__steps=1, sample__at_start=True, **DRAWN).run_here()
 
 
+def test_samples_are_drawn_every_so_many_steps_and_once_where_an_epoch_ends_there_too(
+    new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = new_bench(train__steps=5, sample__every_steps=2, sample__every_epochs=1, **DRAWN)
+    drawn: list[int] = []
+    monkeypatch.setattr(Painter, "draw", lambda self, step, *_: drawn.append(step))
+    bench.run_here()
+    of_epoch = len(bench.prepare_here().plan(0))
+    assert drawn == sorted({2, 4, 5, *range(of_epoch, 5, of_epoch)})
+
+
 def test_a_stop_is_not_kept_waiting_by_a_drawing_and_saves_its_step(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = new_bench(train__steps=8, sample__every_epochs=1, checkpoint__every_steps=0, **DRAWN)
     run = bench.prepare_here()

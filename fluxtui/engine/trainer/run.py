@@ -214,8 +214,10 @@ class Run:
                 self.events.pictures(self.painter.folder, self.state.step)
 
     def draw_if_due(self, epoch_ended: bool) -> None:
-        every = self.job.spec.sample.every_epochs
-        if epoch_ended and every and self.state.epoch % every == 0 and self.state.step < self.steps:
+        spec, state = self.job.spec.sample, self.state
+        by_epochs = epoch_ended and spec.every_epochs > 0 and state.epoch % spec.every_epochs == 0
+        by_steps = spec.every_steps > 0 and state.step % spec.every_steps == 0
+        if (by_epochs or by_steps) and state.step < self.steps:
             self.draw()
 
     def validate_if_due(self, epoch_ended: bool) -> float | None:
