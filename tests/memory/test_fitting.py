@@ -152,6 +152,13 @@ def test_clip_that_is_trained_along_and_a_schedule_free_optimizer_are_in_the_pla
     assert free.training_peak == usual.training_peak
 
 
+def test_the_buffer_in_which_ranks_sum_a_large_adapters_gradients_is_counted() -> None:
+    large = {"lora.rank": 512, "dataset.resolution": [512]}
+    alone, two = (memory_of(spec_with({**large, "hardware.gpus": gpus}), FLUX, 80 * GB) for gpus in ("auto", [0, 1]))
+    assert alone.lora > alone.activations.peak, "else it is not what decides"
+    assert two.training_peak - alone.training_peak == alone.lora - alone.activations.peak
+
+
 def test_targets_that_name_single_blocks_are_planned_from_the_whole_model() -> None:
     from tests.trainer.tiny_flux import new_transformer
 
