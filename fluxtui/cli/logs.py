@@ -50,16 +50,16 @@ def _follow(path_index: LogIndex, count: int) -> int:
         pass
     whole = path_index.count - path_index.has_partial
     shown = max(0, whole - count)
-    generation = path_index.generation
+    generation, is_behind = path_index.generation, False
     while True:
         if path_index.generation != generation:
             generation, shown = path_index.generation, 0
         whole = path_index.count - path_index.has_partial
-        while shown < whole:
-            lines = path_index.read(shown, min(500, whole - shown))
+        while shown < whole and (lines := path_index.read(shown, min(500, whole - shown))):  # none: it was cut meanwhile
             for line in lines:
                 out.data(line)
-            shown += max(1, len(lines))
-        sys.stdout.flush()
-        time.sleep(_POLL)
-        path_index.update()
+            shown += len(lines)
+            sys.stdout.flush()
+        if not is_behind:
+            time.sleep(_POLL)
+        is_behind = path_index.update()

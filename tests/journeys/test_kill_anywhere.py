@@ -46,7 +46,7 @@ def test_sigkill_at_random_steps_and_resume_gives_the_same_bytes(uninterrupted: 
     assert fluxtui("start", "broken").returncode == 0
     for at in sorted(rng.sample(range(2, 22), 2)):
         until(lambda at=at: shown("broken")["step"] >= at, 90, lambda: str(shown("broken")))
-        os.kill(_pid("broken", victim), signal.SIGKILL)
+        os.kill(until(lambda: _pid("broken", victim), 90, lambda: str(shown("broken"))), signal.SIGKILL)
         dead = until(lambda: _ended("broken"), 30, lambda: str(shown("broken")))
         assert dead["state"] == ("lost" if victim == "keeper" else "failed"), dead
         assert fluxtui("resume", "broken").returncode == 0
@@ -56,9 +56,10 @@ def test_sigkill_at_random_steps_and_resume_gives_the_same_bytes(uninterrupted: 
 
 
 def _pid(name: str, victim: str) -> int:
+    """0 while a new attempt has no ranks yet."""
     attempts = sorted((Path(os.environ["FLUXTUI_HOME"]) / "sessions" / name / "attempts").glob("*.toml"))
     record = tomllib.loads(attempts[-1].read_text())
-    return record["keeper"]["pid"] if victim == "keeper" else record["ranks"][0]["pid"]
+    return record["keeper"]["pid"] if victim == "keeper" else next((rank["pid"] for rank in record.get("ranks", [])), 0)
 
 
 def _ended(name: str) -> dict[str, Any] | None:

@@ -145,7 +145,7 @@ def test_a_step_costs_its_gradients_on_the_wire_and_a_cable_that_is_pulled_is_fo
     assert "node 1, host-b cannot reach host-a over the network: " in cut.reason, cut.reason
     pair.b.link("up")
     await_step(folder, 2, 15)
-    assert record(folder, 2).resumed_from == "step-000000010"
+    assert until(lambda: record(folder, 2).resumed_from) == "step-000000010"
     assert pair.b.fluxtui("kill", "cut").returncode == 0
     assert await_end(folder, 2).status == "stopped"
 
