@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the bare training as the keeper gives it to a trainer
+    os.environ.setdefault("GOMP_SPINCOUNT", "2500")  # the bare training as the keeper gives it to a trainer
     floors: list[dict[str, float]] = []
     runs: list[float] = []
     for _ in range(options.runs):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as the keeper gives it to a trainer
+os.environ.setdefault("GOMP_SPINCOUNT", "2500")  # before torch: as the keeper gives it to a trainer
 
 import msgspec
 import torch

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FAULTS_ROOT = os.environ.get("FLUXTUI_FAULTS") == "root"
 
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there: no test reaches the real hub, and none waits for it
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: many processes share the cores, as under the keeper
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: many processes share the cores
 os.environ.pop("HF_HUB_OFFLINE", None)  # tests of downloads speak to a hub of their own
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what tests start would ignore Ctrl-C too
