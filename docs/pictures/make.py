@@ -48,7 +48,7 @@ async def picture(home: Home, name: str, view: str, columns: int, rows: int) -> 
         for key in KEYS[view]:
             await pilot.press(key)
         await pilot.pause(1.5)
-        await seen(pilot, lambda: "drawing" not in drawn(app))
+        await seen(pilot, lambda: not any(word in drawn(app) for word in ("drawing", "reckoning")))
         return svg(app.screen._compositor.render_strips(), columns, BACKGROUND, FOREGROUND)
 
 
