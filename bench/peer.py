@@ -7,8 +7,8 @@ imports beside the product's own libraries (torchvision, datasets, ftfy). It is 
 tokens, of which the pico model has 20. Same pictures, captions, rank, layers, batch, learning rate and steps, and noise levels of
 about the same distribution; seeds and warm-up are each one's own. Without its `--cache_latents`, which takes the latents in the
 order of the first epoch while captions come in the order of the present one: with it (`--cache-latents` here) 22 % of the prompts
-with the trigger showed the concept, and none of the old ones what it asked for. The judge of `fluxtui.demo` counts, for 64 prompts
-each, how often the new concept is drawn where it is asked for, and the old shapes where they are.
+with the trigger showed the concept, and none of the old ones what it asked for. The judge of `fluxtui.demo` counts, for 64
+prompts each, how often the new concept is drawn where it is asked for, and the old shapes where they are.
 """
 
 from __future__ import annotations
