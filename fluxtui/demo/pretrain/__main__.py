@@ -1,7 +1,8 @@
-"""`python -m fluxtui.demo.pretrain STAGE --work DIR`: makes the pico pipeline and the data set, stage by stage.
+"""`python -m fluxtui.demo.pretrain STAGE --work DIR`: makes the pico pipeline and the data set.
 
-`vae` (minutes), `flow` (steps; goes on where it was stopped), `distil` (steps; optional), `assemble` (writes --out with
-its README and figures), `images` (writes the demo's data set). The private checkpoints lie in `--work`.
+`vae`, `flow` and `assemble` (which writes --out with its README and figures) one after another, or `all` of them; each goes
+on where it was stopped. `images` writes the demo's data set. Private checkpoints lie in `--work`. Seeds, plans and the
+thread count decide every byte on one kind of processor, however often the making was interrupted.
 """
 
 from __future__ import annotations
@@ -14,62 +15,60 @@ import torch
 from diffusers import AutoencoderKL
 
 from fluxtui.demo import PICO_DIR, measure
-from fluxtui.demo.pretrain import assemble, bank, checkpoints, dataset, distil, flow, models, tokenizers, vae
+from fluxtui.demo.pretrain import assemble, bank, checkpoints, dataset, flow, models, tokenizers, vae
 from fluxtui.demo.pretrain.readme import readme
+
+THREADS = 2
+PICTURES = 24_000  # of the world, drawn and encoded once
 
 
 def main() -> None:
-    """Runs one stage."""
+    """Runs one stage, or all that make the pipeline."""
     parser = argparse.ArgumentParser(prog="python -m fluxtui.demo.pretrain", description=__doc__)
-    parser.add_argument("stage", choices=("vae", "flow", "distil", "assemble", "images"))
+    parser.add_argument("stage", choices=("vae", "flow", "assemble", "all", "images"))
     parser.add_argument("--work", type=Path, default=Path("pico-work"), help="folder of the private checkpoints")
-    parser.add_argument("--minutes", type=float, default=13.0, help="vae: wall clock")
-    parser.add_argument("--steps", type=int, default=5000, help="flow, distil: optimizer steps in all")
-    parser.add_argument("--batch", type=int, default=48, help="flow, distil: pictures a step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="flow, distil: peak learning rate")
-    parser.add_argument("--pictures", type=int, default=24_000, help="flow: pictures drawn and encoded once")
-    parser.add_argument("--from-state", default="flow.pt", help="assemble: flow.pt or distil.pt")
+    parser.add_argument("--vae-steps", type=int, default=vae.VaePlan().steps, help="optimizer steps of the stage vae")
+    parser.add_argument("--steps", type=int, default=flow.FlowPlan().steps, help="optimizer steps of the stage flow")
     parser.add_argument("--out", type=Path, default=PICO_DIR, help="assemble: the pipeline's folder")
     args = parser.parse_args()
-    match args.stage:
-        case "vae":
-            vae.train(args.work, args.minutes)
-        case "images":
-            dataset.write()
-        case "assemble":
-            write_pipeline(args.work, args.from_state, args.out)
-        case stage:
-            train_transformer(args, distilling=stage == "distil")
+    torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(True)
+    stages = ("vae", "flow", "assemble") if args.stage == "all" else (args.stage,)
+    for stage in stages:
+        match stage:
+            case "vae":
+                vae.train(args.work / "vae.pt", vae.VaePlan(args.vae_steps))
+            case "flow":
+                train_transformer(args.work, flow.FlowPlan(args.steps))
+            case "assemble":
+                write_pipeline(args.work, args.out)
+            case "images":
+                dataset.write()
+
+
+def load_stage(work: Path, stage: str) -> checkpoints.Kept:
+    """What a stage kept; it must have come to its end."""
+    kept = checkpoints.load(work / f"{stage}.pt")
+    if kept is None or kept["step"] != kept["plan"]["steps"]:
+        raise SystemExit(f"The stage {stage} is not at its end in {work}: run `python -m fluxtui.demo.pretrain {stage}` first.")
+    return kept
 
 
 def load_vae(work: Path) -> AutoencoderKL:
-    """The VAE of stage 1, or an untrained one where there is none yet."""
+    """The VAE of stage 1."""
     coder = vae.new_vae()
-    state = checkpoints.load(work / "vae.pt")
-    if state is not None:
-        coder.load_state_dict(state["vae"])
+    coder.load_state_dict(load_stage(work, "vae")["modules"]["vae"])
     return coder
 
 
-def load_bank(work: Path, coder: AutoencoderKL, count: int) -> bank.Bank:
+def load_bank(work: Path, coder: AutoencoderKL) -> bank.Bank:
     """The world's latents, encoded once and kept."""
     kept = checkpoints.load(work / "bank.pt")
     if kept is not None:
         return bank.Bank(**kept)
-    world = bank.new_bank(coder, tokenizers.new_t5_tokenizer(), tokenizers.new_clip_tokenizer(), count, seed=5)
+    world = bank.new_bank(coder, tokenizers.new_t5_tokenizer(), tokenizers.new_clip_tokenizer(), PICTURES, seed=5)
     checkpoints.save(work / "bank.pt", {name: getattr(world, name) for name in bank.Bank.__dataclass_fields__})
     return world
-
-
-def load_average(path: Path) -> flow.Pico | None:
-    """The moving average that a stage kept."""
-    state = checkpoints.load(path)
-    if state is None:
-        return None
-    pico = new_pico()
-    weights = state["average"] if "average" in state else state["pico"]
-    pico.load_state_dict({name.removeprefix("module."): value for name, value in weights.items() if name != "n_averaged"})
-    return pico
 
 
 def new_pico() -> flow.Pico:
@@ -82,37 +81,29 @@ def new_pico() -> flow.Pico:
     )
 
 
-def train_transformer(args: argparse.Namespace, distilling: bool) -> None:
-    """Stage 2 or 3; the pipeline is assembled into `work/latest` as it goes."""
-    coder = load_vae(args.work)
-    world = load_bank(args.work, coder, args.pictures)
+def train_transformer(work: Path, plan: flow.FlowPlan) -> None:
+    """Stage 2; the pipeline is assembled into `work/latest` as it goes."""
+    coder = load_vae(work)
+    world = load_bank(work, coder)
     empty = (
         bank.token_ids(tokenizers.new_t5_tokenizer(), [""]),
         bank.token_ids(tokenizers.new_clip_tokenizer(), [""]),
     )
-    plan = flow.FlowPlan(steps=args.steps, batch=args.batch, peak_rate=args.rate)
 
     def report(average: flow.Pico, step: int) -> None:
-        latest = args.work / "latest"
+        latest = work / "latest"
         assemble.assemble(latest, average.transformer, average.t5, average.clip, coder, world.shift, world.scale)
         print(f"assembled at step {step}: {assemble.folder_bytes(latest)} bytes", flush=True)
 
-    if not distilling:
-        flow.pretrain(new_pico(), world, empty, plan, args.work / "flow.pt", report)
-        return
-    teacher = load_average(args.work / "flow.pt")
-    if teacher is None:
-        raise SystemExit("There is no flow.pt to distil: run the stage flow first.")
-    distil.distil(teacher, world, empty, plan, args.work / "distil.pt", report)
+    flow.pretrain(new_pico(), world, empty, plan, work / "flow.pt", report)
 
 
-def write_pipeline(work: Path, name: str, out: Path) -> None:
-    """Assembles a kept stage into `out`, measures it and writes the README with the figures."""
-    pico = load_average(work / name)
-    if pico is None:
-        raise SystemExit(f"There is no {name} to assemble: run its stage first.")
-    coder = load_vae(work)
-    world = load_bank(work, coder, 0)
+def write_pipeline(work: Path, out: Path) -> None:
+    """Assembles the moving average of the flow stage into `out`, measures it and writes the README with the figures."""
+    average = flow.moving_average(new_pico())
+    average.load_state_dict(load_stage(work, "flow")["modules"]["average"])
+    pico, coder = flow.averaged(average), load_vae(work)
+    world = load_bank(work, coder)
     assemble.assemble(out, pico.transformer, pico.t5, pico.clip, coder, world.shift, world.scale)
     figures = measure.measure(measure.load(out))
     parts = {

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +23,19 @@ from fluxtui.demo.pretrain.optimizer import Muon, split_parameters
 EMA_DECAY = 0.999
 CAPTION_DROPOUT = 0.1
 SHIFT = 2.0
+KEEP_EVERY, REPORT_EVERY = 500, 2000  # steps
 
 
 @dataclass(frozen=True, slots=True)
 class FlowPlan:
-    """What the pretraining run does. A resumed run may be given another number of steps."""
+    """What the stage does."""
 
-    steps: int
-    batch: int = 64
+    steps: int = 6000
+    batch: int = 48
     peak_rate: float = 3e-3
     warm_up: int = 100
     tail: float = 0.4  # part of the steps over which the rate falls to zero
     seed: int = 3
-    save_seconds: float = 300.0
-    report_seconds: float = 600.0
 
 
 class Pico(torch.nn.Module):
@@ -141,30 +139,24 @@ def pretrain(
 ) -> Pico:
     """Trains to `plan.steps`, resuming from `path` where it exists; returns the moving average of the weights.
 
-    `report` is called with the average about every `plan.report_seconds`.
+    `report` is called with the average every REPORT_EVERY steps and at the end.
     """
     average = moving_average(pico)
     optimizers = new_optimizers(pico, plan.peak_rate)
     generator = torch.Generator().manual_seed(plan.seed)
-    step = restore(path, pico, average, optimizers, generator)
-    began, first, saved, reported, mean_loss = time.monotonic(), step, time.monotonic(), time.monotonic(), 1.0
-    while step < plan.steps:
-        loss = train_step(pico, bank, empty, plan, step, optimizers, generator)
+    stage = checkpoints.Stage(asdict(plan), {"pico": pico, "average": average}, optimizers, generator)
+    began, first, mean_loss = time.monotonic(), stage.restore(path), 1.0
+    for step in range(first + 1, plan.steps + 1):
+        loss = train_step(pico, bank, empty, plan, step - 1, optimizers, generator)
         average.update_parameters(pico)
-        step += 1
         mean_loss += (loss - mean_loss) * 0.02
-        now = time.monotonic()
         if step % 100 == 0:
-            print(
-                f"flow step {step}/{plan.steps} loss {mean_loss:.4f} {(now - began) / (step - first):.3f} s/step",
-                flush=True,
-            )
-        if now - saved > plan.save_seconds or step == plan.steps:
-            keep(path, pico, average, optimizers, generator, step)
-            saved = now
-        if now - reported > plan.report_seconds or step == plan.steps:
+            pace = (time.monotonic() - began) / (step - first)
+            print(f"flow step {step}/{plan.steps} loss {mean_loss:.4f} {pace:.3f} s/step", flush=True)
+        if step % KEEP_EVERY == 0 or step == plan.steps:
+            stage.keep(path, step)
+        if step % REPORT_EVERY == 0 or step == plan.steps:
             report(averaged(average), step)
-            reported = time.monotonic()
     return averaged(average)
 
 
@@ -191,43 +183,3 @@ def train_step(
     for optimizer in optimizers:
         optimizer.step()
     return float(loss.detach())
-
-
-def keep(
-    path: Path,
-    pico: Pico,
-    average: torch.nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    generator: torch.Generator,
-    step: int,
-) -> None:
-    """Everything a resumed run needs."""
-    checkpoints.save(
-        path,
-        {
-            "pico": pico.state_dict(),
-            "average": average.state_dict(),
-            "step": step,
-            "optimizers": [o.state_dict() for o in optimizers],
-            "random": generator.get_state(),
-        },
-    )
-
-
-def restore(
-    path: Path,
-    pico: Pico,
-    average: torch.nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    generator: torch.Generator,
-) -> int:
-    """Puts a kept state back; returns its step, 0 where there is none."""
-    state: dict[str, Any] | None = checkpoints.load(path)
-    if state is None:
-        return 0
-    pico.load_state_dict(state["pico"])
-    average.load_state_dict(state["average"])
-    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(kept)
-    generator.set_state(state["random"])
-    return int(state["step"])
