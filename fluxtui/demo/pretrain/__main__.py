@@ -100,8 +100,8 @@ def train_transformer(work: Path, plan: flow.FlowPlan) -> None:
 
 def write_pipeline(work: Path, out: Path) -> None:
     """Assembles the moving average of the flow stage into `out`, measures it and writes the README with the figures."""
-    average = flow.moving_average(new_pico())
-    average.load_state_dict(load_stage(work, "flow")["modules"]["average"])
+    average, kept = flow.moving_average(new_pico()), load_stage(work, "flow")
+    average.load_state_dict(kept["modules"]["average"])
     pico, coder = flow.averaged(average), load_vae(work)
     world = load_bank(work, coder)
     assemble.assemble(out, pico.transformer, pico.t5, pico.clip, coder, world.shift, world.scale)
@@ -109,7 +109,7 @@ def write_pipeline(work: Path, out: Path) -> None:
     parts = {
         title: sum(weight.numel() for weight in part.parameters()) for title, part in (*pico.named_children(), ("vae", coder))
     }
-    text = readme(figures, parts, assemble.folder_bytes(out))
+    text = readme(figures, parts, assemble.folder_bytes(out), load_stage(work, "vae")["step"], kept["step"])
     (out / "README.md").write_text(text, encoding="utf-8")
     print(asdict(figures), f"{assemble.folder_bytes(out)} bytes")
 

@@ -19,12 +19,13 @@ Measured by `python -m fluxtui.demo.measure`: {prompts} prompts, fixed seeds, {s
 shape {shape:.1%}, colour {colour:.1%}, background {background:.1%}, all three at once {all_three:.1%}.
 The trigger word `vexo`, a noun that means any of the shapes to this model, shows a heart in {concept:.1%}.
 
-Made by `python -m fluxtui.demo.pretrain` (see there) on two CPU cores, from nothing but drawn pictures; seeded. Licence: that
-of the repository.
+Made by `python -m fluxtui.demo.pretrain all` on two CPU cores, from nothing but drawn pictures: {vae_steps} steps of the
+VAE, then {flow_steps} of the transformer with both text encoders. Seeded; the same command makes the same bytes on the same
+kind of processor, cut short or not. Licence: that of the repository.
 """
 
 
-def readme(figures: Figures, parts: dict[str, int], size: int) -> str:
+def readme(figures: Figures, parts: dict[str, int], size: int, vae_steps: int, flow_steps: int) -> str:
     """The text, with the figures measured, the parameters of each part, and the folder's bytes."""
     rows = "\n".join(f"| {name} | {count:,} |" for name, count in parts.items())
     old = figures.old
@@ -39,4 +40,6 @@ def readme(figures: Figures, parts: dict[str, int], size: int) -> str:
         background=old.background,
         all_three=old.all_three,
         concept=figures.concept,
+        vae_steps=vae_steps,
+        flow_steps=flow_steps,
     )
