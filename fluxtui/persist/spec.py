@@ -27,7 +27,6 @@ Scheduler = Literal[
     "constant_with_decay", "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
 ]
 
-Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0.0, description="seconds; 0 means never kill, amber still shows")]
 
 

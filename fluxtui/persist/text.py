@@ -42,12 +42,6 @@ def clean(foreign: str | bytes, limit: int = 10_000) -> str:
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
-def clean_lines(foreign: str | bytes, limit: int = 10_000) -> list[str]:
-    """Each line of a text, cleaned; a progress bar's carriage returns leave what stood there last."""
-    text = foreign.decode("utf-8", "replace") if isinstance(foreign, bytes) else foreign
-    return [clean(collapse(line), limit) for line in text.split("\n")]
-
-
 def collapse(line: str) -> str:
     """What a terminal would show of a line in which a progress bar drew itself over and over."""
     if "\r" not in line:

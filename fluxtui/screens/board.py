@@ -29,7 +29,6 @@ from fluxtui.screens.watch import Detail
 if TYPE_CHECKING:
     from fluxtui.gpu import Gpus, HostGauges
 
-STACKED = 100  # columns below which everything stands one under the other
 HISTORY = 160  # columns from which machine and attempts have a column of their own
 BOXED = 34  # rows from which panes have frames; below, a rule over each saves rows
 SIDE = 52  # columns of that column

@@ -24,7 +24,6 @@ from fluxtui.screens.watch import Detail
 
 if TYPE_CHECKING:
     from fluxtui.persist.spec import DatasetSpec
-    from fluxtui.screens.caption_editor import CaptionEditor
 
 MOST = 64 << 10  # bytes of a caption that is edited here
 LIST = 46  # cells of the list of names
@@ -46,7 +45,6 @@ class CaptionPage(Page, Walker):
         self._at = 0
         self._undo: list[tuple[Path, bytes | None]] = []  # caption file, what it held before
         self._drawings = Drawings(self)
-        self._editor: CaptionEditor | None = None
 
     @property
     def chosen(self) -> Pair | None:

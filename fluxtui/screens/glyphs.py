@@ -68,7 +68,6 @@ class Glyphs:
     yes: str
     no: str
     bullet: str
-    dash: str
 
     def state(self, state: str) -> str:
         """The glyph of a state, padded to the same width for all states of a tier."""
@@ -79,5 +78,5 @@ class Glyphs:
 def glyphs_of(tier: Tier) -> Glyphs:
     """The characters that a tier may send."""
     if tier is Tier.ASCII:
-        return Glyphs(tier, "-", "|", "+", "+", "+", "+", "#", ">", "|", "~", "enter", "up", "down", "x", "ok", "no", "*", "-")
-    return Glyphs(tier, "─", "│", "╭", "╮", "╰", "╯", "┃", "▌", "·", "…", "⏎", "↑", "↓", "×", "✓", "✗", "•", "–")
+        return Glyphs(tier, "-", "|", "+", "+", "+", "+", "#", ">", "|", "~", "enter", "up", "down", "x", "ok", "no", "*")
+    return Glyphs(tier, "─", "│", "╭", "╮", "╰", "╯", "┃", "▌", "·", "…", "⏎", "↑", "↓", "×", "✓", "✗", "•")

@@ -79,11 +79,6 @@ class LogSearch:
     def count(self) -> int:
         return len(self.lines)
 
-    def place_of(self, line: int) -> int:
-        """How many matching lines stand before this line."""
-        with self._lock:
-            return bisect_left(self.lines, line)
-
     def is_match(self, line: int) -> bool:
         with self._lock:
             at = bisect_left(self.lines, line)

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from fluxtui.screens.glyphs import Glyphs
-from fluxtui.screens.ink import Inks, Line, Span, both_ends, shorten
+from fluxtui.screens.ink import Inks, Line, Span, both_ends
 from fluxtui.screens.look import look_of
 
 
@@ -184,8 +184,3 @@ def _grounded(line: Line, width: int) -> Line:
     if not line.ground:
         return line
     return Line(*(span if "@" in span.role else Span(span.text, f"{span.role}@{line.ground}") for span in line.spans))
-
-
-def titled(name: str, role: str = "!text", limit: int = 60) -> Line:
-    """A heading out of one name."""
-    return Line(Span(shorten(name, limit), role))

@@ -106,7 +106,6 @@ class SessionScreen(Sheet):
         self.tabs = Tabs(session.name)
         self.pages: dict[str, Page] = {}
         self._page = page
-        self._detail: Detail | None = None
         self._history: History | None = None
         self._make_pages(session)
 

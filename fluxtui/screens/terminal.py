@@ -46,7 +46,6 @@ class Writer(threading.Thread):
         self._is_closing = False
         self._is_writing = False
         self.is_lost = False
-        self.sent = 0  # bytes
 
     @property
     def is_behind(self) -> bool:
@@ -97,7 +96,6 @@ class Writer(threading.Thread):
                 self._waiting.clear()
                 self._on_lost()
                 return False
-            self.sent += count
             data = data[count:]
         return True
 
@@ -123,10 +121,6 @@ class Terminal(LinuxDriver):
     @property
     def is_behind(self) -> bool:
         return self._out is not None and self._out.is_behind
-
-    @property
-    def bytes_sent(self) -> int:
-        return self._out.sent if self._out else 0
 
     def size_now(self) -> Size | None:
         """Columns and rows, as the kernel has them; None where it does not know."""

@@ -65,14 +65,6 @@ def clock(moment: datetime | None, now: datetime | None = None) -> str:
     return local.strftime("%H:%M" if days == 0 else "%a %H:%M" if days < 7 else "%Y-%m-%d")
 
 
-def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long since: "12m"; empty where None."""
-    if moment is None:
-        return ""
-    seconds = ((now or datetime.now(UTC)) - moment.astimezone(UTC)).total_seconds()
-    return duration(max(0.0, seconds))
-
-
 def place(path: str) -> str:
     """A path as a shell shows it: below the user's home it begins with "~"."""
     home = os.path.expanduser("~")

@@ -1,4 +1,4 @@
-"""The table of ends (design §4): a code or signal, and what was seen beside it, to words and a retry."""
+"""The table of ends (docs/recovery.md): a code or signal, and what was seen beside it, to words and a retry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of guards (design §5), as arithmetic: observations in, verdict out."""
+"""The table of guards (docs/guards.md), as arithmetic: observations in, verdict out."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxtui.persist.text import clean, clean_lines, collapse
+from fluxtui.persist.text import clean, collapse
 from tests.persist.inert import is_inert
 
 
@@ -54,4 +54,3 @@ def test_no_text_takes_long(evil: str) -> None:
 def test_a_progress_bar_leaves_what_stood_there_last() -> None:
     assert collapse("10 %\r20 %\r100 %") == "100 %"
     assert collapse("10 %\r20 %\r") == "20 %"
-    assert clean_lines("a\r\nb\x1b[2K\n") == ["a", "b", ""]

@@ -1,4 +1,4 @@
-"""How a trainer ended, in words; what to change; whether it is tried again. Pure: the table of design §4.
+"""How a trainer ended, in words; what to change; whether it is tried again. Pure. The same for people: docs/recovery.md.
 
 A reason is one sentence that a person can act on. Whatever ended without proof is never called completed here: `DONE` only
 says that the proof may begin.

@@ -86,7 +86,6 @@ class Follower:
 
     duties: Duties
     folder: NodeFolder
-    lock: Lock
     signs: Signs  # of node 0
     call: Call | None = None
     gauges: Gauges = field(default_factory=Gauges)
@@ -121,7 +120,7 @@ class Follower:
         duties = Duties(home, folder, spec, loop, log, journal)
         before = read_call(session)  # of a node 0 that may be long gone: only a newer one counts
         signs = Signs(session.lock_file, loop.watch.now(), None if before is None else before.beat_at)
-        return Follower(duties, folder, lock, signs)
+        return Follower(duties, folder, signs)
 
     def follow(self) -> int:
         """Until node 0 says that it is over, or this machine is asked to leave."""

@@ -80,7 +80,7 @@ class Journal:
         self._is_dirty = self._is_owed = False
 
     def transition(self, status: Status, **changes: Any) -> None:  # noqa: ANN401  (fields of Record)
-        """To another status, synced. One that design §4 does not know is a mistake of ours."""
+        """To another status, synced. A step that `TRANSITIONS` does not know is a mistake of ours."""
         assert status in TRANSITIONS.get(self.record.status, ()), f"{self.record.status} -> {status}"
         self._record = msgspec.structs.replace(self.record, status=status, **changes)
         self._write_synced()

@@ -54,9 +54,7 @@ class Opened:
     """A keeper that holds its lock and has begun its first attempt."""
 
     duties: Duties
-    arguments: Arguments
     maker: Record | None  # the lost attempt whose result only waits for its proof; None: train
-    lock: Lock
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -133,7 +131,7 @@ def open_session(arguments: Arguments) -> Opened:
     if is_chosen(arguments.resume):
         set_newer_aside(folder, arguments.resume, log)
     journal.begin(_first_record(folder, arguments, history, spec, digest, overrides))
-    return Opened(Duties(home, folder, spec, loop, log, journal), arguments, maker, lock)
+    return Opened(Duties(home, folder, spec, loop, log, journal), maker)
 
 
 def sweep(folder: SessionFolder) -> None:

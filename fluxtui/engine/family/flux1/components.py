@@ -76,11 +76,6 @@ class Components:
         halvings = len(self.vae_config["block_out_channels"]) - 1
         return 1 << halvings
 
-    @property
-    def pixel_multiple(self) -> int:
-        """Sides of pictures are multiples of this: the VAE's scale times the 2 of packing."""
-        return 2 * self.vae_scale
-
     @cached_property
     def text_tokens(self) -> int:
         """T5 tokens of a caption: what the tokenizer says, at most 512 (dev) or 256 (schnell)."""

@@ -24,12 +24,6 @@ def diffusers_keys(module: str) -> tuple[str, str]:
     return key_of(module, "lora_A"), key_of(module, "lora_B")
 
 
-def module_of(key: str) -> str | None:
-    """The module that a diffusers key belongs to, or None for any other key."""
-    found = taken_apart(key)
-    return found[0] if found else None
-
-
 def taken_apart(key: str) -> tuple[str, str] | None:
     """(module, parameter) of a diffusers key, or None for any other key."""
     for part, ending in ENDINGS.items():
