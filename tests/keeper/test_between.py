@@ -84,7 +84,7 @@ def test_a_stop_while_the_gpus_memory_comes_back_is_answered_and_no_retry_follow
     aftermath.write_verdict(duties, CRASHED, lambda: None)
     record = one.record()
     assert (record.status, outcomes(record)) == ("failed", {asked: "accepted: it has ended already, and is not tried again"})
-    assert aftermath.is_called_off(duties)
+    assert duties.is_called_off
 
 
 def test_a_kill_while_the_gpus_memory_comes_back_is_obeyed_by_what_follows(one: Session, duties: Duties):
@@ -115,7 +115,7 @@ def test_a_stop_while_the_verdict_is_owed_is_answered_and_the_devices_are_given_
     record = one.record()
     assert record.status == "failed"
     assert outcomes(record) == {asked[0]: "accepted: it has ended already, and is not tried again"}
-    assert aftermath.is_called_off(duties)
+    assert duties.is_called_off
 
 
 def test_only_a_newer_checkpoint_begins_the_count_of_retries_anew(duties: Duties):

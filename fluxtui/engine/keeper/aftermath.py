@@ -16,7 +16,6 @@ from fluxtui.engine import wire
 from fluxtui.engine.keeper.card import card
 from fluxtui.engine.keeper.classify import Verdict, remedy_of
 from fluxtui.engine.keeper.duties import Duties
-from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.kin import OWN_CHILD
 from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.waiting import Pause
@@ -49,8 +48,6 @@ def see_checkpoint(duties: Duties) -> None:
     for name in reversed(names):
         try:
             commit.verify_checkpoint(duties.folder.checkpoints / name, duties.breathe)
-        except SessionGoneError:
-            raise
         except FluxTUIError as error:
             duties.log.line(f"checkpoint {name} does not verify: {error}")
             continue
@@ -62,7 +59,8 @@ def see_checkpoint(duties: Duties) -> None:
 def retry_after(duties: Duties, verdict: Verdict, checkpoint_before: str) -> Again | None:
     """Whether another attempt follows: only after what may pass, only so often without a new checkpoint."""
     floors, record = duties.spec.guard, duties.journal.record
-    if verdict.end != "failed" or not verdict.is_retried or not floors.auto_resume or is_called_off(duties):
+    answer_late(duties)
+    if not _may_retry(duties, verdict):
         return None
     number = 1 if _step(record.checkpoint) > _step(checkpoint_before) else record.retry + 1
     if number > floors.max_auto_resumes:
@@ -74,25 +72,27 @@ def _step(checkpoint: str) -> int:
     return commit.step_of(checkpoint) if checkpoint else -1
 
 
-def is_called_off(duties: Duties) -> bool:
-    """Whether a stop came after the end of the attempt: it holds, and no other attempt follows. Answers what was asked."""
+def _may_retry(duties: Duties, verdict: Verdict) -> bool:
+    return verdict.end == "failed" and verdict.is_retried and duties.spec.guard.auto_resume and not duties.is_called_off
+
+
+def answer_late(duties: Duties) -> None:
+    """Answer what was asked since the attempt ended. A stop holds: no other attempt follows."""
     for request in duties.take_pending():
         if request.verb in ("stop", "kill", "stop-after-epoch"):
-            duties.is_called_off = True
+            duties.has_late_stop = True
             outcome = "accepted: it has ended already, and is not tried again"
         else:
             outcome = "dropped: the training is over"
         duties.journal.acknowledge(request.id, request.verb, outcome)
-    return duties.is_called_off or bool(duties.loop.asked_by)
 
 
 def final_words(duties: Duties, verdict: Verdict, again: Again | None) -> Verdict:
     """The verdict, saying so where the tries are used up."""
-    floors = duties.spec.guard
-    would_retry = verdict.end == "failed" and verdict.is_retried and floors.auto_resume and not is_called_off(duties)
-    if again is not None or not would_retry or floors.max_auto_resumes == 0:
+    tries = duties.spec.guard.max_auto_resumes
+    if again is not None or tries == 0 or not _may_retry(duties, verdict):
         return verdict
-    return replace(verdict, reason=f"{verdict.reason}; given up after {floors.max_auto_resumes} retries without a new checkpoint")
+    return replace(verdict, reason=f"{verdict.reason}; given up after {tries} retries without a new checkpoint")
 
 
 def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
     status = _STATUS[verdict.end]
     if journal.record.status in TERMINAL:
         return
-    is_called_off(duties)  # what was asked at the very end gets its answer with the verdict
+    answer_late(duties)  # what was asked at the very end gets its answer with the verdict
     *between, _ = _way(journal.record.status, status)
     for step in between:
         journal.transition(step)
@@ -125,7 +125,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
     while journal.is_owed and duties.loop.watch.now() - began < OWED_SECONDS:
         give_back()
         duties.breathe(TICK)
-        is_called_off(duties)
+        answer_late(duties)
     _mark(duties, verdict)
 
 

@@ -65,6 +65,7 @@ class Attendance:
 
     def run(self) -> Attended:
         """Until every process is gone. Raises `SessionGoneError`, after having ended them, where the session's folder is."""
+        self._name_processes()
         loop = self.duties.loop
         for fd in (self.group.progress_fd, *(rank.pidfd for rank in self.group.ranks)):
             loop.add(fd)
@@ -77,6 +78,14 @@ class Attendance:
                 loop.drop(fd)
         self.hearing.read()
         return Attended(self._exits, self._evidence())
+
+    def _name_processes(self) -> None:
+        """Into the record: whoever reads it can tell them from later processes of the same pids."""
+        identities = [rank.identity for rank in self.group.ranks]
+        if self.is_prover:
+            self.duties.journal.update(prover=identities[0])
+        else:
+            self.duties.journal.update(ranks=identities)
 
     def _attend(self) -> None:
         gone_error: SessionGoneError | None = None

@@ -32,7 +32,7 @@ class Duties:
     _looked: float = field(default=-EVERY)
     _seen: dict[str, None] = field(default_factory=dict)  # ids consumed: on a read-only disk the files stay
     _pending: list[Request] = field(default_factory=list)  # taken while nobody could obey them
-    is_called_off: bool = False  # a stop came when the attempt was over: no other follows
+    has_late_stop: bool = False  # one came when the attempt was over
     stop_after_epoch: str = ""  # id of such a request that was accepted: it holds for the trainers of retries too
 
     def turn(self, longest: float = TICK) -> tuple[set[int], list[Request]]:
@@ -62,6 +62,11 @@ class Duties:
         """A turn in the middle of something else: the beat goes on, and what is asked meanwhile is kept for who comes next."""
         _ready, requests = self.turn(longest)
         self._pending += requests
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether no other attempt follows: a stop came when this one was over, or a signal."""
+        return self.has_late_stop or bool(self.loop.asked_by)
 
     def take_pending(self) -> list[Request]:
         """What was asked while nobody could obey it."""

@@ -7,7 +7,6 @@ It starts, watches and ends the ranks of its machine as any keeper does, and wri
 from __future__ import annotations
 
 import argparse
-import signal
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import msgspec
 
 from fluxtui.engine import life
 from fluxtui.engine.keeper import opening
-from fluxtui.engine.keeper.attend import Attendance, Attended
+from fluxtui.engine.keeper.attend import Attendance
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
@@ -33,7 +32,6 @@ from fluxtui.engine.keeper.peers import News
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, Place, spawn_trainer
 from fluxtui.engine.keeper.stall import How
-from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import recipe
 from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
@@ -178,7 +176,8 @@ class Follower:
         place = Place(self.folder.node, begun.firsts[self.folder.node], begun.world_size, begun.address, begun.port)
         self.duties.journal.transition("starting", started_at=self.duties.journal.today())
         try:
-            attended = self._attend(job, slots, place)
+            with spawn_trainer(job, slots, self.duties.log.fd, place) as group:
+                attended = Attendance(self.duties, group, self.gauges, self).run()
         except CannotStartError as error:
             failed = RankExit(place.first, code=1)
             return self._conclude(Verdict("failed", str(error), "then fluxtui resume {name}", culprit=failed), [failed])
@@ -222,18 +221,6 @@ class Follower:
         return ""
 
     # --- inside ---
-
-    def _attend(self, job: TrainJob, ranks: int, place: Place) -> Attended:
-        """As `Keeper.attend`: whatever happens in here, no process of the group outlives this call."""
-        group = spawn_trainer(job, ranks, self.duties.log.fd, place)
-        self.duties.journal.update(ranks=[rank.identity for rank in group.ranks])
-        try:
-            return Attendance(self.duties, group, self.gauges, self).run()
-        finally:
-            group.signal_ranks(signal.SIGKILL)
-            group.kill_groups()
-            group.kin.send(signal.SIGKILL)
-            group.release()
 
     def _take_devices(self, call: Call) -> bool:
         """This machine's own GPUs, held from one attempt to the next; False where the attempt is over before they are free."""

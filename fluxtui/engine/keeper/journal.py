@@ -21,7 +21,7 @@ from fluxtui.engine.keeper.clock import Watch, wall
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist import toml
 from fluxtui.persist.durable import make_own_folder
-from fluxtui.persist.errors import DamagedError, FluxTUIError, StorageError
+from fluxtui.persist.errors import DamagedError, StorageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import TRANSITIONS, Acknowledgement, Record, Status
@@ -33,8 +33,11 @@ PROGRESS = 1.0  # seconds between two writes where something did
 ACKS = 32  # of the last requests
 
 
-class SessionGoneError(FluxTUIError):
-    """The session's folder was removed, or is another one now: nothing may be written any more."""
+class SessionGoneError(Exception):
+    """The session's folder was removed, or is another one now: nothing may be written any more.
+
+    No `FluxTUIError`: whoever catches those goes on, and a keeper without its session must not.
+    """
 
 
 class Journal:

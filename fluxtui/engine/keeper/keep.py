@@ -8,7 +8,6 @@ end:      devices given back, the user's `on_end` command
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from dataclasses import dataclass, field, replace
@@ -23,9 +22,9 @@ from fluxtui.engine.keeper.installed import Installed, installed, settled
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.lead import Lead
 from fluxtui.engine.keeper.loop import TICK
-from fluxtui.engine.keeper.peers import Alone, Peers
+from fluxtui.engine.keeper.peers import Alone
 from fluxtui.engine.keeper.queue import Lease, Queue
-from fluxtui.engine.keeper.spawn import CannotStartError, Group, spawn_prover, spawn_trainer
+from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
 from fluxtui.engine.keeper.waiting import Pause, wait
 from fluxtui.persist.errors import ExitCode, FluxTUIError, StorageError
 from fluxtui.persist.record import Phase, Proof, Record
@@ -42,6 +41,8 @@ def main(argv: list[str]) -> int:
         opened = opening.open_session(arguments)
     except FluxTUIError as error:
         return opening.refuse(str(error), error.exit_code)
+    except SessionGoneError as error:
+        return opening.refuse(str(error), ExitCode.FAILED)
     except OSError as error:
         return opening.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
     duties = opened.duties
@@ -86,7 +87,7 @@ class Keeper:
             aftermath.see_checkpoint(self.duties)
             again = aftermath.retry_after(self.duties, verdict, before)
             aftermath.write_verdict(self.duties, aftermath.final_words(self.duties, verdict, again), self.give_back)
-            if again is None or aftermath.is_called_off(self.duties):
+            if again is None or self.duties.is_called_off:
                 break
             self.prepare_retry(verdict)
             try:
@@ -130,8 +131,6 @@ class Keeper:
                 if self.lead is not None and self.maker is None:
                     return self.lead.gather(self.job(), self.local_ranks())
         except FluxTUIError as error:
-            if isinstance(error, SessionGoneError):
-                raise
             return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
         return found if isinstance(found, Verdict) else None
 
@@ -168,11 +167,10 @@ class Keeper:
     def train(self) -> Verdict:
         """Spawn every rank, attend them to their end, and say what that end means."""
         place = self.lead.place() if self.lead is not None else None
-        group = spawn_trainer(self.job(), self.local_ranks(), self.duties.log.fd, place)
-        if self.lead is None:
-            attended = self.attend(group)
-            return classify(attended.exits, attended.evidence)
-        return self.lead.verdict(self.attend(group, peers=self.lead))
+        with spawn_trainer(self.job(), self.local_ranks(), self.duties.log.fd, place) as group:
+            attended = Attendance(self.duties, group, self.gauges, self.lead or Alone()).run()
+        self.await_memory(group.kin.ranks)
+        return classify(attended.exits, attended.evidence) if self.lead is None else self.lead.verdict(attended)
 
     def prove(self, maker: Record) -> Verdict:
         """The keeper's own look at the product, then the proving process; only both together are `done`."""
@@ -208,11 +206,13 @@ class Keeper:
     def ask_prover(self, maker: Record) -> tuple[Proof | None, Attended]:
         """The proving process, from its start to its end: its answer, None where it left none, and how it ended."""
         assert self.lease is not None
-        record, answer = self.journal.record, list[Proof | None]()
+        record = self.journal.record
         arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
-        group = spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.fd)
-        attended = self.attend(group, answer)
-        return answer[0], attended
+        with spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.fd) as group:
+            attended = Attendance(self.duties, group, self.gauges).run()
+            answer = proof.read_answer(group.answer_fd)
+        self.await_memory(group.kin.ranks)
+        return answer, attended
 
     def was_replaced(self, before: Installed, answer: Proof | None) -> bool:
         """Whether the prover was started from a package that somebody was replacing; then not before that is done."""
@@ -222,23 +222,6 @@ class Keeper:
         self.duties.log.line("FluxTUI was being replaced by another version while the product was proven; it is proven once more")
         settled(self.duties.breathe, self.duties.loop.watch.now)
         return True
-
-    def attend(self, group: Group, answer: list[Proof | None] | None = None, peers: Peers | None = None) -> Attended:
-        """Watch a group to its end. Whatever happens in here, no process of it outlives this call."""
-        identities = [rank.identity for rank in group.ranks]
-        self.journal.update(**({"ranks": identities} if group.what == "trainer" else {"prover": identities[0]}))
-        pids = group.kin.ranks
-        try:
-            attended = Attendance(self.duties, group, self.gauges, peers or Alone()).run()
-            if answer is not None:
-                answer.append(proof.read_answer(group.answer_fd))
-        finally:
-            group.signal_ranks(signal.SIGKILL)
-            group.kill_groups()
-            group.kin.send(signal.SIGKILL)
-            group.release()
-        self.await_memory(pids)
-        return attended
 
     def await_memory(self, pids: set[int]) -> None:
         """The GPU is not given on before its memory is back, or the driver has had its time."""

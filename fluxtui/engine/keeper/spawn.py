@@ -91,8 +91,14 @@ class Group:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(rank.pid, signal.SIGKILL)
 
-    def release(self) -> None:
-        """Reap the ranks and close what was opened for them. Only after all of them have ended."""
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        """Whatever happened in the block, no process of the group outlives it; what was opened for them is closed."""
+        self.signal_ranks(signal.SIGKILL)
+        self.kill_groups()
+        self.kin.send(signal.SIGKILL)
         for rank in self.ranks:
             rank.process.wait()
             os.close(rank.pidfd)
