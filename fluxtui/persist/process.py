@@ -36,6 +36,12 @@ def identify(pid: int) -> ProcessIdentity | None:
     return ProcessIdentity(pid=pid, start_ticks=found[1], boot_id=boot_id(), run_id=run_id_of(pid) or "")
 
 
+def identify_child(pid: int, run_id: str) -> ProcessIdentity | None:
+    """The identity of a child of ours that is not reaped, were it dead already; None where /proc does not show it."""
+    found = _stat(pid)
+    return None if found is None else ProcessIdentity(pid=pid, start_ticks=found[1], boot_id=boot_id(), run_id=run_id)
+
+
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process lives on this machine: same boot, same start time, same run id; a zombie does not."""
     return identity == identify(identity.pid) and bool(identity.boot_id)

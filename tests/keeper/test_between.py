@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 from keeper_lab import Lab, Session, fast, until
 
-from fluxtui.engine.keeper import aftermath
+from fluxtui.engine.keeper import aftermath, proof
 from fluxtui.engine.keeper.aftermath import Again
 from fluxtui.engine.keeper.classify import RankExit, Verdict
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
-from fluxtui.engine.keeper.journal import Journal
+from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.keep import Keeper
 from fluxtui.engine.keeper.loop import STOPS, Loop
 from fluxtui.engine.keeper.marks import Log
@@ -26,7 +26,7 @@ from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import commit, process, toml
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Record
+from fluxtui.persist.record import Record, Result
 
 CRASHED = Verdict("failed", "crashed", is_retried=True, marker="CRASHED", culprit=RankExit(0, signal=11))
 
@@ -116,6 +116,18 @@ def test_a_stop_while_the_verdict_is_owed_is_answered_and_the_devices_are_given_
     assert record.status == "failed"
     assert outcomes(record) == {asked[0]: "accepted: it has ended already, and is not tried again"}
     assert duties.is_called_off
+
+
+def test_a_session_that_is_removed_while_its_product_is_hashed_is_gone_and_not_unproven(one: Session, duties: Duties):
+    one.folder.product.write_bytes(b"weights")
+    claim = Result(
+        session_id=one.spec.id, attempt=1, nonce="n", recipe_sha256="", step=1, file=one.folder.product.name, size=7,
+        sha256="", tensors_sha256="",
+    )  # fmt: skip
+    toml.write(one.folder.result_file, claim)
+    one.folder.lock_file.unlink()
+    with pytest.raises(SessionGoneError):
+        proof.check_claim(one.folder, duties.journal.record, 0, duties.breathe)
 
 
 def test_only_a_newer_checkpoint_begins_the_count_of_retries_anew(duties: Duties):

@@ -18,11 +18,12 @@ from keeper_lab import until
 from fluxtui.engine import __main__ as engine
 from fluxtui.engine import life
 from fluxtui.engine.keeper import marks
-from fluxtui.engine.keeper.aftermath import _way
+from fluxtui.engine.keeper.aftermath import way_to
 from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.marks import Log
 from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
+from fluxtui.engine.keeper.stall import exit_of
 from fluxtui.engine.wire import ProgressLine, TrainJob, encode
 from fluxtui.persist import process
 from fluxtui.persist.record import TERMINAL, TRANSITIONS
@@ -143,7 +144,7 @@ def test_the_watch_stands_still_for_what_came_late():
 def test_every_status_reaches_every_end_over_allowed_transitions_only():
     for now in TRANSITIONS:
         for end in sorted(TERMINAL):
-            way = [now, *_way(now, end)] if not (now == "queued" and end == "completed") else []
+            way = [now, *way_to(now, end)] if not (now == "queued" and end == "completed") else []
             for before, after in itertools.pairwise(way):
                 assert after in TRANSITIONS[before]
 
@@ -270,6 +271,20 @@ def test_40_no_descriptor_left_at_any_point_of_a_start_is_one_sentence_and_leave
         with group:
             pass
     assert descriptors() == before
+
+
+def test_a_trainer_that_is_dead_before_anyone_looks_at_it_was_started_and_says_how_it_left(monkeypatch, tmp_path):
+    real = os.pidfd_open
+
+    def slow(pid):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return real(pid)
+
+    monkeypatch.setenv("FLUXTUI_TRAINER", "no_such_module")
+    monkeypatch.setattr(os, "pidfd_open", slow)
+    with open(os.devnull, "wb") as nothing, spawned("trainer", tmp_path, nothing.fileno()) as group:
+        assert [rank.identity.run_id for rank in group.ranks] == ["r", "r"]
+        assert {exit_of(rank.pid) for rank in group.ranks} == {(1, None)}
 
 
 def test_40_what_fails_between_fork_and_exec_is_one_sentence_and_leaves_nothing(monkeypatch, tmp_path):

@@ -105,7 +105,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
     if journal.record.status in TERMINAL:
         return
     answer_late(duties)  # what was asked at the very end gets its answer with the verdict
-    *between, _ = _way(journal.record.status, status)
+    *between, _ = way_to(journal.record.status, status)
     for step in between:
         journal.transition(step)
     left = verdict.culprit
@@ -195,7 +195,7 @@ def run_on_end(duties: Duties) -> None:
         duties.log.line(f"the on_end command could not be started: {error}")
 
 
-def _way(now: Status, end: Status) -> list[Status]:
+def way_to(now: Status, end: Status) -> list[Status]:
     """The shortest way to a status over allowed transitions, `now` left out."""
     ways: list[tuple[Status, ...]] = [(now,)]
     for way in ways:

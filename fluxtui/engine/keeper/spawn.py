@@ -211,12 +211,12 @@ def _start(
         os.close(given)
     try:
         pidfd = os.pidfd_open(started.pid)
-        identity = process.identify(started.pid)
+        identity = process.identify_child(started.pid, environment[wire.RUN_ID])
     except OSError:
         started.kill()
         started.wait()
         raise
-    if identity is None:  # it is our child and not reaped: /proc itself is at fault
+    if identity is None:  # not reaped, so it is there, were it dead: /proc itself is at fault
         started.kill()
         started.wait()
         os.close(pidfd)
