@@ -17,6 +17,11 @@ class Situation:
     is_kept: bool = False  # a keeper holds it, whatever its newest record says
 
 
+def stands(session: Overview) -> str:
+    """ "night-run has failed", "paused-fox is stopped"."""
+    return f"{session.name} has failed" if session.state == "failed" else f"{session.name} is {session.state}"
+
+
 def needs_session(situation: Situation) -> str:
     if situation.session is None:
         return "no session is selected; n makes one"
@@ -52,7 +57,7 @@ def resume(situation: Situation) -> str:
         return f"{session.name} is complete; n can make a session that trains on from it, with more steps"
     if session.state == "elsewhere":
         return f"{session.name} is {session.reason}"
-    return f"{session.name} is {session.state}; nothing to resume" if session.is_active else ""
+    return f"{stands(session)}; nothing to resume" if session.is_active else ""
 
 
 def stop(situation: Situation) -> str:
@@ -88,13 +93,13 @@ def while_training(situation: Situation) -> str:
         return why
     session = situation.session
     assert session is not None
-    return "" if session.status == "running" else f"{session.name} is {session.state}; this needs a running one"
+    return "" if session.status == "running" else f"{stands(session)}; this needs a running one"
 
 
 def not_running(session: Overview) -> str:
     if session.state == "new":
         return f"{session.name} has not been started yet: s starts it"
-    return f"{session.name} is {session.state}; nothing of it is running"
+    return f"{stands(session)}; nothing of it is running"
 
 
 def verify(situation: Situation) -> str:
@@ -104,7 +109,7 @@ def verify(situation: Situation) -> str:
     assert session is not None
     if session.state in {"completed", "changed"}:
         return ""
-    return f"{session.name} is {session.state}; only a completed one can be proven"
+    return f"{stands(session)}; only a completed one can be proven"
 
 
 def edit_spec(situation: Situation) -> str:

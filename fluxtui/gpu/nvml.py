@@ -13,7 +13,7 @@ from fluxtui.gpu.readings import Gpu, Gpus
 T = TypeVar("T")
 
 _NO_LIBRARY = (
-    "there is no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
+    "no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
 )
 _SENTENCES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: _NO_LIBRARY,

@@ -203,7 +203,7 @@ class Board(Sheet):
 
     def take_detail(self, detail: Detail) -> None:
         if self.selected.session is not None and self.selected.session.name == detail.name:
-            self.selected.take_guard(detail.spec.guard if detail.spec else None)
+            self.selected.take_spec(detail.spec)
             self.attempts.take(detail.records)
 
     def follow_log(self, session: Overview | None) -> None:

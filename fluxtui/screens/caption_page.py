@@ -92,8 +92,10 @@ class CaptionPage(Page, Walker):
             said = self._trouble or (
                 "reading the data set" if self._data else "The settings cannot be read, so no data set is known."
             )
-            return [Line(), Line(Span(f"  {said}", "warn" if self._trouble else "dim"))]
-        list_width = min(LIST, width // 2)
+            role = "warn" if self._trouble else "dim"
+            return [Line(), *(Line("  ", Span(piece, role)) for piece in wrapped(said, width - 4))]
+        picture = 2 * (height - 4) + 4  # cells that a square one can use, and a gap
+        list_width = max(min(LIST, width // 2), min(width - picture, 2 * LIST))
         left = self._list(list_width, height)
         right = self._picture(width - list_width - 3, height)
         rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from textual.binding import BindingType
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.doing import bindings_for, front_of
-from fluxtui.screens.ink import Line, Span
+from fluxtui.screens.history import History
+from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 
 AVERAGE = "ema.safetensors"  # as the trainer calls it
+COLUMN = 11  # cells
+MEASURED = (("LOSS", 72), ("VALIDATION", 94), ("EPOCH", 104))  # columns, and the width from which there is room for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class CheckpointPage(Page, Walker):
         self._session: Overview | None = session
         self._names: Sequence[str] = ()
         self._kept: list[Kept] = []
+        self._history: History | None = None
         self._at = 0
 
     @property
@@ -54,6 +59,11 @@ class CheckpointPage(Page, Walker):
 
     def take_session(self, session: Overview | None) -> None:
         self._session = session
+
+    def take_history(self, history: History) -> None:
+        self._history = history
+        if self.display:
+            self.repaint()
 
     def take_detail(self, detail: Detail) -> None:
         if list(detail.checkpoints) != list(self._names):
@@ -76,18 +86,39 @@ class CheckpointPage(Page, Walker):
 
     def body(self, width: int, height: int) -> list[Line]:
         if not self._kept:
-            return [Line(), Line(Span("  No checkpoint yet: c writes one now, while it trains.", "dim"))]
-        lines = [Line(), Line(Span(f"   {'CHECKPOINT':<18}{'STEP':>9}{'SIZE':>10}   WRITTEN", "dim"))]
+            return [Line(), *(Line("  ", Span(piece, "dim")) for piece in wrapped(self._nothing(), width - 4))]
+        measured = [(title, cells) for title, cells in MEASURED if width >= cells]
+        titles = "".join(title.rjust(COLUMN) for title, _ in measured)
+        lines = [Line(), Line(Span(f"   {'CHECKPOINT':<18}{'STEP':>9}{titles}{'SIZE':>10}   {'WRITTEN':<9}", "dim"))]
         room = max(1, height - len(lines))
         top = max(0, min(self._at - room // 2, len(self._kept) - room))
         for at in range(top, min(len(self._kept), top + room)):
-            lines.append(self._row(self._kept[at], at == self._at))
+            lines.append(self._row(self._kept[at], at == self._at, len(measured)))
         return lines
 
-    def _row(self, kept: Kept, is_chosen: bool) -> Line:
+    def _nothing(self) -> str:
+        """Why the list is empty, and what would fill it."""
+        session = self._session
+        if session is None or session.state == "new":
+            return "No checkpoint yet: they are written while it trains, as [checkpoint] of its settings says."
+        if session.is_active:
+            return "No checkpoint yet: c writes one now, while it trains."
+        return "There is no checkpoint: a resume begins at the first step."
+
+    def _measured(self, step: int, columns: int) -> str:
+        """What was measured at the step of a checkpoint, in so many of the columns."""
+        found = self._history.until(step) if self._history else None
+        if found is None:
+            return " " * COLUMN * columns
+        epoch, *losses = found
+        loss, held_out = ("" if math.isnan(value) else words.loss(value) for value in losses)
+        return "".join(text.rjust(COLUMN) for text in (loss, held_out, str(epoch))[:columns])
+
+    def _row(self, kept: Kept, is_chosen: bool, measured: int) -> Line:
         line = Line(" ", Span(self.glyphs.pointer if is_chosen else " ", "!focus"), " ", ground="cursor" if is_chosen else "")
-        line.add(kept.name.ljust(18), "text").add(f"{kept.step:>9}", "text").add(words.size(kept.size).rjust(10), "dim")
-        line.add(f"   {words.clock(kept.at)}", "dim")
+        line.add(kept.name.ljust(18), "text").add(f"{kept.step:>9}", "text")
+        line.add(self._measured(kept.step, measured), "text").add(words.size(kept.size).rjust(10), "dim")
+        line.add(f"   {words.clock(kept.at):<9}", "dim")
         line.add("   averaged too" if kept.has_average else "", "dim")
         if kept is self._kept[0]:
             line.add("   newest", "info")

@@ -62,6 +62,14 @@ def drawn(
     return [Line(Span(labels.get(y, "").rjust(AXIS - 1), "dim"), " ").extend(line) for y, line in enumerate(plot.lines())], scale
 
 
+def captioned(lines: list[Line], text: str, width: int) -> list[Line]:
+    """The chart with a caption at its upper right, where the curve leaves room for it."""
+    room = width - len(text)
+    if len(lines) < 3 or room < AXIS or lines[0].to(width).text[room - 1 :].strip(" \u2800"):
+        return lines
+    return [Line(*lines[0].spans).cut(room).add(text, "dim"), *lines[1:]]
+
+
 def _labels(scale: Scale, height: int) -> dict[int, str]:
     """Row -> label: the ends, and the middle where there is room."""
     if height < 1:

@@ -16,8 +16,10 @@ from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.walking import WHEEL
 
-LABEL = 22
+LABEL = 24
 BESIDE = 104  # columns from which the report stands beside the questions
+VALUE = 30  # cells of an answer, where there is room to say behind it what is asked
+SENTENCE = 40  # cells that this needs
 MOST = 4000  # characters of an answer
 BUTTONS = (
     ("start", "create and start"),
@@ -34,6 +36,7 @@ class Form(Pane):
     DEFAULT_CSS: ClassVar[str] = "Form { height: 1fr; }"
     FRAME = "rule"
     can_focus = True
+
     class Changed(Message):
         """An answer, or the question in focus, has changed."""
 
@@ -66,11 +69,14 @@ class Form(Pane):
         return BUTTONS[self._at - len(self._fields)][0] if self._at >= len(self._fields) else ""
 
     def show_all(self) -> None:
-        """Ask everything, or only what matters first."""
+        """Ask everything, or only what matters first; the question or button in focus keeps it, where it is still there."""
+        asked, button = self.question, self._at - len(self._fields)
         self.with_all = not self.with_all
         self._fields = fields(self._is_clone, self.with_all, self._edits)
-        self._at = len(self._fields) + 2
-        self.repaint()
+        if asked is None:
+            self.go(len(self._fields) + button)
+        else:
+            self.go(next((at for at, field in enumerate(self._fields) if field.name == asked.name), 0))
 
     def take(self, seen: Evaluation) -> None:
         """What the answers come to."""
@@ -138,6 +144,8 @@ class Form(Pane):
             line.add("   ←→ chooses" if self.glyphs.up == "↑" else "   left, right: choose", "faint")
         elif is_here and not answer and self._is_seen(asked) and self.seen.candidates and not self._picker.is_open:
             line.add(f"   tab lists {len(self.seen.candidates)}", "faint")
+        elif not is_here and line.width <= LABEL + VALUE <= width - SENTENCE:
+            line.to(LABEL + VALUE).add(shorten(asked.help, width - LABEL - VALUE, self.glyphs.ellipsis), "faint")
         lines = [line]
         if is_here and self._picker.is_open:
             return lines + self._picker.lines(width, LABEL - 1, self.glyphs)

@@ -18,6 +18,7 @@ from fluxtui.screens.terminal_kind import Tier
 KEYS = 14  # cells
 LABEL = 18
 SENTENCE = 90  # cells of a sentence, at most
+WIDEST = 132  # cells of a line: a command far from its key is not read
 
 INTRODUCTION = (
     "Training goes on without this window: close it, lose the connection, come back and see the truth. "
@@ -42,6 +43,7 @@ class HelpText(Reader):
         return Line(Span("q", "!accent"), Span(" goes back", "dim"))
 
     def text(self, width: int) -> list[Line]:
+        width = min(width, WIDEST)
         lines = [Line(), *(Line(Span(piece, "dim")) for piece in wrapped(INTRODUCTION, min(width, 100)))]
         keys = front_of(self.app).keys
         live = {action.name: live_keys(action, self._chains, keys) for action in TABLE}

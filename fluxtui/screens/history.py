@@ -33,6 +33,16 @@ class History:
             stride = max(1, -(-(end - begin) // most))
             return list(self.steps[begin:end:stride]), list(self.curves[curve][begin:end:stride])
 
+    def until(self, step: int) -> tuple[int, float, float] | None:
+        """Epoch, mean loss of the last 50 steps, newest held-out loss (NaN: none) at a step; None where it was not measured."""
+        with self.lock:
+            at = bisect_left(self.steps, step)
+            if at == len(self.steps) or self.steps[at] != step:
+                return None
+            recent = [loss for loss in self.curves["loss"][max(0, at - 49) : at + 1] if not math.isnan(loss)]
+            held_out = (value for value in reversed(self.curves["validation"][: at + 1]) if not math.isnan(value))
+            return self.epochs[at], sum(recent) / len(recent) if recent else math.nan, next(held_out, math.nan)
+
     def add(self, metric: StepMetric) -> None:
         """One more line of the file, in the order of writing."""
         steps = self.steps

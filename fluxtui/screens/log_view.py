@@ -220,7 +220,8 @@ class LogView(ChoosingPane):
         if search is not None:
             number = f"{search.count()}{'+' if search.is_cut else ''}"
             said = f"{number} match{'' if number == '1' else 'es'}" + ("" if search.is_over else ", searching")
-            line.add("only " if self.is_filtered else "", "dim").add(shorten(search.pattern, 24), "accent").add(f" {said}", "dim")
+            line.add("only " if self.is_filtered else "", "dim").add(shorten(search.pattern, 24), "accent")
+            line.add(f" {self.glyphs.dot} ", "faint").add(said, "dim")
         return line
 
     def marked(self, at: int, text: str) -> tuple[str, str]:

@@ -259,4 +259,3 @@ class MetricPage(Page, Doer):
             share = (event.x - 1 - AXIS) / max(1, self.size.width - 2 - AXIS)
             self.cursor = int(first + share * (last - first))
             self.repaint()
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import Record
@@ -18,6 +19,10 @@ from fluxtui.screens.terminal_kind import Tier
 from fluxtui.screens.watch import Detail
 
 LABEL = 14  # cells
+BESIDE = 116  # cells from which the attempts stand beside the facts
+FACTS = 90  # cells of the facts then, at most
+ATTEMPTS = 90  # cells of the attempts, at most: times far from what they belong to are not read
+GAP = 3
 
 
 class OverviewPage(Reader):
@@ -50,16 +55,30 @@ class OverviewPage(Reader):
         role = ROLES.get(session.state, "text")
         if session.reason:
             lines += _fact("why", session.reason, width, role if role not in {"good", "dim"} else "text")
-        action, text = next_step(session)
-        if action:
-            key = first_key(self.app, action, self.glyphs.tier is Tier.ASCII)
-            lines.append(Line(Span("next".ljust(LABEL), "dim"), Span(key, "!accent"), Span(f" {text}")))
-        lines.append(Line())
+        lines += self._next(session, width)
+        facts_width = width if width < BESIDE else min(width // 2, FACTS)
+        told = [Line()]
         for label, value in facts(session, self.detail):
-            lines += _fact(label, value, width)
+            told += _fact(label, value, facts_width - (GAP if facts_width < width else 0))
+        tried = self._attempts(width if facts_width == width else min(width - facts_width, ATTEMPTS))
+        if facts_width == width:
+            return lines + told + tried
+        rows = zip_longest(told, tried, fillvalue=Line())
+        return lines + [Line(*left.spans).to(facts_width).extend(right) for left, right in rows]
+
+    def _next(self, session: Overview, width: int) -> list[Line]:
+        """The one key that comes next and what it does, over as many lines as it takes."""
+        action, text = next_step(session)
+        if not action:
+            return []
+        key = first_key(self.app, action, self.glyphs.tier is Tier.ASCII)
+        pieces = wrapped(text, max(8, width - LABEL - len(key) - 1))
+        lines = [Line(Span("next".ljust(LABEL), "dim"), Span(key, "!accent"), Span(f" {pieces[0]}"))]
+        return lines + [Line(" " * (LABEL + len(key) + 1), Span(piece)) for piece in pieces[1:]]
+
+    def _attempts(self, width: int) -> list[Line]:
         records: Sequence[tuple[int, Record | None, str]] = self.detail.records if self.detail else ()
-        if records:
-            lines += [Line(), Line(Span("attempts", "!text"))]
+        lines = [Line(), Line(Span("attempts", "!text"))] if records else []
         for number, record, problem in reversed(records):
             lines += attempt_lines(number, record, problem, width, self.glyphs)
         return lines

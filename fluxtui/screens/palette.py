@@ -10,19 +10,22 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
 from fluxtui.actions import Action, Chain, of_contexts
+from fluxtui.refusals import Situation
 from fluxtui.screens.doing import first_key, front_of
 from fluxtui.screens.filter_line import FilterLine
-from fluxtui.screens.ink import Line, Span, fit
+from fluxtui.screens.ink import Line, Span, fit, wrapped
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.terminal_kind import Tier
 
-ROWS = 14
+ROWS = 13
+TOLD = 3  # rows below them: a rule, and the sentence of the chosen one
+HEIGHT = ROWS + TOLD + 3  # with the frame and the line to type in
 
 
 class Choices(Pane):
     """The actions that match, best first."""
 
-    DEFAULT_CSS: ClassVar[str] = "Choices { width: 76; max-width: 100%; height: 17; }"
+    DEFAULT_CSS: ClassVar[str] = f"Choices {{ width: 76; max-width: 100%; height: {HEIGHT}; }}"
     FRAME = "box"
 
     def __init__(self, actions: Sequence[Action], chains: Sequence[Chain]) -> None:
@@ -50,7 +53,7 @@ class Choices(Pane):
 
     def body(self, width: int, height: int) -> list[Line]:
         situation = front_of(self.app).situation()
-        rows = height - 1
+        rows = height - 1 - TOLD
         top = max(0, min(self._at - rows + 1, len(self._shown) - rows))
         lines = [Line()]
         for at in range(top, min(len(self._shown), top + rows)):
@@ -61,7 +64,18 @@ class Choices(Pane):
             line.add(fit(key, 7), "!accent" if not why else "faint").add(fit(action.label, 19), "text" if not why else "faint")
             line.add(fit(why or action.help, max(1, width - 26), self.glyphs.ellipsis), "dim" if not why else "faint")
             lines.append(line)
-        return lines if self._shown else [Line(), Line(Span("no command matches", "dim"))]
+        return [*lines, *self._told(situation, width)] if self._shown else [Line(), Line(Span("no command matches", "dim"))]
+
+    def _told(self, situation: Situation, width: int) -> list[Line]:
+        """What the chosen one does, or why it cannot now, to the end of the sentence."""
+        chosen = self.chosen
+        if chosen is None:
+            return []
+        why = chosen.refusal(situation)
+        pieces = wrapped(why or chosen.help, width)
+        blank = [Line() for _ in range(max(0, ROWS - len(self._shown)))]
+        rule = Line(Span(self.glyphs.horizontal * width, "faint"))
+        return [*blank, rule, *(Line(Span(piece, "warn" if why else "text")) for piece in pieces[: TOLD - 1])]
 
 
 class Palette(ModalScreen[str]):
@@ -86,7 +100,7 @@ class Palette(ModalScreen[str]):
 
     def on_mount(self) -> None:
         self._line.styles.width = min(72, self.app.size.width - 4)
-        self._line.styles.offset = (0, -(ROWS // 2 + 1) + 1)
+        self._line.styles.offset = (0, 1 - HEIGHT // 2)
         self._line.open("", ">")
 
     def action_move(self, by: int) -> None:

@@ -9,6 +9,8 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from fluxtui.persist.overview import Overview
+from fluxtui.refusals import stands
+from fluxtui.screens import words
 from fluxtui.screens.doing import Doer, bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
 from fluxtui.screens.page import Page
@@ -53,7 +55,12 @@ class SamplePage(Page, Doer):
 
     def copied(self) -> tuple[str, str]:
         files = self._pictures()
-        return (str(files[0][1]), "the picture's path") if files else ("", "")
+        return (str(files[min(self._chosen, len(files) - 1)][1]), "the picture's path") if files else ("", "")
+
+    @property
+    def _chosen(self) -> int:
+        """Place of the chosen picture among those of `_pictures`."""
+        return self._place() if self.is_across else self.at_prompt
 
     def _list(self) -> None:
         """Runs in a thread: which pictures there are."""
@@ -83,43 +90,48 @@ class SamplePage(Page, Doer):
     def body(self, width: int, height: int) -> list[Line]:
         pictures = self._pictures()
         if not pictures:
-            return [Line(), Line(Span(f"  {self._nothing()}", "dim"))]
+            return [Line(), *(Line("  ", Span(piece, "dim")) for piece in wrapped(self._nothing(), width - 4))]
         width -= 2
         columns, rows, cell_width, cell_height = grid(len(pictures), width, height - 1)
         start = self._first(len(pictures), columns * rows)
         shown = pictures[start : start + columns * rows]
         drawn = [self._drawings.get(path, cell_width, cell_height - 2) for _, path in shown]
-        lines = [self._title(width, len(pictures))]
+        lines = [self._title(width, len(pictures), next((one.caption for one in drawn if one), ""))]
         for row in range(0, len(shown), columns):
-            lines += self._row(shown[row : row + columns], drawn[row : row + columns], cell_width, cell_height)
+            chosen = self._chosen - start - row
+            lines += self._row(shown[row : row + columns], drawn[row : row + columns], cell_width, cell_height, chosen)
         return [Line(" ").extend(line) for line in lines]
 
     def _nothing(self) -> str:
         session = self._session
         if session is not None and session.status == "running" and session.is_active:
             return "No samples yet: p draws them now."
-        return "There are no samples: p draws them while it trains" + (f", and it is {session.state}." if session else ".")
+        return "No samples were drawn: p draws them, but only while it trains" + (f"; {stands(session)}." if session else ".")
 
     def _first(self, total: int, fits: int) -> int:
         """The picture shown first, so that the chosen one is seen."""
-        chosen = self._place() if self.is_across else self.at_prompt
-        return max(0, min(chosen - fits + 1, total - fits)) if total > fits else 0
+        return max(0, min(self._chosen - fits + 1, total - fits)) if total > fits else 0
 
-    def _title(self, width: int, total: int) -> Line:
+    def _title(self, width: int, total: int, prompt: str) -> Line:
         if self.is_across:
-            return Line(Span(f"prompt {self.at_prompt + 1} over {total} steps", "!text"))
+            line = Line(Span(f"prompt {self.at_prompt + 1} over {words.count(total, 'step')}", "!text"))
+            return line.add(f"  {shorten(prompt, max(0, width - line.width - 2), self.glyphs.ellipsis)}" if prompt else "", "dim")
         step = self._steps[self._place()]
         return Line(Span(_step_words(step), "!text"), Span(f"  {self._place() + 1} of {len(self._steps)}", "dim"))
 
-    def _row(self, shown: Sequence[tuple[str, Path]], drawn: Sequence[Drawn | None], width: int, height: int) -> list[Line]:
+    def _row(
+        self, shown: Sequence[tuple[str, Path]], drawn: Sequence[Drawn | None], width: int, height: int, chosen: int
+    ) -> list[Line]:
+        """Pictures side by side with their labels; the label of the chosen one stands out and says so without colour too."""
         lines = [Line() for _ in range(height)]
-        for (label, _), picture in zip(shown, drawn, strict=True):
+        for at, ((label, _), picture) in enumerate(zip(shown, drawn, strict=True)):
             texts = list(picture.lines) if picture else []
             if picture is not None and picture.trouble:
                 texts = [Line(Span(shorten(picture.trouble, width), "warn"))]
             if picture is None:
                 texts = [Line(Span("drawing", "faint"))]
             title = f"{label}  {picture.caption}" if picture and picture.caption and not self.is_across else label
+            title = f"{self.glyphs.pointer}{title}" if at == chosen else title
             for y in range(height - 2):
                 part = Line().extend(texts[y]) if y < len(texts) else Line()
                 lines[y].extend(part.to(width)).add(" " * GAP)
@@ -127,7 +139,9 @@ class SamplePage(Page, Doer):
             if len(pieces) > 2:
                 pieces[1:] = [shorten(" ".join(pieces[1:]), width, self.glyphs.ellipsis)]
             for y in range(2):
-                lines[height - 2 + y].add(fit(pieces[y] if y < len(pieces) else "", width), "dim").add(" " * GAP)
+                lines[height - 2 + y].add(
+                    fit(pieces[y] if y < len(pieces) else "", width), "text" if at == chosen else "dim"
+                ).add(" " * GAP)
         return lines
 
     # Deeds
@@ -156,7 +170,7 @@ class SamplePage(Page, Doer):
 
 
 def grid(count: int, width: int, height: int) -> tuple[int, int, int, int]:
-    """Columns, rows, and the cells of each picture with its two label lines, so that pictures are as large as can be.
+    """Columns, rows, and the cells of each picture with its two label lines: as large as can be, and then as many as can be.
 
     A picture is taken for square: as many cells wide as it has half-cells of height.
     """
@@ -169,7 +183,7 @@ def grid(count: int, width: int, height: int) -> tuple[int, int, int, int]:
             rows -= 1
             cell_height = height // rows
         side = min(cell_width, 2 * (cell_height - 2))
-        if side > best[0]:
+        if (side, min(count, columns * rows)) > (best[0], min(count, best[1] * best[2])):
             best = (side, columns, rows, min(cell_width, side), side // 2 + 2)
     return best[1:]
 

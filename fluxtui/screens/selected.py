@@ -8,10 +8,10 @@ import msgspec
 
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
-from fluxtui.persist.spec import GuardSpec
+from fluxtui.persist.spec import GuardSpec, Spec
 from fluxtui.screens import words
 from fluxtui.screens.chart import meter
-from fluxtui.screens.curve import Curve, drawn, span_of
+from fluxtui.screens.curve import Curve, captioned, drawn, span_of
 from fluxtui.screens.doing import first_key
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
@@ -20,6 +20,7 @@ from fluxtui.screens.pane import Pane
 from fluxtui.screens.terminal_kind import Tier
 
 BESIDE = 100  # cells of width from which the chart stands beside the facts
+NEXT = 3  # lines of what comes next, at most
 
 
 class Selected(Pane):
@@ -32,20 +33,20 @@ class Selected(Pane):
         super().__init__(id=id)
         self.session: Overview | None = None
         self.history = History()
-        self.guard: GuardSpec | None = None
+        self.spec: Spec | None = None
         self._charted: tuple[object, ...] = ()  # what the chart was drawn from
         self._chart_lines: list[Line] = []
 
     def take(self, session: Overview | None) -> None:
         """Show this session from now on."""
         if session is None or self.session is None or session.id != self.session.id:
-            self.history, self.guard = History(), None
+            self.history, self.spec = History(), None
         self.session = session
         self.repaint()
 
-    def take_guard(self, guard: GuardSpec | None) -> None:
-        """The time-outs of the session."""
-        self.guard = guard
+    def take_spec(self, spec: Spec | None) -> None:
+        """Its settings: the time-outs, and what is trained."""
+        self.spec = spec
         self.repaint()
 
     def take_history(self, history: History) -> None:
@@ -76,7 +77,7 @@ class Selected(Pane):
     def body(self, width: int, height: int) -> list[Line]:
         session = self.session
         if session is None:
-            return [Line(), Line(Span("Select a session to see it here.", "dim"))]
+            return []
         beside = width >= BESIDE and bool(self.history.steps) and height >= 4
         facts_width = 56 if beside else width
         facts = self._facts(session, facts_width, height)
@@ -100,9 +101,9 @@ class Selected(Pane):
             role = ROLES.get(session.state, "text")
             role = "text" if role in {"good", "dim"} else role
             lines += [Line(Span(piece, role)) for piece in wrapped(session.reason, width)[:reason_room]]
-        if len(lines) < height:
-            lines.append(self._next(session, width))
-        return lines
+        if session.state == "new" and self.spec is not None and len(lines) < height:
+            lines.append(Line(Span(shorten(recipe_words(self.spec), width, self.glyphs.ellipsis), "text")))
+        return lines + self._next(session, width, min(NEXT, height - len(lines)))
 
     def _bar(self, session: Overview, width: int) -> Line:
         """State or phase, a bar, percent, steps."""
@@ -151,18 +152,23 @@ class Selected(Pane):
         hint = session.record.gpu_hint if session.record else ""
         if amber:
             return Line(Span("guard: ", "dim"), Span(shorten(amber, width - 7, self.glyphs.ellipsis), "!warn"))
-        line = Line(Span("guard: ", "dim"), Span(guard_words(session, self.guard), "dim"))
+        line = Line(Span("guard: ", "dim"), Span(guard_words(session, self.spec.guard if self.spec else None), "dim"))
         if hint and line.width + len(hint) + 3 <= width:
             line.add(f" {self.glyphs.dot} ", "faint").add(hint, "warn")
         return line
 
-    def _next(self, session: Overview, width: int) -> Line:
-        """The one key that comes next, and why."""
+    def _next(self, session: Overview, width: int, most: int) -> list[Line]:
+        """The one key that comes next, and why: in as many lines as it takes, where there are so many."""
         action, text = next_step(session)
-        line = Line()
-        if action:
-            line.add(first_key(self.app, action, self.glyphs.tier is Tier.ASCII), "!accent").add(" ")
-        return line.add(shorten(text, max(0, width - line.width), self.glyphs.ellipsis), "dim")
+        if not action or most < 1:
+            return []
+        key = first_key(self.app, action, self.glyphs.tier is Tier.ASCII)
+        room = max(1, width - len(key) - 1)
+        pieces = wrapped(text, room)
+        if len(pieces) > most:
+            pieces[most - 1 :] = [shorten(" ".join(pieces[most - 1 :]), room, self.glyphs.ellipsis)]
+        lines = [Line(Span(key, "!accent"), " ", Span(pieces[0], "dim"))]
+        return lines + [Line(" " * (len(key) + 1), Span(piece, "dim")) for piece in pieces[1:]]
 
     def _chart(self, session: Overview, width: int, height: int) -> list[Line]:
         """The loss. Most of what this pane costs, so it is drawn anew only where it is another one."""
@@ -172,7 +178,8 @@ class Selected(Pane):
         charted = (self.history, len(steps), newest, attempts[-1:], last, width, height, self.glyphs.tier)
         if charted != self._charted:
             curve = Curve(*self.history.window("loss", 0, float("inf")), "chart", "trace")
-            self._charted, self._chart_lines = charted, drawn([curve], 0, last, width, height, self.glyphs.tier)[0]
+            lines, _ = drawn([curve], 0, last, width, height, self.glyphs.tier)
+            self._charted, self._chart_lines = charted, captioned(lines, f"loss, steps 0 to {last}", width)
         return [Line(*line.spans) for line in self._chart_lines]
 
 
@@ -192,6 +199,17 @@ def guard_words(session: Overview, guard: GuardSpec | None) -> str:
         return phase
     limit = floors.get(_GUARDED_AS.get(phase, phase), 0.0)
     return f"{phase}, {limit:.0f} s without progress at most" if limit else f"{phase}, never ends it"
+
+
+def recipe_words(spec: Spec) -> str:
+    """What is trained, on what, and how: "pico on demo, 400 steps, rank 16, rate 0.003, batch 8"."""
+    train = spec.train
+    length = words.count(train.steps, "step") if train.steps else words.count(train.epochs, "epoch")
+    folders = ", ".join([words.place(spec.dataset.path), *spec.dataset.folders])
+    return (
+        f"{words.place(spec.model.source)} on {folders}, {length}, rank {spec.lora.rank}, "
+        f"rate {train.learning_rate:g}, batch {train.batch_size}"
+    )
 
 
 def next_step(session: Overview) -> tuple[str, str]:

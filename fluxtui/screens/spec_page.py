@@ -12,12 +12,13 @@ from fluxtui.persist.overview import Overview
 from fluxtui.persist.recipe import load_spec
 from fluxtui.persist.spec import Spec
 from fluxtui.screens.doing import bindings_for, front_of
-from fluxtui.screens.ink import Line, Span, shorten
+from fluxtui.screens.ink import Line, Span, shorten, wrapped
 from fluxtui.screens.reader import Reader
 from fluxtui.screens.watch import Detail
 
 NAME = 26  # cells
 VALUE = 34
+WIDEST = 56  # cells of a value in a wide terminal
 
 
 class SpecPage(Reader):
@@ -44,7 +45,8 @@ class SpecPage(Reader):
     def text(self, width: int) -> list[Line]:
         spec = self._spec
         if spec is None:
-            return [Line(), Line(Span(self._problem or "reading the settings", "warn" if self._problem else "dim"))]
+            said, role = self._problem or "reading the settings", "warn" if self._problem else "dim"
+            return [Line(), *(Line(Span(piece, role)) for piece in wrapped(said, width))]
         against = self._other[0] if self._other else "the defaults"
         lines = [
             Line(
@@ -64,13 +66,18 @@ class SpecPage(Reader):
         differs = has_before and value != before
         if self._only_changes and not differs:
             return None
+        room = max(VALUE, min(width // 3, WIDEST))  # of a value, and of the one beside it
         line = Line(Span(f"  {key.name}".ljust(NAME), "dim"))
-        line.add(shorten(keys.show(value), VALUE, self.glyphs.ellipsis).ljust(VALUE), "!accent" if differs else "text")
+        line.add(shorten(keys.show(value), room, self.glyphs.ellipsis).ljust(room), "!accent" if differs else "text")
         if differs:
-            line.add(f" {keys.show(before)}", "dim")
+            label = ("there " if self._other else "default ") if width > NAME + room + 40 else ""
+            line.add(f" {label}", "faint").add(self._cut(keys.show(before), line, width), "dim")
         elif width > NAME + VALUE + 20:
-            line.add(f" {key.description}", "faint")
+            line.add(" ").add(self._cut(key.description, line, width), "faint")
         return line
+
+    def _cut(self, text: str, line: Line, width: int) -> str:
+        return shorten(text, max(0, width - line.width), self.glyphs.ellipsis)
 
     def do_spec_changed(self) -> None:
         self._only_changes = not self._only_changes

@@ -42,7 +42,7 @@ def still_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, and the same figures always."""
 
     def stand_still(self: Watch) -> None:
-        self._post(GaugesSeen(GAUGES, Gpus((), "there is no NVIDIA driver here", 1.0)))
+        self._post(GaugesSeen(GAUGES, Gpus((), "no NVIDIA driver here", 1.0)))
 
     monkeypatch.setattr(Watch, "_watch_machine", stand_still)
 

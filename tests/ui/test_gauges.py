@@ -110,8 +110,8 @@ def test_the_network_is_told() -> None:
     host = msgspec.structs.replace(GAUGES, network_read=1.5 * 2**20, network_written=2048.0)
     assert "1.5M/s in, 2.0K/s out" in host_lines(host, 48, PAINTING)[-1].text
     assert "net 1.5M/s in" in in_one_line(host, None, 120, PAINTING).text
-    why = "there is no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
-    assert "GPU n/a: there is no NVIDIA" in in_one_line(host, Gpus((), why, 1.0), 80, PAINTING).text  # not "GPU n/a: t…"
+    why = "no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
+    assert "GPU n/a: no NVIDIA driver here" in in_one_line(host, Gpus((), why, 1.0), 80, PAINTING).text  # not "GPU n/a: t…"
 
 
 def test_gpus_are_named_by_their_numbers(states: Fabricated) -> None:
