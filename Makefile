@@ -12,6 +12,11 @@ JOBS ?= 2
 BIN = $(VENV)/bin
 INSTALL = bash tools/install.sh "$(PYTHON)" "$(VENV)" "$(TORCH)"
 
+# Refused before anything is installed.
+ifneq ($(filter-out root,$(FAULTS)),)
+$(error FAULTS is '$(FAULTS)'; give root, or leave it out)
+endif
+
 .PHONY: help install demo test lint soak bench pictures clean
 
 help:

@@ -46,6 +46,10 @@ def pod_python(tmp_path: Path) -> Path:
 
 def test_on_a_pod_that_has_torch_nothing_heavy_is_fetched_again(tmp_path: Path, pod_python: Path) -> None:
     report = tmp_path / "report.json"
+    made_for_another_torch = tmp_path / "venv"  # and left half made: no Python in it
+    made_for_another_torch.mkdir()
+    (made_for_another_torch / ".fluxtui-made").write_text("pinned torch, Python 3.11\n/usr/bin/python3\n")
+    (made_for_another_torch / "left-over").touch()
     done = make("TORCH=system", f"PYTHON={pod_python}", f"VENV={tmp_path / 'venv'}", FLUXTUI_INSTALL_REPORT=str(report))
     assert done.returncode == 0, done.stderr
     names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
@@ -54,6 +58,40 @@ def test_on_a_pod_that_has_torch_nothing_heavy_is_fetched_again(tmp_path: Path, 
     show = [tmp_path / "venv/bin/python", "-c", "import torch; print(torch.__version__)"]
     seen = subprocess.run(show, capture_output=True, text=True)
     assert seen.stdout.strip() == "2.9.1+cu128"
+    assert not (made_for_another_torch / "left-over").exists()
+
+
+def test_an_environment_that_somebody_else_made_is_installed_into_and_never_emptied(tmp_path: Path) -> None:
+    shim(tmp_path, "exit 0").rename(tmp_path / "pip-does-nothing")
+    theirs = tmp_path / "venv"
+    (theirs / "bin").mkdir(parents=True)
+    (tmp_path / "pip-does-nothing").rename(theirs / "bin" / "python")
+    (theirs / "mine").touch()
+    for _ in range(2):
+        done = make(f"PYTHON={sys.executable}", f"VENV={theirs}")
+        assert done.returncode == 0, done.stderr
+    assert "setting up" not in done.stderr
+    assert (theirs / "mine").exists()
+    assert not (theirs / ".fluxtui-made").exists()
+
+
+def test_an_interrupted_installation_is_gone_on_with_by_the_same_command(tmp_path: Path) -> None:
+    waits = shim(tmp_path, 'case "$*" in "-m venv"*) mkdir -p "$3/bin"; ln -s /bin/false "$3/bin/python"; kill -INT $$; esac')
+    done = make(f"PYTHON={waits}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    whole = shim(tmp_path, 'case "$*" in "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; exit 0;; *pip*) exit 0;; esac')
+    done = make(f"PYTHON={whole}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode == 0, done.stderr
+    assert "installed; source" in done.stderr
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("TORCH=nope", "TORCH is 'nope'"), ("FAULTS=yes", "FAULTS is 'yes'")])
+def test_a_wrong_value_is_refused_before_anything_is_made(wrong: str, said: str, tmp_path: Path) -> None:
+    done = make(wrong, f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "or leave it out" in done.stderr
+    assert not (tmp_path / "venv").exists()
 
 
 def test_system_torch_where_there_is_none_is_one_sentence(tmp_path: Path) -> None:
