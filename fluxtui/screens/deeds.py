@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,21 +12,17 @@ from typing import TYPE_CHECKING
 from textual.app import App
 from textual.message import Message
 
-from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
-from fluxtui.screens import words
+from fluxtui.screens import errands
 from fluxtui.screens.doing import Doer
 from fluxtui.screens.watch import Watch
 
 if TYPE_CHECKING:
     from fluxtui.screens.export_box import Export
     from fluxtui.screens.form_fields import Evaluation
-
-
-SETTLES = 2.0  # seconds in which a keeper says what it waits for
 
 
 class ErrandDone(Message):
@@ -100,7 +95,7 @@ class Deeds(App[int], Doer):
 
     def do_start(self) -> None:
         name = self._chosen().name
-        self.errand(lambda: _started(self.home, name), "info")
+        self.errand(lambda: errands.started(self.home, name), "info")
 
     def do_resume(self) -> None:
         session = self._chosen()
@@ -122,7 +117,7 @@ class Deeds(App[int], Doer):
             self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
             return True
 
-        self.errand(lambda: _resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
+        self.errand(lambda: errands.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
 
     def do_stop(self) -> None:
         self._ask_keeper("stop")
@@ -138,26 +133,26 @@ class Deeds(App[int], Doer):
 
     def _ask_keeper(self, verb: str) -> None:
         name = self._chosen().name
-        self.errand(lambda: _asked(self.home, name, verb))
+        self.errand(lambda: errands.asked(self.home, name, verb))
 
     def do_kill(self) -> None:
         session = self._chosen()
         name, last = session.name, session.checkpoint
         since = f"What was trained since {last} is lost." if last else "There is no checkpoint yet: all of it is lost."
         text = f"End {name} at once? {since} (x stops it with a checkpoint.)"
-        self._ask(f"kill {name}", text, "Kill it", lambda: self.errand(lambda: _asked(self.home, name, "kill")))
+        self._ask(f"kill {name}", text, "Kill it", lambda: self.errand(lambda: errands.asked(self.home, name, "kill")))
 
     def do_delete(self) -> None:
         session = self._chosen()
         name = session.name
         what = "its checkpoints, samples, log and the finished LoRA" if session.output else "its checkpoints, samples and log"
         text = f"Delete {name} with {what}? This cannot be undone. Your pictures stay."
-        self._ask(f"delete {name}", text, "Delete it", lambda: self.errand(lambda: _removed(self.home, name)))
+        self._ask(f"delete {name}", text, "Delete it", lambda: self.errand(lambda: errands.removed(self.home, name)))
 
     def do_verify(self) -> None:
         name = self._chosen().name
         self.say(f"proving {name} again")
-        self.errand(lambda: _verified(self.home, name), "good")
+        self.errand(lambda: errands.verified(self.home, name), "good")
 
     def resume_from(self, name: str, checkpoint: str, newest: bool) -> None:
         """Resume from a checkpoint; where newer ones would be set aside, ask first."""
@@ -169,7 +164,7 @@ class Deeds(App[int], Doer):
 
     def delete_checkpoint(self, name: str, checkpoint: str) -> None:
         text = f"Delete {checkpoint} of {name}? This cannot be undone."
-        deed = partial(_checkpoint_removed, self.home, name, checkpoint)
+        deed = partial(errands.checkpoint_removed, self.home, name, checkpoint)
         self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.errand(deed))
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
@@ -178,7 +173,7 @@ class Deeds(App[int], Doer):
 
         def write(wanted: Export | None) -> None:
             if wanted is not None:
-                self.errand(partial(_exported, self.home, name, wanted), "good")
+                self.errand(partial(errands.exported, self.home, name, wanted), "good")
 
         self.push_screen(ExportBox(name, checkpoint, has_average), write)
 
@@ -217,94 +212,12 @@ class Deeds(App[int], Doer):
 
     def do_demo(self) -> None:
         self.say("making the demo")
-        self.errand(lambda: _demo(self.home, self._select_soon), "info")
+        self.errand(lambda: errands.demo(self.home, self._select_soon), "info")
 
     def _select_soon(self, name: str) -> None:
         """From a thread."""
         self.post_message(ErrandDone(partial(self.select_later, name)))
 
 
-def _started(home: Home, name: str) -> str:
-    from fluxtui import control
-
-    control.start(home, name)
-    return _fate(home, name, "started; it goes on when this window closes")
-
-
-def _fate(home: Home, name: str, went: str) -> str:
-    """What became of a session whose keeper has just begun: it went, or it waits for something."""
-    end = time.monotonic() + SETTLES
-    while (seen := overview.look(home, name)).state == "queued" and time.monotonic() < end:
-        if seen.record is not None and seen.record.waiting_for:
-            return f"{name} waits for {clean(seen.record.waiting_for, 120)}; it starts by itself, also when this window closes"
-        time.sleep(0.1)
-    return f"{name} is queued; it starts by itself" if seen.state == "queued" else f"{name} {went}"
-
-
-def _resumed(home: Home, name: str, checkpoint: str, accept_changes: bool) -> str:
-    from fluxtui import control
-
-    attempt = control.start(home, name, resume=checkpoint, accept_changes=accept_changes)
-    return _fate(home, name, f"resumes, attempt {attempt}")
-
-
-def _asked(home: Home, name: str, verb: str) -> str:
-    from fluxtui import control
-
-    deeds: dict[str, Callable[[], control.Answer]] = {
-        "stop": lambda: control.stop(home, name),
-        "stop-after-epoch": lambda: control.stop(home, name, after_epoch=True),
-        "kill": lambda: control.kill(home, name),
-        "checkpoint": lambda: control.checkpoint(home, name),
-        "sample": lambda: control.sample(home, name),
-    }
-    return deeds[verb]().sentence
-
-
-def _removed(home: Home, name: str) -> str:
-    from fluxtui import control
-
-    control.remove(home, name)
-    return f"{name} is deleted"
-
-
-def _verified(home: Home, name: str) -> str:
-    from fluxtui import control
-
-    proof = control.verify(home, name)
-    checks = words.count(len(proof.checks), "check")
-    return f"{name} is proven: {checks}, {words.size(proof.size)}, tensors {proof.tensors_sha256[:12]}"
-
-
-def _demo(home: Home, made: Callable[[str], None]) -> str:
-    from fluxtui import control
-
-    name = control.next_name(home, "demo")
-    control.create(home, name, dataset="demo", model="pico")
-    made(name)
-    control.start(home, name)
-    return _fate(home, name, "started: it trains, draws and is proven in about two minutes")
-
-
 def _fault(error: Exception) -> str:
     return clean(f"a fault of FluxTUI, please report it: {type(error).__name__}: {error}", 500)
-
-
-def _checkpoint_removed(home: Home, name: str, checkpoint: str) -> str:
-    from fluxtui import control
-
-    control.remove_checkpoint(home, name, checkpoint)
-    return f"{checkpoint} of {name} is deleted"
-
-
-def _exported(home: Home, name: str, wanted: Export) -> str:
-    from fluxtui.control import engine
-
-    words = ["--home", str(home.root), "--session", name, "--format", wanted.form, "--dtype", wanted.dtype]
-    words += ["--output", str(Path(wanted.path).expanduser().absolute()), "--checkpoint", wanted.checkpoint]
-    words += ["--ema"] if wanted.is_averaged else []
-    code, _, said = engine.last_object("export", words)
-    if code:
-        raise FluxTUIError(said) if said else engine.failed("export", code, said)
-    weights = "averaged weights" if wanted.is_averaged else "weights"
-    return f"{wanted.checkpoint} of {name} is written to {wanted.path}: {weights} in {wanted.form}'s form, {wanted.dtype}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fluxtui import control
 from fluxtui.persist import recipe
 from fluxtui.persist.home import Home
+from fluxtui.screens import errands
 from fluxtui.screens.form_fields import Evaluation
 
 _OWN = frozenset({"name", "preset", "weights", "model.source", "dataset.path"})  # answers that are no keys to set
@@ -24,7 +25,7 @@ def made(home: Home, origin: str, seen: Evaluation, starts: bool) -> str:
         from_session=origin,
         from_checkpoint="newest" if given.get("weights") == "newest" else "",
     )
-    return _started(home, name) if starts else f"{name} is made; s starts it"
+    return errands.started(home, name) if starts else f"{name} is made; s starts it"
 
 
 def edited(home: Home, name: str, seen: Evaluation, starts: bool) -> str:
@@ -32,7 +33,7 @@ def edited(home: Home, name: str, seen: Evaluation, starts: bool) -> str:
     given, sets = _answers_of(seen)
     sets |= {key: given[key] for key in ("model.source", "dataset.path") if key in given}
     changes = control.edit(home, name, sets, given.get("preset", ""))
-    return _started(home, name) if starts else _said(name, changes)
+    return errands.started(home, name) if starts else _said(name, changes)
 
 
 def drafted(home: Home, name: str) -> str:
@@ -42,11 +43,6 @@ def drafted(home: Home, name: str) -> str:
 
 def _said(name: str, changes: list[str]) -> str:
     return f"{name}: {'; '.join(changes) or 'nothing changed'}"
-
-
-def _started(home: Home, name: str) -> str:
-    control.start(home, name)
-    return f"{name} started; it goes on when this window closes"
 
 
 def _answers_of(seen: Evaluation) -> tuple[dict[str, str], dict[str, object]]:

@@ -11,10 +11,11 @@ from fluxtui.actions import BY_NAME, CHAINS, TABLE, clashes, live_keys, of_conte
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.overview import look_all
-from fluxtui.screens import deeds
+from fluxtui.screens import errands, form_deeds
 from fluxtui.screens.caption_editor import CaptionEditor
 from fluxtui.screens.ending import goodbye
 from fluxtui.screens.export_box import ExportBox
+from fluxtui.screens.form_fields import Evaluation
 from fluxtui.screens.form_screen import FormScreen
 from fluxtui.screens.help import HelpScreen
 from fluxtui.screens.log_screen import LogScreen
@@ -176,14 +177,17 @@ def test_a_start_that_waits_says_so_and_for_what(tmp_path: Path, monkeypatch: py
     home = Home.open(tmp_path / "home")
     folder = make_session(home, "patient")
     monkeypatch.setattr("fluxtui.control.start", lambda *_, **__: 1)
-    monkeypatch.setattr(deeds, "SETTLES", 0.3)
+    monkeypatch.setattr("fluxtui.control.edit", lambda *_: [])
+    monkeypatch.setattr(errands, "SETTLES", 0.3)
     with closing(Held(folder)):
         make_record(folder, status="queued", waiting_for="the CPU, used by ring-lora")
-        assert deeds._started(home, "patient").startswith("patient waits for the CPU, used by ring-lora; it starts by itself")
+        waits = "patient waits for the CPU, used by ring-lora; it starts by itself"
+        assert errands.started(home, "patient").startswith(waits)
+        assert form_deeds.edited(home, "patient", Evaluation({}), starts=True).startswith(waits)
         make_record(folder, status="queued")
-        assert deeds._started(home, "patient") == "patient is queued; it starts by itself"
+        assert errands.started(home, "patient") == "patient is queued; it starts by itself"
         make_record(folder, status="running")
-        assert deeds._started(home, "patient").startswith("patient started; ")
+        assert errands.started(home, "patient").startswith("patient started; ")
 
 
 async def test_the_demo_is_selected_among_other_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
