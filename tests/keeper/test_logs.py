@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from keeper_lab import HERE, SLOW, Lab, fast, until
 
+from fluxtui.engine.keeper.marks import Log
 from fluxtui.persist.logfile import tail
 
 MEGABYTES = 400
@@ -68,3 +70,78 @@ def spoil(log: Path, deed: str) -> int:
     else:
         log.unlink()
     return 1
+
+
+@pytest.mark.parametrize("way", ["removed", "renamed", "replaced"])
+def test_a_log_whose_name_is_gone_is_made_anew_and_gets_what_the_trainer_still_writes(lab: Lab, way: str):
+    """The trainer's standard output is the old file for as long as it lives; its lines reach the one that a user sees."""
+    reached, until_file = lab.path / "reached", lab.path / "until"
+    hold = {"attempt": 1, "at": 5, "do": "wait_for", "reached": str(reached), "until": str(until_file)}
+    loud = {"attempt": 1, "at": 6, "do": "flood", "megabytes": 1}
+    lab.plan(hold, loud, {"attempt": 1, "at": 7, "do": "segfault"})
+    one = lab.session(guard=fast(first_steps=20, step=20, batch=20))
+    keeper, log = one.start(), one.folder.log_file
+    until(reached.exists)
+    assert "standin attempt 1" in one.log()
+    if way == "removed":
+        log.unlink()
+    else:
+        log.rename(log.with_name("training.log.old"))
+    if way == "replaced":
+        log.write_text("somebody's own\n")
+    until(lambda: log.exists() and "it goes on here" in one.log())
+    until_file.touch()
+    keeper.wait()
+    one.check()
+    assert (one.record().status, one.attempts) == ("completed", [1, 2])
+    text = one.log()
+    assert text.startswith("somebody's own\n") == (way == "replaced")
+    assert text.count("x" * 99 + "\n") == 10_000, "what the trainer wrote after that"
+    in_order = ("it goes on here", "x" * 99, "Segmentation fault", "ERROR: TRAINING CRASHED", "standin attempt 2", "COMPLETED")
+    places = [text.find(words) for words in in_order]
+    assert places == sorted(places)
+    assert places[0] >= 0
+    assert log.stat().st_mode & 0o777 == 0o600 or way == "replaced"
+
+
+def test_a_log_that_is_gone_with_its_whole_session_is_not_made_anew(tmp_path: Path):
+    """Whoever removes the folder is a moment from removing the lock too: a new file would keep the folder from going."""
+    log = Log(tmp_path / "training.log")
+    log.path.unlink()
+    log.keep_short()
+    assert not log.path.exists()
+    log.keep_short()
+    assert log.path.exists()
+
+
+def test_an_old_log_without_a_name_does_not_fill_the_disk_and_a_line_of_its_end_is_kept_whole(tmp_path: Path):
+    log = Log(tmp_path / "training.log", cap=1000)
+    given = os.dup(log.for_processes())
+    log.path.unlink()
+    log.keep_short()
+    log.keep_short()
+    for number in range(100):
+        os.write(given, b"line %06d of the trainer\n" % number)
+    os.write(given, b"half a ")
+    log.line("a word between")
+    os.write(given, b"line\n")
+    log.keep_short()
+    assert os.fstat(given).st_size == 0, "nobody sees what room it takes"
+    both = log.path.with_name("training.log.1").read_text() + log.path.read_text()
+    assert "[keeper] a word between\nhalf a line\n" in both
+    os.write(given, b"and on\n")
+    log.keep_short()
+    assert log.path.read_text().endswith("and on\n")
+    os.close(given)
+
+
+def test_what_lies_in_the_logs_place_is_not_opened_and_the_log_goes_on_once_it_is_gone(tmp_path: Path):
+    log = Log(tmp_path / "training.log")
+    log.path.unlink()
+    os.mkfifo(log.path)
+    for _ in range(3):
+        log.keep_short()
+    log.line("said meanwhile")
+    log.path.unlink()
+    log.keep_short()
+    assert "said meanwhile" in log.path.read_text()

@@ -176,7 +176,7 @@ class Follower:
         place = Place(self.folder.node, begun.firsts[self.folder.node], begun.world_size, begun.address, begun.port)
         self.duties.journal.transition("starting", started_at=self.duties.journal.today())
         try:
-            with spawn_trainer(job, slots, self.duties.log.fd, place) as group:
+            with spawn_trainer(job, slots, self.duties.log.for_processes(), place) as group:
                 attended = Attendance(self.duties, group, self.gauges, self).run()
         except CannotStartError as error:
             failed = RankExit(place.first, code=1)

@@ -167,7 +167,7 @@ class Keeper:
     def train(self) -> Verdict:
         """Spawn every rank, attend them to their end, and say what that end means."""
         place = self.lead.place() if self.lead is not None else None
-        with spawn_trainer(self.job(), self.local_ranks(), self.duties.log.fd, place) as group:
+        with spawn_trainer(self.job(), self.local_ranks(), self.duties.log.for_processes(), place) as group:
             attended = Attendance(self.duties, group, self.gauges, self.lead or Alone()).run()
         self.await_memory(group.kin.ranks)
         return classify(attended.exits, attended.evidence) if self.lead is None else self.lead.verdict(attended)
@@ -208,7 +208,7 @@ class Keeper:
         assert self.lease is not None
         record = self.journal.record
         arguments = ["--home", str(self.duties.home.root), "--session", self.duties.folder.name, "--attempt", str(maker.attempt)]
-        with spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.fd) as group:
+        with spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.for_processes()) as group:
             attended = Attendance(self.duties, group, self.gauges).run()
             answer = proof.read_answer(group.answer_fd)
         self.await_memory(group.kin.ranks)
