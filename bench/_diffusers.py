@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from _peers import BATCH, RANK, RATE, SEED, SIGMA_MEAN, WARM_UP, seconds_of
+from _peers import BATCH, RANK, RATE, SIGMA_MEAN, WARM_UP, seconds_of
 
 from fluxtui.demo import IMAGES_DIR, PICO_DIR, TRIGGER
 
@@ -57,7 +57,7 @@ def prepare(script: Path, folder: Path) -> None:
     as_dataset(folder / "data")
 
 
-def train(python: str, folder: Path, steps: int, more: Sequence[str] = ()) -> tuple[float, Path]:
+def train(python: str, folder: Path, steps: int, seed: int, more: Sequence[str] = ()) -> tuple[float, Path]:
     """Wall seconds from the command to its end, and the LoRA file."""
     tokens = json.loads((Path(PICO_DIR) / "tokenizer_2/tokenizer_config.json").read_text())["model_max_length"]
     output = folder / f"out-{steps}"
@@ -66,7 +66,7 @@ def train(python: str, folder: Path, steps: int, more: Sequence[str] = ()) -> tu
         "instance_prompt": TRIGGER, "output_dir": output, "resolution": 64, "train_batch_size": BATCH, "max_train_steps": steps,
         "rank": RANK, "lora_alpha": RANK, "lora_layers": layers(), "learning_rate": RATE, "lr_scheduler": "constant_with_warmup",
         "lr_warmup_steps": WARM_UP, "guidance_scale": 1, "weighting_scheme": "logit_normal", "logit_mean": -SIGMA_MEAN,
-        "mixed_precision": "no", "max_sequence_length": tokens, "seed": SEED, "checkpointing_steps": 10**6,
+        "mixed_precision": "no", "max_sequence_length": tokens, "seed": seed, "checkpointing_steps": 10**6,
     }  # fmt: skip
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     return seconds_of([python, "script.py", *more, *options], folder), output / "pytorch_lora_weights.safetensors"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _peers import BATCH, DECAY, RANK, RATE, SEED, SIGMA_MEAN, STEPS, WARM_UP, seconds_of
+from _peers import BATCH, DECAY, RANK, RATE, SIGMA_MEAN, STEPS, WARM_UP, seconds_of
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -30,7 +30,7 @@ CODE = ("library", "networks", "train_network.py", "flux_train_network.py")
 NOT_EQUAL = (
     "q, k and v, and a single block's MLP with them, share one A of rank 16 (its split_qkv stops: its issue 2220)",
     "its latents are one draw from the VAE's distribution, ours its mean",
-    "its rate is read at the end of a step, ours in its middle",
+    "its rate is read at the beginning of a step, ours in its middle",
 )
 LIMITS = {"text": 1e-5, "latents": 1e-5, "velocity": 1e-5, "pooled": 1e-2}  # of differences: GELU is in the last
 # Asks the fitted copy for what it makes of captions, a picture and noisy tokens: `probe.py GIVEN FOUND MODELS TOKENS`.
@@ -180,7 +180,7 @@ def prepare(kohya: Path, folder: Path, python: str) -> None:
     print(f"the fitted sd-scripts beside diffusers, largest difference over largest value: {told}")
 
 
-def train(python: str, folder: Path, steps: int) -> tuple[float, Path]:
+def train(python: str, folder: Path, steps: int, seed: int) -> tuple[float, Path]:
     """Wall seconds from the command to its end, and the LoRA file, under diffusers' keys."""
     models = folder / "models"
     words: dict[str, object] = {
@@ -193,10 +193,11 @@ def train(python: str, folder: Path, steps: int) -> tuple[float, Path]:
         "optimizer_type": "AdamW", "learning_rate": RATE, "max_grad_norm": 1, "max_train_steps": steps,
         "lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": WARM_UP / STEPS, "lr_decay_steps": DECAY,
         "lr_scheduler_args": "decay_type='linear'", "timestep_sampling": "shift", "discrete_flow_shift": math.exp(SIGMA_MEAN),
-        "model_prediction_type": "raw", "guidance_scale": 1, "loss_type": "l2", "seed": SEED, "max_data_loader_n_workers": 0,
+        "model_prediction_type": "raw", "guidance_scale": 1, "loss_type": "l2", "seed": seed, "max_data_loader_n_workers": 0,
     }  # fmt: skip
-    more = ["--network_train_unet_only", "--cache_latents", "--cache_text_encoder_outputs", "--sdpa", "--network_args"]
-    more += ["img_mod_dim=0", "txt_mod_dim=0", "single_mod_dim=0"]
+    more = ["--network_train_unet_only", "--cache_latents", "--cache_text_encoder_outputs", "--sdpa"]
+    more += ["--highvram"]  # as FluxGym has it: else garbage is collected after each picture, which takes longer than encoding it
+    more += ["--network_args", "img_mod_dim=0", "txt_mod_dim=0", "single_mod_dim=0"]
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     taken = seconds_of([python, "flux_train_network.py", *options, *more], folder)
     return taken, as_diffusers(folder / f"out-{steps}" / "lora.safetensors")

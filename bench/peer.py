@@ -3,10 +3,11 @@
     python bench/peer.py [--script SCRIPT --python PYTHON] [--kohya DIR --kohya-python PYTHON] [--steps N] [--runs N]
 
 SCRIPT is `examples/dreambooth/train_dreambooth_lora_flux.py` of diffusers' repository, DIR a clone of kohya's sd-scripts, branch
-sd3; the interpreters have what each imports. Same pictures, captions, rank, layers, batch, learning rate, warm-up, steps and
-distribution of noise levels, float32 on the CPU; what could not be made equal is printed. Seconds a step are those of a whole run
-less those of one of two steps. The judge of `fluxtui.demo` counts, for 64 prompts each, how often the new concept is drawn where
-it is asked for, and the old shapes where they are; a share of 90 % of 64 has a standard error of 4 %.
+sd3; the interpreters have what each imports (sd-scripts: its requirements.txt, torch and torchvision). Same pictures, captions,
+rank, layers, batch, learning rate, warm-up, steps and distribution of noise levels, float32 on the CPU; what could not be made
+equal is printed. Seconds a step are those of a whole run less those of one of two steps. Run k has the seed 42 + k. The judge of
+`fluxtui.demo` counts, for 64 prompts each, how often the new concept is drawn where it is asked for, and the old shapes where
+they are; a share of 90 % of 64 has a standard error of 4 %.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from fluxtui.demo.measure import Figures, load, measure
 from fluxtui.persist.home import Home
 
 FLUXTUI = str(Path(sys.executable).with_name("fluxtui"))
-Train = Callable[[Path, int], tuple[float, Path]]  # folder, steps -> seconds, LoRA file
+Train = Callable[[Path, int, int], tuple[float, Path]]  # folder, steps, seed -> seconds, LoRA file
 
 
-def own(folder: Path, steps: int) -> tuple[float, Path]:
+def own(folder: Path, steps: int, seed: int) -> tuple[float, Path]:
     """Wall seconds from `fluxtui start` to the proof, and the LoRA file. Empty caches, no samples."""
     home = folder / f"home-{steps}"
     environment = {**os.environ, "FLUXTUI_HOME": str(home)}
     sets = {
         "sample.prompts": "[]", "sample.at_start": "false", "sample.every_epochs": 0, "checkpoint.every_steps": 0,
         "train.steps": steps, "train.batch_size": BATCH, "train.learning_rate": RATE, "train.warmup_steps": min(WARM_UP, steps),
-        "train.seed": SEED, "lora.rank": RANK, "lora.alpha": RANK,
+        "train.seed": seed, "lora.rank": RANK, "lora.alpha": RANK,
     }  # fmt: skip
     words = [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
     new = [FLUXTUI, "new", "peer", "--model", "pico", "--dataset", "demo", *words]
@@ -49,12 +50,6 @@ def own(folder: Path, steps: int) -> tuple[float, Path]:
     subprocess.run([FLUXTUI, "start", "peer"], env=environment, check=True, stdout=2)
     subprocess.run([FLUXTUI, "wait", "peer", "--timeout", "3600"], env=environment, check=True, stdout=2)
     return time.perf_counter() - began, Home.open(home).session("peer").product
-
-
-def words_of(name: str, figures: Figures) -> str:
-    """What a file learnt, and what it forgot."""
-    new = f"prompts with the trigger: the new concept {figures.concept:6.1%}, in its colour {figures.concept_colour:6.1%}"
-    return f"  {name:<22} {new}; old prompts: all as asked for {figures.old.all_three:6.1%}"
 
 
 def made_ready(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, Train]]:
@@ -89,22 +84,24 @@ def main() -> int:
         return 0
     wholes: dict[str, list[float]] = {}
     each: dict[str, list[float]] = {}
-    for _ in range(options.runs):
+    learnt: dict[str, list[Figures]] = {"base": [measure(load())]}
+    for number in range(options.runs):
         with tempfile.TemporaryDirectory() as made:
-            files: dict[str, Path | None] = {"base": None}
             for name, (place, train) in made_ready(options, Path(made)).items():
-                short, _file = train(place, 2)
-                whole, files[name] = train(place, options.steps)
+                short, _file = train(place, 2, SEED + number)
+                whole, file = train(place, options.steps, SEED + number)
                 wholes.setdefault(name, []).append(whole)
                 each.setdefault(name, []).append((whole - short) / (options.steps - 2))
-            learnt = {name: measure(load(lora=file)) for name, file in files.items()}
+                learnt.setdefault(name, []).append(measure(load(lora=file)))
     for name, values in wholes.items():
         end = "start to proven file" if name == "fluxtui" else "command to file"
         print(row(f"{name}, {options.steps} steps, {end}", values))
     for name, values in each.items():
-        print(row(f"{name}, seconds a step", values))
+        print(row(f"{name}, a step", values))
     for name, figures in learnt.items():
-        print(words_of(name, figures))
+        print(row(f"{name}, the concept where it is asked for", [100 * found.concept for found in figures], unit="%"))
+    for name, figures in learnt.items():
+        print(row(f"{name}, the old shapes where they are", [100 * found.old.all_three for found in figures], unit="%"))
     for name, peer in (("diffusers' script", _diffusers), ("kohya's sd-scripts", _kohya)):
         if name in wholes:
             print(f"not equal in {name}: {'; '.join(peer.NOT_EQUAL)}")
