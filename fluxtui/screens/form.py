@@ -17,7 +17,6 @@ from fluxtui.screens.pane import Pane
 from fluxtui.screens.walking import WHEEL
 
 LABEL = 24
-BESIDE = 104  # columns from which the report stands beside the questions
 VALUE = 30  # cells of an answer, where there is room to say behind it what is asked
 SENTENCE = 40  # cells that this needs
 MOST = 4000  # characters of an answer
