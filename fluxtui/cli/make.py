@@ -79,7 +79,7 @@ def new_verb(arguments: Namespace) -> int:
         from_checkpoint=arguments.checkpoint,
     )
     for sentence in left:
-        say(f"not carried over: {sentence}")
+        say(f"not carried over as it stands: {sentence}")
     say(f"{arguments.name} is made; fluxtui start {arguments.name} starts it.")
     return int(ExitCode.DONE)
 
@@ -117,7 +117,10 @@ def import_verb(arguments: Namespace) -> int:
         sets={**found.sets, **recipe.parse_sets(arguments.sets)},
     )
     for sentence in found.left:
-        say(f"not carried over: {sentence}")
+        say(f"not carried over as it stands: {sentence}")
+    for path in found.near:
+        if path in (arguments.dataset or found.dataset, arguments.model or found.model):
+            say(f"found beside outputs/: {path}")
     say(f"{arguments.name} is made from a configuration of {found.source}; fluxtui start {arguments.name} starts it.")
     return int(ExitCode.DONE)
 

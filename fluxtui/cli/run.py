@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from fluxtui import control
@@ -16,7 +16,7 @@ from fluxtui.persist.home import Home
 
 def start_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME | SPEC.toml", help="a session, or a spec to make one from and start it")
-    parser.add_argument("--priority", type=int, default=0, metavar="N", help="place in the queue; smaller goes first")
+    parser.add_argument("--priority", type=_whole, default=0, metavar="N", help="place in the queue; smaller goes first")
 
 
 def start_verb(arguments: Namespace) -> int:
@@ -50,7 +50,7 @@ def submit_verb(arguments: Namespace) -> int:
 
 def join_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--node", type=int, required=True, metavar="K", help="1, 2, …: the number of this machine")
+    parser.add_argument("--node", type=_whole, required=True, metavar="K", help="1, 2, …: the number of this machine")
 
 
 def join_verb(arguments: Namespace) -> int:
@@ -133,7 +133,7 @@ def sample_verb(arguments: Namespace) -> int:
 
 def queue_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--priority", type=int, required=True, metavar="N", help="smaller goes first; 0 unless changed")
+    parser.add_argument("--priority", type=_whole, required=True, metavar="N", help="smaller goes first; 0 unless changed")
 
 
 def queue_verb(arguments: Namespace) -> int:
@@ -152,10 +152,20 @@ def wait_arguments(parser: ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text} is no time to wait: give seconds, 0 or more")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text} is no whole number") from None
 
 
 def wait_verb(arguments: Namespace) -> int:

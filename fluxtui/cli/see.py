@@ -104,7 +104,8 @@ def _attempts(home: Home, seen: Overview) -> None:
 def metrics_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="a list of objects, one a step")
-    parser.add_argument("-n", type=how_many, default=20, metavar="N", dest="count", help="steps shown without --json (20)")
+    count = "the last N steps; else 20, and all with --json"
+    parser.add_argument("-n", type=how_many, default=None, metavar="N", dest="count", help=count)
 
 
 def metrics_verb(arguments: Namespace) -> int:
@@ -113,8 +114,9 @@ def metrics_verb(arguments: Namespace) -> int:
     home = Home.open()
     overview.look(home, arguments.name)
     path = home.session(arguments.name).metrics_file
+    count = 20 if arguments.count is None and not arguments.json else arguments.count
     try:
-        found = metrics.read_all(path) if arguments.json else metrics.read_tail(path, arguments.count)
+        found = metrics.read_all(path) if count is None else metrics.read_tail(path, count)
     except NotFoundError:
         found = []
     if arguments.json:

@@ -37,11 +37,20 @@ class Verb:
         return cast(Callable[[argparse.Namespace], int], self._of_module("_verb"))(arguments)
 
 
+_UNKNOWN = "unrecognized arguments: "  # as argparse begins it
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one sentence, by the way that all errors go."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{clean(message, 400)}; {self.prog} --help shows how.")
+        hint = self._near_options(message.removeprefix(_UNKNOWN)) if message.startswith(_UNKNOWN) else ""
+        raise UsageError(f"{clean(message, 400)}; {hint}{self.prog} --help shows how.")
+
+    def _near_options(self, words: str) -> str:
+        """ "did you mean --json? ", for words that begin with an option that is near one of ours."""
+        near = difflib.get_close_matches(words.split()[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
+        return f"did you mean {near[0]}? " if near else ""
 
 
 GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
@@ -101,12 +110,32 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
 )
 _BY_NAME = {verb.name: verb for _, group in GROUPS for verb in group}
 
+# What other programs call it, where no likeness of letters leads to ours.
+_SAID_ELSEWHERE = {
+    "ls": ("list", "ps", "sessions", "jobs"),
+    "show": ("status", "info", "inspect", "describe", "progress"),
+    "logs": ("tail", "follow", "watch", "monitor", "attach"),
+    "start": ("run", "train", "launch", "begin"),
+    "stop": ("cancel", "pause", "end", "halt", "interrupt"),
+    "resume": ("continue", "restart", "retry"),
+    "rm": ("delete", "del", "remove", "clean"),
+    "new": ("create", "add", "init", "clone", "copy"),
+    "edit": ("set", "config", "configure"),
+    "check": ("validate", "dataset", "lint"),
+    "export": ("convert", "save"),
+    "publish": ("upload", "push"),
+    "plan": ("estimate", "vram", "memory"),
+    "keys": ("options", "settings", "params"),
+    "--version": ("version",),
+}
+_OURS = {theirs: name for name, words in _SAID_ELSEWHERE.items() for theirs in words}
+
 
 def find(name: str) -> Verb:
     """The verb; `UsageError` names the nearest."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.5)
+    near = [_OURS[name]] if name in _OURS else difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "fluxtui --help lists them."
     raise UsageError(f"There is no verb {clean(name, 40)}; {hint}")
 

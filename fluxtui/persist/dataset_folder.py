@@ -160,7 +160,9 @@ def must_start(path: Path, pairs: Pairs, caption_extension: str = ".txt", trigge
     """
     problem = _problem(path, pairs, caption_extension, trigger)
     if problem:
-        raise UsageError(problem)
+        kinds = (pairs.irregular, any(pair.caption for pair in pairs.unread), pairs.orphans, pairs.rivals)
+        is_one = sum(map(bool, (*kinds, pairs.without_caption and not trigger))) <= 1
+        raise UsageError(problem if is_one else f"{problem[:-1]}; fluxtui check {_show(path)} names what else is to be mended.")
 
 
 def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:

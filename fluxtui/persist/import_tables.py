@@ -21,8 +21,10 @@ from fluxtui.persist.import_values import (
     loss_of_ai_toolkit,
     loss_of_kohya,
     model,
+    nothing,
     number,
     optimizer,
+    part,
     prediction,
     same,
     sampled_by_steps,
@@ -55,12 +57,18 @@ class Source:
     follows: Mapping[str, tuple[str, str]]  # ours -> ours whose value it has there whatever is said, and why
 
 
+_ONE_FOLDER = "all of a session lies in sessions/NAME of the home here"
+_OTHER_STATE = "it holds the state of another program; --set lora.weights=FILE begins with a finished LoRA"
+
 _KOHYA: Table = {
     "pretrained_model_name_or_path": ("model", model),
     "train_data_dir": ("dataset by convention", same),
     "reg_data_dir": ("regularisation by convention", same),
     "is_reg": ("dataset.regularisation", lambda value: "*" if switch(value) else ""),
     "image_dir": ("dataset", same),
+    **{name: ("part of the model", part) for name in ("clip_l", "t5xxl", "ae")},
+    **{name: ("", nothing(_ONE_FOLDER)) for name in ("output_dir", "logging_dir")},
+    "resume": ("", nothing(_OTHER_STATE)),
     "output_name": ("title", same),
     "class_tokens": ("dataset.trigger", same),
     "num_repeats": ("dataset.repeats", whole),
@@ -125,6 +133,7 @@ _FLUXGYM: Table = {
     "concept_sentence": ("dataset.trigger", same),
     "base_model": ("model", model),
     "dataset_folder": ("dataset", same),
+    "resume_from_checkpoint": ("", nothing(_OTHER_STATE)),
     "rank": ("lora.rank", whole),
     "workers": ("hardware.workers", whole),
     "vram": ("hardware.preset", vram),
@@ -144,6 +153,7 @@ _AI_TOOLKIT: Table = {
             "network.module_dropout": ("lora.module_dropout", number),
             "network.network_kwargs.rank_dropout": ("lora.rank_dropout", number),
             "network.network_kwargs.module_dropout": ("lora.module_dropout", number),
+            "training_folder": ("", nothing(_ONE_FOLDER)),
             "save.save_every": ("checkpoint.every_steps", whole),
             "save.max_step_saves_to_keep": ("checkpoint.keep", lambda value: max(2, whole(value))),
             "datasets.folder_path": ("dataset", same),
@@ -201,11 +211,15 @@ _KOHYA_DONE: Mapping[str, frozenset[str]] = {
     "huber_schedule": frozenset({"constant"}), "huber_scale": frozenset({"1", "1.0"}),
     "highvram": _YES | _NO, "disable_mmap_load_safetensors": _YES | _NO, "fp8_base": _NO, "blocks_to_swap": frozenset({"0"}),
 }  # fmt: skip
+_FLUXGYM_DONE: Mapping[str, frozenset[str]] = {
+    **_KOHYA_DONE, "enable_checkpointing": _YES, "enable_monitoring": _YES, "auto_monitoring": _YES,
+    "status": frozenset({"training", "running", "completed", "failed", "stopped", "unknown"}),  # what became of it there
+}  # fmt: skip
 _AI_TOOLKIT_DONE: Mapping[str, frozenset[str]] = {
     f"config.process.{name}": values
     for name, values in {
         "type": frozenset({"sd_trainer", "diffusion_trainer"}), "device": frozenset({"cuda", "cuda:0"}),
-        "network.type": frozenset({"lora"}), "save.dtype": _HALF, "train.dtype": _HALF,
+        "network.type": frozenset({"lora"}), "save.push_to_hub": _NO, "save.dtype": _HALF, "train.dtype": _HALF,
         "train.noise_scheduler": frozenset({"flowmatch"}),
         "train.train_unet": _YES, "train.train_text_encoder": _NO, "train.content_or_style": frozenset({"balanced"}),
         "train.ema_config.use_ema": _YES | _NO, "model.is_flux": _YES, "model.arch": frozenset({"flux"}), "model.quantize": _NO,
@@ -244,7 +258,7 @@ SOURCES: Mapping[str, Source] = {
             **_KOHYA_UNSAID,
             "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0, "lora.rank": 4,
         },
-        _KOHYA_DONE,
+        _FLUXGYM_DONE,
         _KOHYA_WINS,
         {},
         {},

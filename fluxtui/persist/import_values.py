@@ -66,17 +66,36 @@ def lines(value: Value) -> object:
     return known if known == kept else Changed(known, f"behind a prompt stand here {KNOWN}")
 
 
-def model(value: Value) -> str:
+def model(value: Value) -> object:
     text = str(value)
     low = text.lower()
     if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
         return text
-    if text.endswith((".safetensors", ".sft")) or "/" not in text:
+    is_file = text.endswith((".safetensors", ".sft"))
+    if is_file or "/" not in text:
         for kind in ("dev", "schnell"):
             if f"flux1-{kind}" in low or f"flux-{kind}" in low or low == f"flux.1-{kind}":
-                return f"black-forest-labs/FLUX.1-{kind}"
+                hub = f"black-forest-labs/FLUX.1-{kind}"
+                return Changed(hub, "there is no such file here, and --model names one that is") if is_file else hub
         raise CannotError("there is no such file here; give --model the file, a folder in diffusers layout, or a hub id")
     return text
+
+
+def part(value: Value) -> str:
+    """A text encoder or VAE in a file of its own."""
+    text = str(value)
+    if not Path(text).expanduser().is_file():
+        raise CannotError("there is no such file here; the part is looked for beside the model, or comes with it from the hub")
+    return text
+
+
+def nothing(why: str) -> Convert:
+    """Of a key that has no meaning here, for a reason that is better said than that there is no such key."""
+
+    def convert(_: Value) -> object:
+        raise CannotError(why)
+
+    return convert
 
 
 def scheduler(value: Value) -> str:

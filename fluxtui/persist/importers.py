@@ -37,7 +37,9 @@ class Imported:
     model: str = ""
     trained: str = ""                                          # kohya's folder of folders named 10_word
     kept: str = ""                                             # the same, of regularisation pictures
+    parts: list[str] = field(default_factory=list)             # files of text encoders and VAE, where the model is one too
     beside: Path = Path()                                      # where the configuration lies
+    near: list[str] = field(default_factory=list)              # what it does not name and was found near it: a path each
     left: list[str] = field(default_factory=list)              # what was not carried over, or as something else: a line each
 
 
@@ -59,6 +61,10 @@ def read(path: Path) -> Imported:
     _carry_folders(found, tables, SOURCES[source])
     for target, (other, why) in SOURCES[source].follows.items():
         _follow(found, target, other, why)
+    if source == "FluxGym":
+        _find_near(found)
+    if found.model.endswith((".safetensors", ".sft")):
+        found.model = ",".join([found.model, *found.parts])
     said = {name.rpartition(".")[2] for name in flat}
     found.sets.pop("dataset.path", None)
     found.left += [f"{name}, unsaid: {why}" for name, why in SOURCES[source].notes.items() if name not in said]
@@ -78,6 +84,19 @@ def _named_tables(flat: dict[str, Any], beside: Path) -> tuple[list[Table], list
     ignored = [name for name in ("train_data_dir", "reg_data_dir") if any(flat.pop(one, None) for one in _ending(flat, name))]
     left = [f"{name}: dataset_config wins over it" for name in ignored]
     return tables, left + [f"{clean(value, 200)}: {clean(str(name), 100)}: there is no such key here" for name in rest]
+
+
+def _find_near(found: Imported) -> None:
+    """FluxGym keeps a LoRA's pictures in `datasets/NAME` and its files of FLUX.1 in `models`, beside `outputs/NAME`."""
+    beside = found.beside.absolute()
+    root = beside.parent.parent
+    if not found.dataset and (pictures := root / "datasets" / beside.name).is_dir():
+        found.dataset = str(pictures)
+        found.near.append(found.dataset)
+    file = root / "models" / "unet" / f"{found.model.rpartition('/')[2].lower().replace('.1', '1')}.sft"
+    if found.model.startswith("black-forest-labs/") and file.is_file():
+        found.model = str(file)
+        found.near.append(found.model)
 
 
 def _ending(flat: Mapping[str, Any], last: str) -> list[str]:
@@ -269,6 +288,8 @@ def _take(found: Imported, target: str, value: object) -> None:
         found.trained = str(value)
     elif target == "regularisation by convention":
         found.kept = str(value)
+    elif target == "part of the model":
+        found.parts.append(str(value))
     elif target == "model":
         found.model = str(value)
     else:

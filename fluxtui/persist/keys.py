@@ -115,7 +115,7 @@ def unknown(dotted: str) -> str:
     near = difflib.get_close_matches(dotted, names, n=3, cutoff=0.75)
     last = dotted.rpartition(".")[2]
     near += [name for name in names if name.rpartition(".")[2] == last and name not in near]
-    near += [name for name in _near_by_name(last, names) if name not in near]
+    near += [name for name in (*_of_other_trainers(last, names), *_near_by_name(last, names)) if name not in near]
     if near:
         return f"There is no key {shown}; did you mean {' or '.join(near[:3])}?"
     table = dotted.partition(".")[0]
@@ -123,6 +123,16 @@ def unknown(dotted: str) -> str:
     if siblings:
         return f"There is no key {shown}; [{table}] has {', '.join(name.partition('.')[2] for name in siblings)}."
     return f"There is no key {shown}; write TABLE.KEY=VALUE with one of the tables {', '.join(tables())}."
+
+
+def _of_other_trainers(last: str, names: Iterable[str]) -> list[str]:
+    """What another trainer's key is here: `network_dim`, `lr`."""
+    from fluxtui.persist.import_tables import SOURCES  # where a key is wrong, and then alone
+
+    targets = {"model": "model.source", "dataset": "dataset.path"}
+    found = {name.rpartition(".")[2]: target for one in SOURCES.values() for name, (target, _) in one.table.items()}
+    meant = found.get(last, "")
+    return [name for name in names if name == targets.get(meant, meant)]
 
 
 def _near_by_name(last: str, names: Iterable[str]) -> list[str]:

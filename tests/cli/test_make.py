@@ -85,7 +85,7 @@ def test_prompts_come_from_a_file_and_a_wrong_one_is_named_by_its_line(lab: Lab,
     (folders / "p.txt").write_text("\ufeff# mine\na cat --w 128 --d 3\n\nan owl, at night --l 4 --n day --s 9\n")
     asked = lab.call("new", "a", *make)
     assert asked.code == 0
-    assert 'not carried over: p.txt, line 4: it is "an owl, at night --s 9" here' in asked.err
+    assert 'not carried over as it stands: p.txt, line 4: it is "an owl, at night --s 9" here' in asked.err
     assert spec_of(lab, "a").sample.prompts == ["a cat --w 128 --d 3", "an owl, at night --s 9"]
     (folders / "p.txt").write_text("a cat\nan owl --w 13\n")
     assert "p.txt, line 2" in lab.call("new", "b", *make).sentence

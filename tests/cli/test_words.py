@@ -51,6 +51,11 @@ def test_check_takes_its_options_before_the_folder_too() -> None:
     ("words", "code", "part"),
     [
         (["lst"], 2, "did you mean ls"),
+        (["status", "x"], 2, "did you mean show?"),
+        (["delete", "x"], 2, "did you mean rm?"),
+        (["ls", "--jsn"], 2, "did you mean --json?"),
+        (["keys", "network_dim"], 2, "did you mean lora.rank?"),
+        (["queue", "x", "--priority", "y"], 2, "y is no whole number"),
         (["qqqqqq"], 2, "--help"),
         (["show"], 2, "NAME"),
         (["show", "nothing"], 3, "no session nothing"),
@@ -67,7 +72,7 @@ def test_check_takes_its_options_before_the_folder_too() -> None:
         (["start", "./nothing.toml"], 3, "no spec"),
         (["resume"], 2, "--lost"),
         (["wait", "nothing"], 3, "no session"),
-        (["wait", "nothing", "--timeout", "-1"], 2, "--timeout"),
+        (["wait", "nothing", "--timeout", "-1"], 2, "give seconds, 0 or more"),
         (["queue", "nothing"], 2, "--priority"),
         (["export", "nothing", "--format", "zip", "-o", "x"], 2, "zip"),
         (["cache", "--prune", "--keep", "-1"], 2, "--keep"),
@@ -204,7 +209,23 @@ def test_an_imported_configuration_makes_a_session_and_names_what_was_left(lab: 
     path.write_text(json.dumps({"network_dim": 8, "network_module": "x", "max_train_epochs": 3}))
     asked = lab.call("import", "a", str(path), "--dataset", "demo", "--model", "pico")
     assert asked.code == 0, asked
-    assert "not carried over: network_module" in asked.err
+    assert "not carried over as it stands: network_module" in asked.err
     spec = recipe.load_spec(lab.home.session("a").spec_file)
     assert (spec.lora.rank, spec.lora.alpha, spec.train.epochs, spec.train.steps) == (8, 1.0, 3, 0)
     assert lab.call("import", "b", str(tmp_path / "none.json")).code == 3
+
+
+def test_words_of_other_programs_lead_to_verbs_that_there_are() -> None:
+    names = {verb.name for verb in VERBS} | {"--version"}
+    assert set(verbs._OURS.values()) <= names
+    assert not set(verbs._OURS) & names
+
+
+def test_metrics_in_json_are_all_steps_or_as_many_as_were_asked_for(lab: Lab) -> None:
+    lab.make("a")
+    one = {"attempt": 1, "epoch": 1, "loss": 0.1, "learning_rate": 1e-4, "gradient_norm": 1.0, "seconds": 0.1}
+    lines = [json.dumps({**one, "step": step, "at": "2026-01-01T00:00:00Z"}) for step in range(1, 31)]
+    lab.home.session("a").metrics_file.write_text("\n".join(lines) + "\n")
+    assert [step["step"] for step in json.loads(lab.call("metrics", "a", "--json", "-n", "2").out)] == [29, 30]
+    assert len(json.loads(lab.call("metrics", "a", "--json").out)) == 30
+    assert len(lab.call("metrics", "a").out.splitlines()) == 21

@@ -69,6 +69,15 @@ def test_what_a_training_could_not_begin_with_is_one_sentence(
         assert check_cheaply(tmp_path, trigger=trigger).items
 
 
+def test_where_more_is_wrong_than_one_kind_of_thing_the_command_that_names_all_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "b.txt")
+    with pytest.raises(UsageError, match=f"fluxtui check {tmp_path} names what else"):
+        check_cheaply(tmp_path)
+    with pytest.raises(UsageError) as one:
+        check_cheaply(tmp_path, trigger="ohwx")
+    assert "fluxtui check" not in str(one.value)
+
+
 def test_a_fifo_a_folder_and_a_dead_link_among_the_images(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "a.txt")
     os.mkfifo(tmp_path / "b.png")

@@ -75,6 +75,7 @@ def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
         "dataset.folders": ["/more --repeats 1 --trigger ''"],
     }
     assert [sentence.split(":")[0].split(" ")[0] for sentence in found.left] == [
+        "pretrained_model_name_or_path",  # no such file here, so the hub's
         "optimizer_type",  # adamw, and why
         "sample_prompts",
         "model_prediction_type,",
@@ -97,9 +98,35 @@ def test_fluxgym_is_carried_over(tmp_path: Path) -> None:
     assert found.source == "FluxGym"
     assert (found.sets["title"], found.sets["dataset.trigger"], found.sets["lora.alpha"]) == ("My LoRA", "ohwx man", 1.0)
     assert (found.sets["train.timestep_shift"], found.sets["dataset.resolution"]) == (3.1582, [512])
-    assert [sentence.partition(" ")[0] for sentence in found.left] == ["status"]
+    assert found.left == []  # a status is no setting
     assert found.sets["hardware.preset"] == "16GB"
 
+
+def test_what_fluxgym_keeps_beside_its_outputs_is_found_there(tmp_path: Path) -> None:
+    for folder in ("outputs/my-lora", "datasets/my-lora", "models/unet"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "models/unet/flux1-dev.sft").touch()
+    path = tmp_path / "outputs/my-lora/ui_state.json"
+    state = {"lora_name": "My LoRA", "concept_sentence": "ohwx", "base_model": "flux-dev", "enable_monitoring": True}
+    path.write_text(json.dumps({**state, "resume_from_checkpoint": "outputs/my-lora/my-lora-8-state"}))
+    found = importers.read(path)
+    assert found.near == [found.dataset, found.model]
+    assert found.near == [str(tmp_path / "datasets/my-lora"), str(tmp_path / "models/unet/flux1-dev.sft")]
+    assert [sentence.partition(" ")[0] for sentence in found.left] == ["resume_from_checkpoint"]
+    path.write_text(json.dumps({**state, "dataset_folder": "/mine", "base_model": "flux-schnell"}))
+    found = importers.read(path)
+    assert (found.near, found.dataset, found.model) == ([], "/mine", "black-forest-labs/FLUX.1-schnell")
+
+
+def test_kohyas_files_of_the_encoders_go_with_the_model_where_they_are_here(tmp_path: Path) -> None:
+    for name in ("flux1-dev.safetensors", "clip_l.safetensors", "ae.safetensors"):
+        (tmp_path / name).touch()
+    path = tmp_path / "config.toml"
+    parts = {"pretrained_model_name_or_path": "flux1-dev", "clip_l": "clip_l", "t5xxl": "t5xxl", "ae": "ae"}
+    path.write_text("".join(f'{key} = "{tmp_path / name}.safetensors"\n' for key, name in parts.items()))
+    found = importers.read(path)
+    assert found.model == ",".join(str(tmp_path / f"{name}.safetensors") for name in ("flux1-dev", "clip_l", "ae"))
+    assert [sentence.partition(" ")[0] for sentence in found.left] == ["t5xxl", "model_prediction_type,"]
 
 def test_samples_by_steps_are_by_steps_alone_and_by_epochs_where_kohya_takes_those(tmp_path: Path) -> None:
     sets = imported(tmp_path, "kohya", sample_every_n_steps=250).sets
