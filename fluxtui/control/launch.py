@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
+from fluxtui.control.changed import refuse_changed
 from fluxtui.control.create import check_inputs, start_folder
 from fluxtui.control.watch import settled
 from fluxtui.persist import overview, recipe
@@ -60,6 +61,8 @@ def start(
     spec = recipe.apply(written, {**carried, **(overrides or {})}, recipe.CHANGEABLE_TABLES)
     if seen.record is None or seen.record.phase != "prove":
         check_inputs(home, spec)  # where only the proof is left, nothing of it is asked for
+        if resume and not accept_changes:
+            refuse_changed(folder, spec.dataset)
     command = [sys.executable, "-P", "-m", "fluxtui.engine", "keep", "--home", str(home.root), "--session", name]
     command += ["--resume", resume] if resume else ["--resume", ""]
     beginning = start_folder(home, spec)

@@ -16,6 +16,7 @@ from fluxtui.engine.trainer.buckets import places
 from fluxtui.engine.trainer.caption import has_trigger, shuffles, with_trigger
 from fluxtui.engine.trainer.dataset import Batch, Dataset, Item, Slot, plan_epoch, read_dataset, steps_per_epoch
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError
+from fluxtui.persist import dataset_facts
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from tests.trainer.hostile import encoded, hostile_images, quarters, turned
 
@@ -39,7 +40,7 @@ def made_up(sizes: list[tuple[int, int]], **changes: object) -> Dataset:
         Item(f"{n}.png", Path(f"{n}.png"), f"{n:064x}", *size, (f"caption {n}",), places(*size, spec.resolution))
         for n, size in enumerate(sizes)
     )
-    return Dataset(Path("nowhere"), spec, items, (), fingerprint.Fingerprint(folder="nowhere"))
+    return Dataset(Path("nowhere"), spec, items, (), dataset_facts.Fingerprint(folder="nowhere"))
 
 
 # ---- reading
@@ -311,8 +312,8 @@ def test_a_fingerprint_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     put(data, "a b 'c' é.png")
     first = read_dataset(spec_of(data)).fingerprint
     toml.write(tmp_path / "dataset.toml", first)
-    assert fingerprint.load(tmp_path / "dataset.toml") == first
-    assert fingerprint.load(tmp_path / "none.toml") is None
+    assert dataset_facts.load(tmp_path / "dataset.toml") == first
+    assert dataset_facts.load(tmp_path / "none.toml") is None
 
 
 def test_another_caption_of_the_same_size_and_time_is_a_change_too(tmp_path: Path) -> None:
@@ -333,7 +334,7 @@ def test_the_fingerprint_is_of_the_caption_that_is_trained_with(tmp_path: Path, 
     put(tmp_path, "1.png", "a cat")
     take = fingerprint.take
 
-    def and_then_changed(*arguments: object) -> fingerprint.Fingerprint:
+    def and_then_changed(*arguments: object) -> dataset_facts.Fingerprint:
         found = take(*arguments)  # type: ignore[arg-type]
         (tmp_path / "1.txt").write_text("a dog and more")
         return found

@@ -19,7 +19,7 @@ from fluxtui.engine.trainer.findings import Report
 from fluxtui.engine.trainer.plan_steps import planned_steps
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.views import views_of
-from fluxtui.persist import keys, toml
+from fluxtui.persist import dataset_facts, keys, toml
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec
 from tests.trainer.job import Bench
@@ -198,7 +198,7 @@ def test_killed_and_resumed_with_two_folders_is_never_interrupted(new_bench: Cal
     killed.run_here()
     assert killed.result().tensors_sha256 == whole.result().tensors_sha256
     assert planned_steps(whole.spec, whole.folder, 1) == run.state.step == 8
-    assert toml.read(whole.folder.dataset_file, fingerprint.Fingerprint).folder == str(data)
+    assert toml.read(whole.folder.dataset_file, dataset_facts.Fingerprint).folder == str(data)
 
 
 def test_every_picture_for_keeping_leaves_nothing_to_learn(folders: tuple[Path, Path, Path]) -> None:

@@ -15,6 +15,7 @@ from fluxtui.engine.trainer import fingerprint, preflight, room
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist import dataset_facts
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.model_folder import recognise
 from tests.trainer.job import Bench
@@ -41,7 +42,7 @@ def test_the_first_attempt_writes_the_fingerprint_and_the_next_reads_no_picture(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(bench)
-    assert fingerprint.load(bench.folder.dataset_file) is not None
+    assert dataset_facts.load(bench.folder.dataset_file) is not None
 
     def reads(*_: object) -> None:
         raise AssertionError("a picture was read again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from fluxtui.actions import BY_NAME
-from fluxtui.persist import overview
+from fluxtui.demo import IMAGES_DIR
+from fluxtui.engine.trainer.dataset import read_dataset
+from fluxtui.persist import overview, toml
 from fluxtui.persist.home import Home
 from fluxtui.persist.process import is_alive
+from fluxtui.persist.recipe import load_spec
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
 
@@ -115,8 +119,6 @@ async def test_two_uis_show_the_same_within_seconds(lab: Home) -> None:
 
 
 async def test_a_session_folder_that_vanishes_takes_no_ui_with_it(lab: Home) -> None:
-    import shutil
-
     make(lab, "gone")
     make(lab, "stays")
     async with opened(lab, (120, 36), "gone") as (app, pilot):
@@ -151,6 +153,24 @@ async def test_what_a_trainer_refused_for_a_change_is_asked_and_not_tried_the_sa
         await pilot.press("enter")  # No is in focus
         await seen(pilot, lambda: "Go on with the changes" not in text_of(app), "it asks on")
     assert overview.look(lab, "other").attempt == 1
+
+
+async def test_a_caption_changed_since_the_stop_is_named_at_the_key_and_asked(lab: Home, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("heart-01.png", "heart-01.txt"):
+        shutil.copy(Path(IMAGES_DIR) / name, data)
+    folder = make_session(lab, "fox", dataset__path=str(data), dataset__regularisation="")
+    make_record(folder, status="stopped", step=10, exit_code=75, reason="stopped by the user")
+    toml.write(folder.dataset_file, read_dataset(load_spec(folder.spec_file).dataset).fingerprint)
+    (data / "heart-01.txt").write_text("another caption")
+    async with opened(lab, (80, 24), "fox") as (app, pilot):
+        await pilot.press("r")
+        await seen(pilot, lambda: "Go on with the changes" in text_of(app), "not asked")
+        assert "The data set changed since this session began: heart-01.txt" in text_of(app)
+        await pilot.press("enter")  # No is in focus
+        await seen(pilot, lambda: "Go on with the changes" not in text_of(app), "it asks on")
+    assert folder.attempt_numbers() == [1]
 
 
 HANGS = """

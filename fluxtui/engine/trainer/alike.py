@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fluxtui.engine.trainer import fingerprint
-from fluxtui.engine.trainer.fingerprint import Fingerprint
 from fluxtui.engine.trainer.refusal import DataError, Refusal
 from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.persist import dataset_facts
+from fluxtui.persist.dataset_facts import Fingerprint
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.text import clean
 
@@ -40,7 +41,7 @@ def must_be_alike(runtime: Runtime, dataset: tuple[str, Fingerprint], written: P
 
 def _differences(written: Path, here: Fingerprint) -> str:
     try:
-        first = fingerprint.load(written)
+        first = dataset_facts.load(written)
     except FluxTUIError:
         return ""
     found = fingerprint.differences(first, here) if first else []

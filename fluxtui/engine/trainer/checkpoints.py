@@ -22,7 +22,6 @@ from fluxtui.engine.memory.presets import held_on
 from fluxtui.engine.trainer import room
 from fluxtui.engine.trainer import state as states
 from fluxtui.engine.trainer.ema import Ema
-from fluxtui.engine.trainer.fingerprint import Fingerprint
 from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated
 from fluxtui.engine.trainer.refusal import NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
@@ -31,6 +30,7 @@ from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.write_behind import WriteBehind, Written
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import commit
+from fluxtui.persist.dataset_facts import Fingerprint
 from fluxtui.persist.durable import Buffer
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.record import Phase

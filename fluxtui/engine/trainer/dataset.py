@@ -19,10 +19,10 @@ import msgspec
 from fluxtui.engine.trainer import draws, fingerprint
 from fluxtui.engine.trainer.buckets import Bucket, Place, TooSmallError, places
 from fluxtui.engine.trainer.caption import PLACEHOLDER, caption_lines, shuffles, with_trigger, with_word
-from fluxtui.engine.trainer.fingerprint import FileFact, Fingerprint, relative_name
 from fluxtui.engine.trainer.image import Header, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.persist import dataset_folder, dataset_parts
+from fluxtui.persist.dataset_facts import FileFact, Fingerprint, relative_name
 from fluxtui.persist.dataset_parts import ALPHA, parts_of
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.spec import DatasetSpec, TrainSpec

@@ -16,12 +16,12 @@ from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, capt
 from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, check_mask, find_masks, regularises, trigger_for
 from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
 from fluxtui.engine.trainer.findings import BucketFacts, Finding, FolderFacts, Plan, Report
-from fluxtui.engine.trainer.fingerprint import relative_name
 from fluxtui.engine.trainer.image import decode_mask, read_header, read_regular
 from fluxtui.engine.trainer.likeness import alike
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.tokens import TokenCounter, token_counter
 from fluxtui.persist import dataset_folder
+from fluxtui.persist.dataset_facts import relative_name
 from fluxtui.persist.dataset_folder import Pair, Pairs, not_read
 from fluxtui.persist.dataset_parts import ALPHA, overlap_of, pairs_of, parts_of
 from fluxtui.persist.spec import DatasetSpec, TrainSpec

@@ -12,37 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
-from msgspec import Struct, field
-
 from fluxtui.engine.trainer.image import decode, read_regular, unreadable
 from fluxtui.engine.trainer.refusal import ChangedDataError
-from fluxtui.persist import toml
+from fluxtui.persist.dataset_facts import FileFact, Fingerprint, clause, relative_name, said_of
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.text import clean
 
-SCHEMA = 1
-LIMIT = 256 << 20       # bytes of dataset.toml; a million files have about 200 MB
-_NAMED = 5              # changed files named in the sentence
 Progress = Callable[[int, int], None]
-
-
-class FileFact(Struct, frozen=True, omit_defaults=True):
-    """One file as it was read. Width and height, in pixels and upright, are those of an image that was decoded whole."""
-
-    path: str               # relative to the folder
-    size: int               # bytes
-    mtime_ns: int
-    sha256: str
-    width: int = 0
-    height: int = 0
-
-
-class Fingerprint(Struct, frozen=True, kw_only=True):
-    """`dataset.toml`."""
-
-    schema: int = SCHEMA
-    folder: str
-    files: list[FileFact] = field(default_factory=list)
 
 
 def take(
@@ -67,22 +43,11 @@ def take(
     return Fingerprint(folder=str(folder), files=facts)
 
 
-def relative_name(folder: Path, path: Path) -> str:
-    """The path of a file inside the folder, as text: bytes of a name that are not UTF-8 are written as \\xNN."""
-    named = path.relative_to(folder) if path.is_relative_to(folder) else path      # masks, further folders
-    return os.fsencode(named.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def load(path: Path) -> Fingerprint | None:
-    """The fingerprint of the first attempt; None where there is none yet. DamagedError where it cannot be read."""
-    return toml.read(path, Fingerprint, limit=LIMIT) if path.exists() else None
-
-
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     """What changed in content, one short clause a file, sorted by path."""
     old, new = _hashes(before), _hashes(now)
     return [
-        f"{clean(path)} {'is new' if path not in old else 'is gone' if path not in new else 'changed'}"
+        clause(path, path in old, path in new)
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
@@ -93,9 +58,8 @@ def hold_against(before: Fingerprint, now: Fingerprint) -> None:
     changed = differences(before, now)
     if not changed:
         return
-    rest = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
     raise ChangedDataError(
-        f"the data set changed since this session began: {', '.join(changed[:_NAMED])}{rest}",
+        said_of(changed),
         "put the files back, or go on with them as they are by `resume --accept-changes`",
     )
 

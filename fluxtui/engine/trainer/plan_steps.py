@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluxtui.engine.trainer import fingerprint
 from fluxtui.engine.trainer.buckets import places
 from fluxtui.engine.trainer.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
-from fluxtui.persist import recipe
+from fluxtui.persist import dataset_facts, recipe
 from fluxtui.persist.dataset_parts import part_of, parts_of
 from fluxtui.persist.errors import NotFoundError
 from fluxtui.persist.home import SessionFolder
@@ -20,7 +19,7 @@ def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
     """The last step of the plan: `train.steps`, or `train.epochs` times the steps of an epoch."""
     if spec.train.steps:
         return spec.train.steps
-    found = fingerprint.load(folder.dataset_file)
+    found = dataset_facts.load(folder.dataset_file)
     if found is None:
         raise NotFoundError(f"{folder.dataset_file} is missing, so the number of steps cannot be reckoned")
     parts = parts_of(spec.dataset)
@@ -37,7 +36,7 @@ def world_size_of(spec: Spec, record: Record) -> int:
     return len(record.gpus) or recipe.apply(spec, record.overrides).hardware.ranks
 
 
-def _item(folder: Path, fact: fingerprint.FileFact, parts: Sequence[DatasetSpec]) -> Item:
+def _item(folder: Path, fact: dataset_facts.FileFact, parts: Sequence[DatasetSpec]) -> Item:
     image = folder / fact.path
     number = part_of(image, parts)
     part = parts[number]

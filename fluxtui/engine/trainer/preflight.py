@@ -14,7 +14,7 @@ from fluxtui.engine.trainer.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import cache_folder, commit, together, toml
+from fluxtui.persist import cache_folder, commit, dataset_facts, together, toml
 from fluxtui.persist.durable import make_folder, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -61,10 +61,10 @@ def try_writing(folders: Iterable[Path]) -> None:
             raise StorageError.of(error, "remove", probe) from error
 
 
-def _known(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> fingerprint.Fingerprint | None:
+def _known(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> dataset_facts.Fingerprint | None:
     """The data set as the first attempt found it. One that cannot be read is set aside where changes are accepted."""
     try:
-        return fingerprint.load(folder.dataset_file)
+        return dataset_facts.load(folder.dataset_file)
     except DamagedError as error:
         if not job.accept_changes:
             raise ChangedDataError(
@@ -78,7 +78,7 @@ def _known(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> fingerpr
         return None
 
 
-def _read(job: TrainJob, before: fingerprint.Fingerprint | None, reporter: Reporter) -> Dataset:
+def _read(job: TrainJob, before: dataset_facts.Fingerprint | None, reporter: Reporter) -> Dataset:
     def progress(done: int, total: int) -> None:
         reporter.progress(Phase.PREFLIGHT, item=done, items=total, unit="files")
 
@@ -89,7 +89,7 @@ def _read(job: TrainJob, before: fingerprint.Fingerprint | None, reporter: Repor
 
 
 def _hold_against(
-    job: TrainJob, folder: SessionFolder, before: fingerprint.Fingerprint | None, dataset: Dataset, reporter: Reporter
+    job: TrainJob, folder: SessionFolder, before: dataset_facts.Fingerprint | None, dataset: Dataset, reporter: Reporter
 ) -> None:
     if reporter.rank != 0:  # held against rank 0's, which may have just written the file: `alike.py`
         return
