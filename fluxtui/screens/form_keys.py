@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fluxtui.screens.form import Form
+from fluxtui.screens.form_answering import Answering
 
 
-def _always(deed: Callable[[Form], None]) -> Callable[[Form], bool]:
+def _always(deed: Callable[[Answering], None]) -> Callable[[Answering], bool]:
     """The key is taken, whatever comes of it."""
 
-    def taken(form: Form) -> bool:
-        deed(form)
+    def taken(answering: Answering) -> bool:
+        deed(answering)
         return True
 
     return taken
 
 
-_DEEDS: tuple[tuple[str, Callable[[Form], None]], ...] = (
-    ("down", lambda form: form.walk(1)),
-    ("up", lambda form: form.walk(-1)),
-    ("tab", lambda form: form.complete()),
-    ("shift+tab", lambda form: form.move(-1)),
-    ("pagedown", lambda form: form.move(10)),
-    ("pageup", lambda form: form.move(-10)),
-    ("left", lambda form: form.side(-1)),
-    ("right", lambda form: form.side(1)),
-    ("home ctrl+a", lambda form: form.jump(0)),
-    ("end ctrl+e", lambda form: form.jump(1)),
-    ("backspace ctrl+h", lambda form: form.rub()),
-    ("ctrl+w", lambda form: form.rub_word()),
-    ("ctrl+u", lambda form: form.clear()),
-    ("enter", lambda form: form.press()),
+_DEEDS: tuple[tuple[str, Callable[[Answering], None]], ...] = (
+    ("down", lambda answering: answering.walk(1)),
+    ("up", lambda answering: answering.walk(-1)),
+    ("tab", lambda answering: answering.complete()),
+    ("shift+tab", lambda answering: answering.move(-1)),
+    ("pagedown", lambda answering: answering.move(10)),
+    ("pageup", lambda answering: answering.move(-10)),
+    ("left", lambda answering: answering.side(-1)),
+    ("right", lambda answering: answering.side(1)),
+    ("home ctrl+a", lambda answering: answering.jump(0)),
+    ("end ctrl+e", lambda answering: answering.jump(1)),
+    ("backspace ctrl+h", lambda answering: answering.rub()),
+    ("ctrl+w", lambda answering: answering.rub_word()),
+    ("ctrl+u", lambda answering: answering.clear()),
+    ("enter", lambda answering: answering.press()),
 )
-KEYS: dict[str, Callable[[Form], bool]] = {key: _always(deed) for names, deed in _DEEDS for key in names.split()}
-KEYS["escape"] = lambda form: form.shut_list()
+KEYS: dict[str, Callable[[Answering], bool]] = {key: _always(deed) for names, deed in _DEEDS for key in names.split()}
+KEYS["escape"] = lambda answering: answering.shut_list()

@@ -43,8 +43,8 @@ class FormScreen(Sheet):
         super().__init__(board)
         self._home, self._draft, self._make = home, draft, make
         title = f"settings of {draft.origin}" if draft.edits else f"new session like {draft.origin}"
-        self.form = Form(title if draft.origin else "new session", bool(draft.origin) and not draft.edits, draft.edits)
-        self.form.answers = draft.answers
+        is_clone = bool(draft.origin) and not draft.edits
+        self.form = Form(title if draft.origin else "new session", is_clone, draft.edits, draft.answers)
         self.report = Report()
         self.planner = Planner(home, lambda: self.app.post_message(ErrandDone(self._planned)))
         self._serial = 0
@@ -72,7 +72,7 @@ class FormScreen(Sheet):
         self.place()
 
     def _show_report(self) -> None:
-        self.report.show(self.form.question, self.form.seen, self.planner.facts(self.form.seen.steps))
+        self.report.show(self.form.answering.question, self.form.seen, self.planner.facts(self.form.seen.steps))
 
     def _planned(self) -> None:
         if self.is_mounted:
@@ -88,8 +88,8 @@ class FormScreen(Sheet):
         if self._is_evaluating:
             return
         self._is_evaluating = True
-        serial, answers = self._serial, dict(self.form.answers)
-        focus = self.form.question.name if self.form.question else ""
+        serial, answers = self._serial, dict(self._draft.answers)
+        focus = self.form.answering.question.name if self.form.answering.question else ""
         front_of(self.app).errand_quietly(lambda: self._evaluate(serial, answers, focus))
 
     def _evaluate(self, serial: int, answers: dict[str, str], focus: str) -> None:
@@ -121,7 +121,7 @@ class FormScreen(Sheet):
             self.form.show_all()
         elif button == "check":
             seen = self.form.seen
-            self.report.examine(self.form.answers.get("dataset.path") or seen.values.get("dataset.path", ""), seen)
+            self.report.examine(self._draft.answers.get("dataset.path") or seen.values.get("dataset.path", ""), seen)
         elif self.form.seen.spec is None:
             name = next(iter(self.form.seen.errors), "")
             front_of(self.app).say(self.form.seen.problem or "still looking at the answers", "warn")

@@ -55,7 +55,7 @@ async def test_answers_become_the_spec(empty_home: Home, tmp_path: Path) -> None
         await pilot.press("down", *"50", "down", *"1e-3", "down", *"4")
         await seen(pilot, lambda: "50 steps of 4" in text_of(app), "what it comes to is not said")
         await seen(pilot, lambda: screen.form.seen.spec is not None, "not ready")
-        screen.form.go(len(screen.form._fields) + 1)
+        screen.form.go(len(screen.form.answering.fields) + 1)
         await pilot.press("enter")
         await seen(pilot, lambda: empty_home.session("my-cat").spec_file.exists(), "not made")
         spec = load_spec(empty_home.session("my-cat").spec_file)
@@ -130,7 +130,7 @@ async def test_folders_are_completed(empty_home: Home, tmp_path: Path, monkeypat
             pilot, lambda: any(one.text.endswith("holiday-pictures/") for one in screen.form.seen.candidates), "no candidate"
         )
         await pilot.press("right")
-        assert screen.form.answers["dataset.path"] == "~/holiday-pictures/"
+        assert screen.form.answering.answers["dataset.path"] == "~/holiday-pictures/"
         await seen(pilot, lambda: "holds no images" in beside(app), "an empty folder is not said")
 
 
@@ -139,11 +139,11 @@ async def test_every_setting_can_be_asked_for(empty_home: Home) -> None:
     async with opened(empty_home, (120, 36)) as (app, pilot):
         screen = await form_of(pilot, app)
         await pilot.press("f3")
-        screen.form.go_to(next(asked.name for asked in screen.form._fields if asked.name.startswith("guard.")))
+        screen.form.go_to(next(asked.name for asked in screen.form.answering.fields if asked.name.startswith("guard.")))
         await seen(pilot, lambda: "[guard]" in text_of(app), "not shown")
         screen.form.go_to("guard.auto_resume")
         await pilot.press("right")
-        await seen(pilot, lambda: screen.form.answers.get("guard.auto_resume") == "false", "not chosen")
+        await seen(pilot, lambda: screen.form.answering.answers.get("guard.auto_resume") == "false", "not chosen")
 
 
 async def test_pictures_are_examined_before_the_start(empty_home: Home, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_the_list_of_folders_is_walked_and_goes_deeper(
         screen.form.go_to("dataset.path")
 
         async def answer(text: str) -> None:
-            await seen(pilot, lambda: screen.form._value("dataset.path") == text, f"not {text}")
+            await seen(pilot, lambda: screen.form.answering.value("dataset.path") == text, f"not {text}")
             await seen(pilot, lambda: screen.form.seen.answers.get("dataset.path") == text, f"{text} is not looked at")
             await pilot.pause()
 
@@ -236,16 +236,16 @@ async def test_the_list_of_folders_is_walked_and_goes_deeper(
         await seen(pilot, lambda: "~/sets/pears/" in text_of(app), "not listed")
         assert "1 picture, 0 captions" in text_of(app)
         await pilot.press("down", "down", "down", "up")
-        assert screen.form._picker.chosen.text == "~/sets/apricots/"
+        assert screen.form.answering.picker.chosen.text == "~/sets/apricots/"
         await pilot.press("escape")
         assert app.screen is screen, "esc shuts the list, not the form"
-        assert not screen.form._picker.is_open
+        assert not screen.form.answering.picker.is_open
         await pilot.press("tab", "down", "tab")
         await answer("~/sets/apricots/")
         await pilot.press("tab")
         await answer("~/sets/apricots/good/")
         await pilot.press("down")
-        assert screen.form.question.name == "dataset.trigger"
+        assert screen.form.answering.question.name == "dataset.trigger"
         await pilot.press("up", "ctrl+u", *"~/sets/ap")
         await answer("~/sets/ap")
         await pilot.press("right")
@@ -260,8 +260,8 @@ async def test_keys_that_come_in_one_burst_act_in_their_order(empty_home: Home) 
         screen = await form_of(pilot, app)
         for key in ("down", "down", "down", "a", "b", "up", "up", "c", "left", "d"):
             screen.form.post_message(Key(key, key if len(key) == 1 else None))
-        await seen(pilot, lambda: screen.form.answers.get("title") == "dc", "not in order")
-        assert screen.form.answers == {"dataset.path": "ab", "title": "dc"}
+        await seen(pilot, lambda: screen.form.answering.answers.get("title") == "dc", "not in order")
+        assert screen.form.answering.answers == {"dataset.path": "ab", "title": "dc"}
 
 
 async def test_models_are_found_on_this_machine_on_the_hub_and_in_other_sessions(
@@ -286,9 +286,9 @@ async def test_models_are_found_on_this_machine_on_the_hub_and_in_other_sessions
         await pilot.press("tab")
         assert "used before" in text_of(app)
         await pilot.press("escape", *"krea")
-        await seen(pilot, lambda: screen.form._picker.is_open, "no list")
+        await seen(pilot, lambda: screen.form.answering.picker.is_open, "no list")
         await pilot.press("right")
-        await seen(pilot, lambda: screen.form._value("model.source") == "black-forest-labs/FLUX.1-Krea-dev", "not taken")
+        await seen(pilot, lambda: screen.form.answering.value("model.source") == "black-forest-labs/FLUX.1-Krea-dev", "not taken")
 
 
 def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -366,12 +366,12 @@ async def test_the_settings_of_a_new_session_are_edited_in_the_form(empty_home: 
     async with opened(empty_home, (120, 36), "mine") as (app, pilot):
         screen = await form_of(pilot, app, "e")
         await seen(pilot, lambda: "settings of mine" in text_of(app) and "save and start" in text_of(app), "not said")
-        assert all(asked.name != "name" for asked in screen.form._fields)
+        assert all(asked.name != "name" for asked in screen.form.answering.fields)
         assert screen.form.seen.values["train.steps"] == "77"
         screen.form.go_to("train.steps")
         await pilot.press(*"90")
         await seen(pilot, lambda: screen.form.seen.answers.get("train.steps") == "90" and screen.form.seen.spec, "not looked at")
-        screen.form.go(len(screen.form._fields) + 1)
+        screen.form.go(len(screen.form.answering.fields) + 1)
         await pilot.press("enter")
         await seen(pilot, lambda: load_spec(folder.spec_file).train.steps == 90, "not saved")
         await seen(pilot, lambda: app.board_of_notices.notices, "not said")
