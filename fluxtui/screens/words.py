@@ -32,7 +32,7 @@ def step_time(seconds: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """Six characters at most: "0.0412", "12.34", "1.2e-5", "nan"."""
+    """Six characters, nine at the extremes: "0.0412", "12.34", "1.2e-5", "nan"."""
     if value is None:
         return ""
     if value != value or value in (float("inf"), float("-inf")):

@@ -53,14 +53,18 @@ def test_a_line_is_cut_and_filled_by_cells() -> None:
         (math.nan, ""),
         (0, "0s"),
         (59.9, "59s"),
-        (61, "1m01s"),
-        (754, "12m"),
-        (3900, "1h05m"),
-        (93_600, "1d02h"),
-        (1e12, ">999d"),
+        (60, "1m00s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (3599, "59m"),
+        (3600, "1h00m"),
+        (86_399, "23h59m"),
+        (86_400, "1d00h"),
+        (86_400_000 - 1, "999d23h"),
+        (86_400_000, ">999d"),
     ],
 )
-def test_durations(seconds: float | None, shown: str) -> None:
+def test_a_duration_has_two_units_at_most_up_to_the_last_second_of_each(seconds: float | None, shown: str) -> None:
     assert words.duration(seconds) == shown
 
 
