@@ -74,6 +74,34 @@ def colour_16() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def png_16(levels: Any, clear: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16-bit grey `(height, width)` or colours `(height, width, 3)`, and what is transparent in it."""
+    height, width = levels.shape[:2]
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels))
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if levels.ndim == 3 else 0, 0, 0, 0)
+    named = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + named + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def grey_profile(gamma: float) -> bytes:
+    """A profile of grey (ICC.1:2010, section 8.4.2): luminance is the level to the power of gamma."""
+
+    def fixed(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    white = fixed(0.9642, 1.0, 0.8249)
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + bytes(79), b"cprt": b"text\0\0\0\0none\0\0\0\0",
+        b"wtpt": b"XYZ \0\0\0\0" + white, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0),
+    }  # fmt: skip
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, tag in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(tag))
+        body += tag
+    head = struct.pack(">I4xI", start + len(body), 0x02400000) + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28) + white
+    return head.ljust(128, b"\0") + table + body
+
+
 def display_p3() -> bytes:
     """A profile whose red is not sRGB's: sRGB's own with red and blue exchanged."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

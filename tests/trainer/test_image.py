@@ -9,20 +9,23 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from fluxtui.engine.trainer.buckets import place
-from fluxtui.engine.trainer.image import crop, decode, read_header, read_regular
+from fluxtui.engine.trainer.image import crop, decode, decode_mask, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
 from tests.trainer.hostile import (
     COLOURS,
     display_p3,
     encoded,
     grey_16,
+    grey_profile,
     hostile_images,
+    png_16,
     png_with_exif_at_the_end,
     quarters,
     turned,
@@ -114,6 +117,35 @@ def test_an_embedded_profile_is_converted_and_a_broken_one_left_out() -> None:
     converted = decode(encoded(red, icc_profile=display_p3()), "a.png").getpixel((3, 3))
     assert near(converted, (0, 0, 255))  # type: ignore[arg-type]
     assert decode(encoded(red, icc_profile=b"no profile at all" * 20), "a.png").getpixel((3, 3)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_is_converted_by_a_grey_profile_and_a_mask_is_not(mode: str) -> None:
+    """A scan's "Gray Gamma 1.8": a level of half the way is darker than the same level of sRGB."""
+    profile = grey_profile(1.8)
+    picture = Image.new("I;16", (32, 32), 128 * 257) if mode == "I;16" else Image.new(mode, (32, 32), (128, 255)[: len(mode)])
+    data = encoded(picture, icc_profile=profile)
+    light = (128 / 255) ** 1.8
+    wanted = round(255 * (1.055 * light ** (1 / 2.4) - 0.055))
+    assert wanted > 135
+    assert near(decode(data, "a.png").getpixel((3, 3)), (wanted,) * 3, by=1)  # type: ignore[arg-type]
+    assert decode_mask(data, "a.png", is_alpha=False).getpixel((3, 3)) == 128
+    assert decode(encoded(quarters(), icc_profile=profile), "a.png").tobytes() == quarters().tobytes()  # not its kind
+
+
+def test_a_colour_of_16_bits_that_a_png_names_transparent_is_laid_on_white() -> None:
+    grey = numpy.full((48, 64), 1000, dtype=numpy.uint16)
+    grey[:, 32:] = 1001  # the same level with 8 bits, and not transparent
+    for levels, clear in ((grey, (1000,)), (numpy.stack([grey, grey * 3, grey + 40_000], axis=2), (1000, 3000, 41_000))):
+        levels = levels.copy()
+        levels[24:, 32:] = 50_000
+        found = decode(png_16(levels, clear), "a.png")
+        assert found.getpixel((3, 3)) == (255, 255, 255)
+        assert near(found.getpixel((60, 40)), (195, 195, 195), by=1)  # type: ignore[arg-type]
+        mask = decode_mask(png_16(levels, clear), "a.png", is_alpha=True)
+        assert (mask.getpixel((3, 3)), mask.getpixel((60, 40))) == (0, 255)
+        assert decode(png_16(levels), "a.png").getpixel((3, 3)) != (255, 255, 255)
+    assert decode(png_16(grey, (1000,)), "a.png").getpixel((60, 3)) == (4, 4, 4)
 
 
 def test_a_crop_is_the_named_box_at_the_size_of_the_bucket() -> None:

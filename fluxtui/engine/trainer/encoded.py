@@ -23,7 +23,9 @@ from fluxtui.engine.trainer.refusal import DataError
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U8": torch.uint8}
 DTYPE_WORDS = {dtype: word for word, dtype in DTYPES.items()}
-LAYOUT = 1      # of entries: raised when what is computed for the same picture or caption changes
+# of entries: raised when what is computed for the same caption, or the same picture, changes
+TEXT_LAYOUT = 1
+PICTURE_LAYOUT = 2
 _WINDOW = 2     # micro-batches read ahead where there are no workers
 _REMEMBERED = 65_536    # keys of entries, of each kind
 
@@ -62,7 +64,7 @@ class Identity:
         """Where the mask of a picture at one place is found."""
         source = item.mask_sha256 or (f"alpha of {item.image_sha256}" if item.has_alpha_mask else "none")
         bucket = (place.bucket.width, place.bucket.height)
-        return key_of("masks", layout=LAYOUT, source=source, box=place.box, bucket=bucket, mirrored=is_mirrored)
+        return key_of("masks", layout=PICTURE_LAYOUT, source=source, box=place.box, bucket=bucket, mirrored=is_mirrored)
 
     def caption(self, caption: str) -> EntryKey:
         """Where the embeddings of a caption or prompt are found."""
@@ -75,7 +77,7 @@ def _latents_key(
     image: str, box: tuple[float, ...], bucket: tuple[int, int], vae: str, machine: str, is_mirrored: bool
 ) -> EntryKey:
     identity: dict[str, object] = {
-        "layout": LAYOUT, "image": image, "box": box, "bucket": bucket, "vae": vae, "machine": machine,
+        "layout": PICTURE_LAYOUT, "image": image, "box": box, "bucket": bucket, "vae": vae, "machine": machine,
     }  # fmt: skip
     if is_mirrored:     # not said where it is not: entries of before there was a choice stay good
         identity["mirrored"] = True
@@ -84,7 +86,7 @@ def _latents_key(
 
 @lru_cache(_REMEMBERED)
 def _caption_key(caption: str, encoders: str, dtype: str, machine: str) -> EntryKey:
-    return key_of("text", layout=LAYOUT, text=caption, encoders=encoders, dtype=dtype, machine=machine)
+    return key_of("text", layout=TEXT_LAYOUT, text=caption, encoders=encoders, dtype=dtype, machine=machine)
 
 
 def identity_of(vae: str, text: str, text_dtype: torch.dtype, device: torch.device) -> Identity:

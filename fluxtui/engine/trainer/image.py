@@ -1,8 +1,8 @@
 """Pictures as the trainer sees them: upright, RGB, 8 bits, and nothing that is not what it says. PIL, no torch.
 
-Turned as EXIF (or XMP) says. An embedded colour profile is converted to sRGB. Transparent parts are laid on white. 16-bit
-grey is divided by 257. CMYK without a profile is converted naively. Animations, pictures of 32-bit or floating-point
-samples and bombs are refused: to take the first frame, or to guess a range, would be to train on another picture.
+Turned as EXIF (or XMP) says. An embedded colour profile, a grey one too, is converted to sRGB. Transparent parts are laid
+on white. 16-bit grey is divided by 257. CMYK without a profile is converted naively. Animations, pictures of 32-bit or
+floating-point samples and bombs are refused: to take the first frame, or to guess a range, would be to train on another picture.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def header_of(file: IO[bytes], name: str) -> Header:
         )
 
 
-def decode(data: bytes, name: str) -> Image.Image:
-    """The upright RGB picture of 8 bits in `data` (DataError, naming it, where that cannot be had)."""
+def decode(data: bytes, name: str, by_profile: bool = True) -> Image.Image:
+    """The upright RGB picture of 8 bits in `data`, in sRGB; or as it is stored, where not `by_profile`. DataError, naming it,
+    where that cannot be had."""
     if not data:
         raise DataError(f"{name} is empty (zero bytes); replace or remove it", kind="empty")
     with _opened(io.BytesIO(data), name) as image:
@@ -131,7 +132,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             raise DataError(what, kind="animated")
         try:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image), name)
+            return _rgb(ImageOps.exif_transpose(_with_clear_colour(image, data)), name, by_profile)
         except _DECODE_ERRORS as error:
             raise _damaged(name, error) from error
 
@@ -139,11 +140,12 @@ def decode(data: bytes, name: str) -> Image.Image:
 def decode_mask(data: bytes, name: str, is_alpha: bool) -> Image.Image:
     """A mask as upright 8-bit grey: the transparency of a picture (`is_alpha`), opaque where it has none, or a picture's grey."""
     if not is_alpha:
-        return decode(data, name).convert("L")
+        return decode(data, name, by_profile=False).convert("L")    # weights, not colours
     with _opened(io.BytesIO(data), name) as image:
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(_with_clear_colour(image, data))
+            upright = _from_16_bit(upright) if upright.mode.startswith("I;16") else upright
             return upright.convert("RGBA").getchannel("A") if _has_alpha(upright) else Image.new("L", upright.size, 255)
         except _DECODE_ERRORS as error:
             raise _damaged(name, error) from error
@@ -182,13 +184,14 @@ def _opened(file: IO[bytes], name: str) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """8-bit RGB in sRGB; see the head of this module for each kind."""
+def _rgb(image: Image.Image, name: str, by_profile: bool) -> Image.Image:
+    """8-bit RGB; see the head of this module for each kind."""
     if image.mode in ("I", "F"):
         raise DataError(f"{name} has 32-bit samples of unknown range; save it as 8-bit RGB", kind="32-bit")
+    profile = image.info.get("icc_profile") if by_profile else None
     if image.mode.startswith("I;16"):
-        return _from_16_bit(image)
-    profile = image.info.get("icc_profile")
+        image = _from_16_bit(image)
+    is_grey = image.mode in ("1", "L", "LA", "La")
     if _has_alpha(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -196,21 +199,36 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     elif image.mode not in ("RGB", "CMYK", "LAB") or not profile:
         image = image.convert("RGB")
     if profile:
-        image = _to_srgb(image, profile)
+        image = _to_srgb(image, profile, is_grey)
     return image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Grey of 8 bits; with an alpha channel where a PNG names a value that is transparent."""
     import numpy  # for this rare kind only: numpy takes longer to import than a picture to decode
 
-    grey = (numpy.asarray(image).astype(numpy.uint32) + 128) // 257
-    return Image.fromarray(grey.astype(numpy.uint8)).convert("RGB")
+    levels = numpy.asarray(image).astype(numpy.uint32)
+    grey = Image.fromarray(((levels + 128) // 257).astype(numpy.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(numpy.where(levels == clear, 0, 255).astype(numpy.uint8)))
+    return grey
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+def _with_clear_colour(image: Image.Image, data: bytes) -> Image.Image:
+    """A PNG of 16-bit colours may name one that is transparent: PIL keeps 8 bits of each pixel, and 16 of that colour."""
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and _sample_bits(image, io.BytesIO(data)) == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
+    return image
+
+
+def _to_srgb(image: Image.Image, profile: bytes, is_grey: bool) -> Image.Image:
     """Converted by its profile; a profile that is broken or of another colour space is left out, as viewers do."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if is_grey and source.profile.xcolor_space.strip() == "GRAY":
+            image = image.convert("L")
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
