@@ -34,6 +34,19 @@ class Export:
     path: str
 
 
+_HINTS = (("up, down", "question"), ("left, right", "choose"), ("enter", "writes it"), ("esc or ^g", "leaves it"))
+
+
+def _keys(width: int) -> list[Line]:
+    """What the keys do here, over as many lines as it takes."""
+    lines = [Line()]
+    for key, told in _HINTS:
+        if lines[-1].width + len(key) + len(told) + 2 > width:
+            lines.append(Line())
+        lines[-1].add(" ").add(key, "!accent").add(f" {told} ", "dim")
+    return lines
+
+
 class _Box(Pane):
     """Four questions: three are chosen from, the last is typed."""
 
@@ -79,11 +92,7 @@ class _Box(Pane):
         shown = self.path if len(self.path) < room else self.glyphs.ellipsis + self.path[-room + 2 :]
         line.add(shorten(shown, room), "text")
         lines.append(line.add(" ", "~text") if self._at == len(self._choices) else line)
-        keys = Line(
-            Span(" up, down", "!accent"), Span(" question  ", "dim"), Span("left, right", "!accent"), Span(" choose  ", "dim")
-        )
-        keys.add("enter", "!accent").add(" writes it  ", "dim").add("esc or ^g", "!accent").add(" does not", "dim")
-        return [*lines, Line(), keys]
+        return [*lines, Line(), *_keys(width)]
 
     def _label(self, name: str, at: int) -> Line:
         is_here = at == self._at

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LABEL = 9  # cells before a bar
 VALUE = 12  # cells behind it
+BARS_FROM = 72  # cells of a GPU's one line that its figures take; what is over goes to two bars
+WIDEST_BAR = 24
 HOST_FIRST = 2  # parts of the host's line that count before how much the GPUs tell: disk and network give way
 BEFORE_NETWORK = 3  # parts: why there is no GPU tells more than the network
 OTHERS = "others"  # whose memory it is where it is no session's
@@ -191,8 +193,17 @@ def _pair(gpu: Gpu, width: int, painting: Painting) -> list[Line]:
 
 
 def _single(gpu: Gpu, width: int, painting: Painting) -> list[Line]:
+    """One line a GPU, with bars where there is room for both."""
     line = Line(Span(f"{gpu.index:>2} ", "!text"), Span(_busy(gpu).rjust(4), _role(gpu.utilisation)))
+    room = min(WIDEST_BAR, (width - BARS_FROM) // 2)
+    share = gpu.memory_used / max(1, gpu.memory_total)
+    if room >= 8:
+        full, rest = meter((gpu.utilisation or 0.0) / 100, room, painting.glyphs.tier)
+        line.add(" ").add(full, "chart").add(rest, "faint").add(" ")
     line.add(f" {_memory(gpu)}", _fullness(gpu.memory_used, gpu.memory_total))
+    if room >= 8:
+        full, rest = meter(share, room, painting.glyphs.tier)
+        line.to(3 + 4 + room + 3 + VALUE).add(" ").add(full, "chart").add(rest, "faint").add(" ")
     line.extend(_heat(gpu, painting))
     line.extend(_owned_and_slowed(gpu, painting, width - line.width))
     return [cut_marked(line, width, painting.glyphs.ellipsis)]

@@ -62,7 +62,7 @@ class Choices(Pane):
             key = first_key(self.app, action.name, self.glyphs.tier is Tier.ASCII, self._chains)
             line = Line(ground="cursor" if at == self._at else "")
             line.add(fit(key, 7), "!accent" if not why else "faint").add(fit(action.label, 19), "text" if not why else "faint")
-            line.add(fit(why or action.help, max(1, width - 26), self.glyphs.ellipsis), "dim" if not why else "faint")
+            line.add(fit(why or action.help, max(1, width - 26), self.glyphs.ellipsis), "dim")
             lines.append(line)
         return [*lines, *self._told(situation, width)] if self._shown else [Line(), Line(Span("no command matches", "dim"))]
 

@@ -55,7 +55,7 @@ class Tabs(Pane):
         self.repaint()
 
     def body(self, width: int, height: int) -> list[Line]:
-        return [self._state(width), self._pages(), Line(Span(self.glyphs.horizontal * width, "faint"))]
+        return [self._state(width), self._pages(width), Line(Span(self.glyphs.horizontal * width, "faint"))]
 
     def _state(self, width: int) -> Line:
         session = self.session
@@ -75,16 +75,20 @@ class Tabs(Pane):
             line.add(f"  {session.reason}", "dim")
         return line.cut(width)
 
-    def _pages(self) -> Line:
+    def _pages(self, width: int) -> Line:
+        """All of them by number, with shorter names and less between them where there is no room for more."""
+        keys = {page: first_key(self.app, f"tab-{page}", self.glyphs.tier is Tier.ASCII) for page in PAGES}
+        for gap, most in ((2, 20), (1, 20), *((1, cells) for cells in range(9, 2, -1))):
+            names = {page: shorten(page, most, self.glyphs.ellipsis) for page in PAGES}
+            if sum(len(keys[page]) + 1 + len(names[page]) + gap for page in PAGES) - gap < width:
+                break
         line = Line(" ")
         self._places = []
         for page in PAGES:
-            start = line.width
-            key = first_key(self.app, f"tab-{page}", self.glyphs.tier is Tier.ASCII)
-            is_here = page == self.page
-            line.add(f"{key} ", "accent" if not is_here else "!accent").add(page, "!_text" if is_here else "dim")
+            start, is_here = line.width, page == self.page
+            line.add(f"{keys[page]} ", "!accent" if is_here else "accent").add(names[page], "!_text" if is_here else "dim")
             self._places.append((start, line.width, page))
-            line.add("  ")
+            line.add(" " * gap)
         return line
 
     def on_click(self, event: Click) -> None:

@@ -71,7 +71,7 @@ class Names(Pane):
             lines.append(Line(Span("no session matches", "dim")))
         lines += [Line() for _ in range(height - 1 - len(lines))]
         hints = Line()
-        for key, does in (("tab", "marks"), ("enter", "takes them"), ("esc or ^g", "leaves all as it was")):
+        for key, does in (("tab", "marks"), ("enter", "takes them"), ("esc or ^g", "leaves it")):
             hints.add(key, "!accent").add(f" {does}   ", "dim")
         return [*lines, hints]
 

@@ -169,3 +169,12 @@ def test_each_gpu_counts_before_the_network_where_room_is_short() -> None:
     assert "mem 12.0G/24.0G" in line
     assert line.endswith("…"), line
     assert "disk" not in line, "half a figure is another figure"
+
+
+def test_a_wide_panel_has_bars_also_where_a_gpu_has_one_line() -> None:
+    gpus = tuple(gpu(at, utilisation=50.0, memory_used=(8 + at) * 8 * GIB // 8, slowed_by=("heat",)) for at in range(8))
+    lines = told(*gpus, width=116, room=8).splitlines()
+    assert len(lines) == 8
+    assert all("━" * 11 in line and "slowed: heat" in line for line in lines), lines
+    assert len({line.index("/700 W") for line in lines}) == 1, "the columns do not stand below each other"
+    assert "━" not in told(*gpus, width=76, room=8)

@@ -10,9 +10,11 @@ import pytest
 from fluxtui.actions import BY_NAME
 from fluxtui.persist import commit
 from fluxtui.persist.home import Home
+from fluxtui.screens.export_box import _keys as export_keys
 from fluxtui.screens.form_screen import FormScreen
 from fluxtui.screens.palette import Palette
 from fluxtui.screens.sample_page import grid
+from fluxtui.screens.session import PAGES
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_metrics, make_record, make_session
 
@@ -140,3 +142,23 @@ async def test_what_is_too_long_for_a_line_of_settings_shows_that_it_goes_on(sta
         assert all(line.width <= size[0] - 2 for line in lines)
         assert size[0] > 120 or any(line.text.endswith("…") for line in lines)
         assert "default [512, 768, 1024]" in text_of(app)
+
+
+@pytest.mark.parametrize("width", [57, 72])
+def test_the_export_box_says_every_key(width: int) -> None:
+    lines = export_keys(width)
+    assert all(line.width <= width for line in lines)
+    assert said(" ".join(line.text for line in lines)).endswith("enter writes it esc or ^g leaves it")
+    assert len(lines) <= 2
+
+
+@pytest.mark.parametrize("size", [(61, 21), (80, 24)])
+async def test_every_page_has_its_number_and_name_at_the_top(states: Fabricated, size: tuple[int, int]) -> None:
+    async with opened(states.home, size, "blue-vase") as (app, pilot):
+        await pilot.press("enter")
+        await seen(pilot, lambda: "1 over" in text_of(app), "not opened")
+        top = text_of(app).splitlines()[1]
+        assert all(f"{number} {name[:3]}" in top for number, name in enumerate(PAGES, 1)), top
+        assert (top.strip().endswith("7 captions")) == (size[0] == 80), top
+        await pilot.click(offset=(top.index("7 capt") + 1, 1))
+        await seen(pilot, lambda: app.screen.page is app.screen.pages["captions"], "a click opens another page")
