@@ -9,21 +9,20 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from fluxtui.cli import stdout
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, FluxTUIError
 
 INTERRUPTED = 130  # of a shell: ended by Ctrl-C
-PIPE_CLOSED = 141  # of a shell: whoever read our output went away
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code. An error is one sentence on stderr, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    stdout.ready()
+    output.ready()
     gc.disable()  # a verb lives for a moment; those that live long switch it on again
     try:
         code = _dispatch(words)
-        stdout.finish()
+        output.finish()
         return code
     except FluxTUIError as error:
         print(f"fluxtui: {error}", file=sys.stderr)
@@ -31,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        stdout.drop()
-        return PIPE_CLOSED
+        output.drop()
+        return output.PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded)
         from fluxtui.cli.fault import record_fault
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from fluxtui.cli import stdout
+from fluxtui.persist import output
 from fluxtui.persist.state import Shown
 
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -26,12 +26,12 @@ def say(text: str) -> None:
 def data(text: str) -> None:
     """One line of data, on stdout; what its encoding cannot show is shown as ?."""
     encoding = sys.stdout.encoding or "utf-8"
-    stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    output.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def data_json(value: object) -> None:
     """A value as indented JSON on stdout."""
-    stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    output.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 def has_colour() -> bool:

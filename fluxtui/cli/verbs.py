@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
-from fluxtui.cli import stdout
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.text import clean
 
@@ -158,5 +158,5 @@ def help_of(words: Sequence[str]) -> int:
         lines += ["", f"{title}:"]
         lines += [f"  {f'fluxtui {verb.name} {verb.usage}':<58} {verb.help}" for verb in group]
     lines += ["", "fluxtui VERB --help says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 timed out."]
-    stdout.write("\n".join(lines) + "\n")
+    output.write("\n".join(lines) + "\n")
     return int(ExitCode.DONE)

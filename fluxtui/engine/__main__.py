@@ -7,6 +7,7 @@ import importlib.util
 import sys
 
 from fluxtui.persist import output
+from fluxtui.persist.errors import StorageError
 
 VERBS = {
     "keep": "fluxtui.engine.keeper.keep",
@@ -20,6 +21,7 @@ VERBS = {
     "submit": "fluxtui.engine.slurm",
     "machine": "fluxtui.engine.machine",
 }
+FOR_PEOPLE = frozenset({"check", "plan", "export", "publish"})  # what they print is data; the others' stdout is a log or a pipe
 USAGE = 2
 
 
@@ -33,9 +35,27 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec(module) is None:
         print(f"`{argv[0]}` is not in this version of FluxTUI yet", file=sys.stderr)
         return USAGE
+    if argv[0] in FOR_PEOPLE:
+        return _speak(module, argv[1:])
     output.make_whole()
     output.take_any_letter()
     code: int = importlib.import_module(module).main(argv[1:])
+    return code
+
+
+def _speak(module: str, argv: list[str]) -> int:
+    """A verb whose standard output is the answer: without it, or with a part of it, nothing was answered."""
+    output.ready()
+    output.take_any_letter()
+    try:
+        code: int = importlib.import_module(module).main(argv)
+        output.finish()
+    except BrokenPipeError:
+        output.drop()
+        return output.PIPE_CLOSED
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
     return code
 
 

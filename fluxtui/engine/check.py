@@ -10,7 +10,7 @@ import msgspec
 
 from fluxtui.engine.trainer.doctor import check
 from fluxtui.engine.trainer.findings import Finding, Report
-from fluxtui.persist import recipe
+from fluxtui.persist import output, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import recognise
@@ -32,9 +32,9 @@ def main(argv: list[str]) -> int:
         return int(error.exit_code)
     if words.json or words.lines:
         document = {"report": msgspec.to_builtins(report)} if words.lines else report
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        output.write(msgspec.json.encode(document).decode() + "\n")
     else:
-        sys.stdout.write(text_of(report))
+        output.write(text_of(report))
     return int(ExitCode.DONE if report.ok else ExitCode.FAILED)
 
 
@@ -136,8 +136,8 @@ def _finding_lines(findings: list[Finding]) -> list[str]:
 
 
 def _line(done: int, total: int) -> None:
-    sys.stdout.write(f'{{"item": {done}, "items": {total}}}\n')
-    sys.stdout.flush()
+    output.write(f'{{"item": {done}, "items": {total}}}\n')
+    output.finish()
 
 
 def _bar(done: int, total: int) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fluxtui.engine import quiet
 from fluxtui.engine.plan_table import Plan, table
-from fluxtui.persist import recipe
+from fluxtui.persist import output, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.spec import Spec
@@ -51,9 +51,9 @@ def main(argv: list[str]) -> int:
         print(str(error), file=sys.stderr)
         return int(error.exit_code)
     if options.json:
-        print(json.dumps(asdict(found)))
+        output.write(json.dumps(asdict(found)) + "\n")
     else:
-        print(table(found))
+        output.write(table(found) + "\n")
     return int(ExitCode.DONE)
 
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.endings import first_line
-from fluxtui.persist import toml
+from fluxtui.persist import output, toml
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Result
@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
         folder = Home(options.home).session(options.session)
         files = files_of(folder)
         for name, path in files.items():
-            print(f"{name}  {path.stat().st_size:,} bytes", flush=True)
+            output.write(f"{name}  {path.stat().st_size:,} bytes\n")
+        output.finish()
         print(publish(folder.name, files, options.repo, is_public=options.public))
     except FluxTUIError as error:
         print(str(error), file=sys.stderr)

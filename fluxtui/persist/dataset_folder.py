@@ -6,7 +6,7 @@ What the pictures hold is for `fluxtui check` and the trainer's preflight to say
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +80,13 @@ def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = Fa
     for entry in _walk(path, is_recursive, without):
         suffix = os.path.splitext(entry.name)[1].lower()
         file = Path(entry.path)
-        if entry.is_dir():
+        if _leads_to(entry.is_dir):
             folders.append(file)
         elif suffix in OTHER_PICTURES:
             others.append(file)
         elif suffix not in IMAGE_EXTENSIONS and suffix != extension:
             continue
-        elif not entry.is_file():
+        elif not _leads_to(entry.is_file):
             irregular.append(file)
         elif suffix in IMAGE_EXTENSIONS:
             images.append(file)
@@ -103,6 +103,14 @@ def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = Fa
         folders=tuple(folders),
         unread=tuple(Pair(other, captions.get(_stem(other))) for other in unread),
     )
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """What an entry is, links followed: one that leads in a circle, or to where we may not look, leads to nothing."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def not_read(picture: str) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from fluxtui import control
+from fluxtui import cli, control
 from fluxtui.persist import commit, process, requests
 from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
 from fluxtui.persist.lock import Lock
@@ -365,6 +366,30 @@ def test_output_that_cannot_be_written_is_a_failure_of_one_sentence(lab: Lab, ve
         )
     assert done.returncode == 1
     assert done.stderr == "fluxtui: standard output cannot be written: No space left on device\n"
+
+
+def test_a_verb_of_the_engine_whose_answer_cannot_be_written_says_so_and_one_that_nobody_hears_is_well(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    check = [sys.executable, "-m", "fluxtui", "check", str(tmp_path), "--trigger", "x"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(check, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "standard output cannot be written: No space left on device\n")
+    closed = ["bash", "-c", 'exec "$@" <&- >&-', "bash", *check]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_words_that_cannot_be_written_change_no_outcome() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "fluxtui", "show", "nope"], stderr=full, check=False)
+    assert done.returncode == 3
+
+
+def test_a_file_that_is_opened_never_gets_the_number_of_a_stream_that_was_closed(tmp_path: Path) -> None:
+    body = "import os; from fluxtui.persist import output; output.ready(); print(os.open(os.devnull, 0), file=open('n', 'w'))"
+    closed = ["bash", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, body]
+    subprocess.run(closed, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])})
+    assert int((tmp_path / "n").read_text()) > 2
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

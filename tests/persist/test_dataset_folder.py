@@ -89,6 +89,15 @@ def test_a_fifo_a_folder_and_a_dead_link_among_the_images(tmp_path: Path) -> Non
         check_cheaply(tmp_path)
 
 
+def test_a_link_that_leads_in_a_circle_is_no_folder_and_no_image(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt")
+    (tmp_path / "circle").symlink_to("circle")
+    assert [one.image.name for one in pair(tmp_path).items] == ["a.png"]
+    (tmp_path / "b.png").symlink_to("b.png")
+    with pytest.raises(UsageError, match=r"b\.png is not a regular file"):
+        check_cheaply(tmp_path)
+
+
 def test_images_in_a_subfolder_are_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "10_cat").mkdir()
     with pytest.raises(UsageError, match="10_cat"):
