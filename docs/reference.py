@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fluxtui import actions
 from fluxtui.cli import verbs
-from fluxtui.persist import keys, overview, recipe
+from fluxtui.persist import keys, overview_json, recipe
 from fluxtui.persist.errors import ExitCode
 
 DOCS = Path(__file__).parent
@@ -30,7 +30,7 @@ CODES = {
     ExitCode.REFUSED: "refused: it is in the wrong state for that",
     ExitCode.TIMED_OUT: "timed out: `wait --timeout`, or a keeper that did not answer in time; the session goes on",
 }
-JSON_KEYS = {  # as `persist.overview.to_json` makes them; --check fails where one is missing here
+JSON_KEYS = {  # as `persist.overview_json.to_json` makes them; --check fails where one is missing here
     "schema": "number of this schema",
     "name": "the session's name and folder",
     "title": "its free text",
@@ -124,7 +124,7 @@ def command_line() -> Iterator[str]:
             usage = f"fluxtui {verb.name} {verb.usage}".strip()
             yield from ("", f"### `{usage}`", "", f"{verb.help[:1].upper()}{verb.help[1:]}.")
             yield from _arguments(verb)
-    yield from ("", f"## The object of `ls --json` and `show --json` (schema {overview.SCHEMA})", "")
+    yield from ("", f"## The object of `ls --json` and `show --json` (schema {overview_json.SCHEMA})", "")
     yield "`ls` prints a list of these, `show` one. A key may be added at any time; none changes its meaning. Times are ISO 8601"
     yield "with their zone; what is not known is null."
     yield from ("", "| key | |", "| --- | --- |")
@@ -205,7 +205,7 @@ def documents() -> dict[Path, str]:
 
 def json_keys() -> set[str]:
     """The keys of the object, from the code that makes it."""
-    tree = ast.parse(inspect.getsource(overview.to_json))
+    tree = ast.parse(inspect.getsource(overview_json.to_json))
     made = next(node for node in ast.walk(tree) if isinstance(node, ast.Dict))
     return {key.value for key in made.keys if isinstance(key, ast.Constant)}
 
@@ -216,7 +216,7 @@ def main() -> int:
     check = parser.parse_args().check
     missing = set(JSON_KEYS) ^ json_keys()
     if missing:
-        raise SystemExit(f"JSON_KEYS of this script and persist.overview.to_json differ in {sorted(missing)}")
+        raise SystemExit(f"JSON_KEYS of this script and persist.overview_json.to_json differ in {sorted(missing)}")
     behind = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
     for path in behind:
         if check:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from fluxtui.cli import out
 from fluxtui.cli.logs import how_many
-from fluxtui.persist import overview
+from fluxtui.persist import overview, overview_json
 from fluxtui.persist.errors import ExitCode, NotFoundError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
@@ -20,7 +20,7 @@ def ls_verb(arguments: Namespace) -> int:
     home = Home.open()
     found = overview.look_all(home)
     if arguments.json:
-        out.data_json([overview.to_json(seen) for seen in found])
+        out.data_json([overview_json.to_json(seen) for seen in found])
         return int(ExitCode.DONE)
     if not found:
         out.say(f"No sessions in {home.root}; fluxtui demo trains one, fluxtui new makes one.")
@@ -52,7 +52,7 @@ def show_verb(arguments: Namespace) -> int:
     home = Home.open()
     seen = overview.look(home, arguments.name)
     if arguments.json:
-        out.data_json(overview.to_json(seen))
+        out.data_json(overview_json.to_json(seen))
         return int(ExitCode.DONE)
     title = f"  {seen.title}" if seen.title else ""
     out.data(f"{seen.name}  {out.state_words(seen.shown)}{title}")

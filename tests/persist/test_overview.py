@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxtui.persist import defaults, overview, process, recall, recipe, toml
+from fluxtui.persist import defaults, overview, overview_json, process, recall, recipe, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -57,7 +57,7 @@ def test_the_json_has_every_documented_field_and_is_json(home: Home) -> None:
     folder = make(home, "a", loss=float("nan"))
     lock = Lock.take(folder.lock_file)
     assert lock is not None
-    shown = overview.to_json(overview.look(home, "a"))
+    shown = overview_json.to_json(overview.look(home, "a"))
     assert set(FIELDS.split()) <= set(shown)
     json.dumps(shown, allow_nan=False)
     assert (shown["state"], shown["title"], shown["eta_seconds"], shown["loss"], shown["resumable"]) == (
