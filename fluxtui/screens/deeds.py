@@ -103,7 +103,7 @@ class Deeds(App[int], Doer):
             self.resume(session.name)
             return
         # its trainer found the data set, the model or a library changed, and refused: a plain resume would end the same way
-        text = f"{session.reason} The run would not be exact from here on, and its record would say so."
+        text = f"{session.reason.rstrip('.')}. The run would not be exact from here on, and its record would say so."
         deed = partial(self.resume, session.name, "auto", True)
         self._ask(f"resume {session.name}", text, "Go on with the changes", deed)
 

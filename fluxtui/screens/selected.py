@@ -212,15 +212,22 @@ def recipe_words(spec: Spec) -> str:
     )
 
 
+def _resumes(session: Overview) -> str:
+    """What the key for it will do, and what is to be changed before."""
+    if "--accept-changes" in f"{session.reason} {session.remedy}":
+        return "asks whether to go on with the changes; or put back what changed first"
+    where = f"from {session.checkpoint}" if session.checkpoint else "from the beginning"
+    change = f"; {session.remedy}" if session.remedy and not session.remedy.startswith("fluxtui ") else ""
+    return f"resumes {where}{change}"
+
+
 def next_step(session: Overview) -> tuple[str, str]:
     """The action that comes next (its name, "" for none) and what it does, in words."""
     match session.state:
         case "new":
             return "start", "starts it"
         case "failed" | "stopped" | "lost" if session.is_resumable:
-            where = f"from {session.checkpoint}" if session.checkpoint else "from the beginning"
-            change = f"; {session.remedy}" if session.remedy and not session.remedy.startswith("fluxtui ") else ""
-            return "resume", f"resumes {where}{change}"
+            return "resume", _resumes(session)
         case "failed" | "stopped" | "lost":
             return "log", f"shows the log{'; ' + session.remedy if session.remedy else ''}"
         case "completed":

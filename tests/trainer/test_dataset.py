@@ -292,16 +292,16 @@ def test_a_touched_file_is_no_change_and_an_edited_one_is_named(tmp_path: Path) 
     first = read_dataset(spec_of(tmp_path)).fingerprint
     os.utime(tmp_path / "0.png")
     os.utime(tmp_path / "0.txt")
-    fingerprint.hold_against(first, read_dataset(spec_of(tmp_path), known=first).fingerprint)
+    fingerprint.hold_against(first, read_dataset(spec_of(tmp_path), known=first).fingerprint, "s")
     (tmp_path / "0.txt").write_text("another thing")
     put(tmp_path, "9.png")
     (tmp_path / "2.png").unlink()
     (tmp_path / "2.txt").unlink()
     with pytest.raises(ChangedDataError) as caught:
-        fingerprint.hold_against(first, read_dataset(spec_of(tmp_path), known=first).fingerprint)
+        fingerprint.hold_against(first, read_dataset(spec_of(tmp_path), known=first).fingerprint, "s")
     for clause in ("0.txt changed", "9.png is new", "2.png is gone"):
         assert clause in str(caught.value)
-    assert "--accept-changes" in caught.value.remedy
+    assert caught.value.remedy.endswith("fluxtui resume s --accept-changes")
 
 
 def test_a_fingerprint_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_another_caption_of_the_same_size_and_time_is_a_change_too(tmp_path: Pat
     now = read_dataset(spec_of(tmp_path), known=before)
     assert now.items[0].caption == "a dog"
     with pytest.raises(ChangedDataError, match=r"1\.txt changed"):
-        fingerprint.hold_against(before, now.fingerprint)
+        fingerprint.hold_against(before, now.fingerprint, "s")
     assert fingerprint.differences(before, read_dataset(spec_of(tmp_path)).fingerprint) == ["1.txt changed"]
 
 

@@ -147,9 +147,10 @@ async def test_what_a_trainer_refused_for_a_change_is_asked_and_not_tried_the_sa
     reason = "the data set is not the one that this session began with: 1.png is another file"
     make_record(folder, status="failed", exit_code=77, reason=reason, remedy="fluxtui resume other --accept-changes")
     async with opened(lab, (120, 36), "other") as (app, pilot):
+        assert "r asks whether to go on with the changes" in text_of(app)
         await pilot.press("r")
         await seen(pilot, lambda: "Go on with the changes" in text_of(app), "not asked")
-        assert "1.png is another file" in text_of(app)
+        assert "1.png is another file. The run" in " ".join(text_of(app).replace("│", " ").split())
         await pilot.press("enter")  # No is in focus
         await seen(pilot, lambda: "Go on with the changes" not in text_of(app), "it asks on")
     assert overview.look(lab, "other").attempt == 1

@@ -53,14 +53,14 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     ]
 
 
-def hold_against(before: Fingerprint, now: Fingerprint) -> None:
+def hold_against(before: Fingerprint, now: Fingerprint, session: str) -> None:
     """Raises ChangedDataError, naming files, where the content differs."""
     changed = differences(before, now)
     if not changed:
         return
     raise ChangedDataError(
         said_of(changed),
-        "put the files back, or go on with them as they are by `resume --accept-changes`",
+        f"put the files back, or go on with them as they are by fluxtui resume {session} --accept-changes",
     )
 
 

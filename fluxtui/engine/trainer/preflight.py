@@ -95,7 +95,7 @@ def _hold_against(
         return
     changed = before is not None and bool(fingerprint.differences(before, dataset.fingerprint))
     if before is not None and changed and not job.accept_changes:
-        fingerprint.hold_against(before, dataset.fingerprint)
+        fingerprint.hold_against(before, dataset.fingerprint, job.spec.name)
     if changed:
         reporter.note("the data set is not the one that this session began with; that was accepted")
     if before is None or changed:
