@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from _peers import BATCH, RANK, RATE, SIGMA_MEAN, WARM_UP, seconds_of
+from _peers import BATCH, RANK, RATE, SIGMA_MEAN, WARM_UP, Taken, run
 
 from fluxtui.demo import IMAGES_DIR, PICO_DIR, TRIGGER
 
@@ -57,8 +57,8 @@ def prepare(script: Path, folder: Path) -> None:
     as_dataset(folder / "data")
 
 
-def train(python: str, folder: Path, steps: int, seed: int, more: Sequence[str] = ()) -> tuple[float, Path]:
-    """Wall seconds from the command to its end, and the LoRA file."""
+def train(python: str, folder: Path, steps: int, seed: int, more: Sequence[str] = ()) -> tuple[Taken, Path]:
+    """What the command takes to its end, and the LoRA file."""
     tokens = json.loads((Path(PICO_DIR) / "tokenizer_2/tokenizer_config.json").read_text())["model_max_length"]
     output = folder / f"out-{steps}"
     words = {
@@ -69,4 +69,4 @@ def train(python: str, folder: Path, steps: int, seed: int, more: Sequence[str] 
         "mixed_precision": "no", "max_sequence_length": tokens, "seed": seed, "checkpointing_steps": 10**6,
     }  # fmt: skip
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
-    return seconds_of([python, "script.py", *more, *options], folder), output / "pytorch_lora_weights.safetensors"
+    return run([python, "script.py", *more, *options], folder), output / "pytorch_lora_weights.safetensors"

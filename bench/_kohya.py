@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _peers import BATCH, DECAY, RANK, RATE, SIGMA_MEAN, STEPS, WARM_UP, seconds_of
+from _peers import BATCH, DECAY, RANK, RATE, SIGMA_MEAN, STEPS, WARM_UP, Taken, run
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -163,7 +163,7 @@ def differences(python: str, folder: Path) -> dict[str, float]:
     tokens = config("tokenizer_2")["model_max_length"]
     paths = (models / "given.safetensors", models / "found.safetensors", models)
     (folder / "probe.py").write_text(PROBE)
-    seconds_of([python, "probe.py", *(str(path) for path in paths), str(tokens)], folder)
+    run([python, "probe.py", *(str(path) for path in paths), str(tokens)], folder)
     found = load_file(models / "found.safetensors")
     return {name: ((found[name] - value).abs().max() / value.abs().max()).item() for name, value in wanted.items()}
 
@@ -180,8 +180,8 @@ def prepare(kohya: Path, folder: Path, python: str) -> None:
     print(f"the fitted sd-scripts beside diffusers, largest difference over largest value: {told}")
 
 
-def train(python: str, folder: Path, steps: int, seed: int) -> tuple[float, Path]:
-    """Wall seconds from the command to its end, and the LoRA file, under diffusers' keys."""
+def train(python: str, folder: Path, steps: int, seed: int) -> tuple[Taken, Path]:
+    """What the command takes to its end, and the LoRA file, under diffusers' keys."""
     models = folder / "models"
     words: dict[str, object] = {
         "pretrained_model_name_or_path": models / "flux1-dev.safetensors", "ae": models / "ae.safetensors",
@@ -199,7 +199,7 @@ def train(python: str, folder: Path, steps: int, seed: int) -> tuple[float, Path
     more += ["--highvram"]  # as FluxGym has it: else garbage is collected after each picture, which takes longer than encoding it
     more += ["--network_args", "img_mod_dim=0", "txt_mod_dim=0", "single_mod_dim=0"]
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
-    taken = seconds_of([python, "flux_train_network.py", *options, *more], folder)
+    taken = run([python, "flux_train_network.py", *options, *more], folder)
     return taken, as_diffusers(folder / f"out-{steps}" / "lora.safetensors")
 
 

@@ -5,9 +5,10 @@
 SCRIPT is `examples/dreambooth/train_dreambooth_lora_flux.py` of diffusers' repository, DIR a clone of kohya's sd-scripts, branch
 sd3; the interpreters have what each imports (sd-scripts: its requirements.txt, torch and torchvision). Same pictures, captions,
 rank, layers, batch, learning rate, warm-up, steps and distribution of noise levels, float32 on the CPU; what could not be made
-equal is printed. Seconds a step are those of a whole run less those of one of two steps. Run k has the seed 42 + k. The judge of
-`fluxtui.demo` counts, for 64 prompts each, how often the new concept is drawn where it is asked for, and the old shapes where
-they are; a share of 90 % of 64 has a standard error of 4 %.
+equal is printed. Seconds a step are those of a whole run less those of one of two steps; where the machine is busy, CPU seconds
+with OMP_NUM_THREADS=1 say more than the clock. Run k has the seed 42 + k. The judge of `fluxtui.demo` counts, for 64 prompts,
+how often the new concept is drawn where it is asked for, and the old shapes where they are; a share of 90 % of 64 has a standard
+error of 4 %.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,31 +25,33 @@ from pathlib import Path
 import _diffusers
 import _kohya
 from _clock import row
-from _peers import BATCH, RANK, RATE, SEED, STEPS, WARM_UP
+from _peers import BATCH, RANK, RATE, SEED, STEPS, WARM_UP, Taken, taken_by
 
 from fluxtui.demo.measure import Figures, load, measure
 from fluxtui.persist.home import Home
 
 FLUXTUI = str(Path(sys.executable).with_name("fluxtui"))
-Train = Callable[[Path, int, int], tuple[float, Path]]  # folder, steps, seed -> seconds, LoRA file
+Train = Callable[[Path, int, int], tuple[Taken, Path]]  # folder, steps, seed -> seconds, LoRA file
 
 
-def own(folder: Path, steps: int, seed: int) -> tuple[float, Path]:
-    """Wall seconds from `fluxtui start` to the proof, and the LoRA file. Empty caches, no samples."""
+def own(folder: Path, steps: int, seed: int) -> tuple[Taken, Path]:
+    """What `fluxtui start` takes to the proof, and the LoRA file. Empty caches, no samples."""
     home = folder / f"home-{steps}"
     environment = {**os.environ, "FLUXTUI_HOME": str(home)}
     sets = {
         "sample.prompts": "[]", "sample.at_start": "false", "sample.every_epochs": 0, "checkpoint.every_steps": 0,
         "train.steps": steps, "train.batch_size": BATCH, "train.learning_rate": RATE, "train.warmup_steps": min(WARM_UP, steps),
-        "train.seed": seed, "lora.rank": RANK, "lora.alpha": RANK,
+        "train.seed": seed, "lora.rank": RANK, "lora.alpha": RANK, "hardware.threads": os.environ.get("OMP_NUM_THREADS", "0"),
     }  # fmt: skip
     words = [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
     new = [FLUXTUI, "new", "peer", "--model", "pico", "--dataset", "demo", *words]
     subprocess.run(new, env=environment, check=True, stdout=2)
-    began = time.perf_counter()
-    subprocess.run([FLUXTUI, "start", "peer"], env=environment, check=True, stdout=2)
-    subprocess.run([FLUXTUI, "wait", "peer", "--timeout", "3600"], env=environment, check=True, stdout=2)
-    return time.perf_counter() - began, Home.open(home).session("peer").product
+
+    def work() -> None:
+        subprocess.run([FLUXTUI, "start", "peer"], env=environment, check=True, stdout=2)
+        subprocess.run([FLUXTUI, "wait", "peer", "--timeout", "3600"], env=environment, check=True, stdout=2)
+
+    return taken_by(work), Home.open(home).session("peer").product
 
 
 def made_ready(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, Train]]:
@@ -82,28 +84,30 @@ def main() -> int:
     if options.script is None and options.kohya is None:
         print("left out: --script or --kohya name what others train with, which is not shipped here")
         return 0
-    wholes: dict[str, list[float]] = {}
-    each: dict[str, list[float]] = {}
+    short: dict[str, list[Taken]] = {}
+    whole: dict[str, list[Taken]] = {}
     learnt: dict[str, list[Figures]] = {"base": [measure(load())]}
     for number in range(options.runs):
         with tempfile.TemporaryDirectory() as made:
             for name, (place, train) in made_ready(options, Path(made)).items():
-                short, _file = train(place, 2, SEED + number)
-                whole, file = train(place, options.steps, SEED + number)
-                wholes.setdefault(name, []).append(whole)
-                each.setdefault(name, []).append((whole - short) / (options.steps - 2))
+                short.setdefault(name, []).append(train(place, 2, SEED + number)[0])
+                taken, file = train(place, options.steps, SEED + number)
+                whole.setdefault(name, []).append(taken)
                 learnt.setdefault(name, []).append(measure(load(lora=file)))
-    for name, values in wholes.items():
-        end = "start to proven file" if name == "fluxtui" else "command to file"
-        print(row(f"{name}, {options.steps} steps, {end}", values))
-    for name, values in each.items():
-        print(row(f"{name}, a step", values))
+    for kind in ("wall", "cpu"):
+        for name in whole:
+            ends = [getattr(taken, kind) for taken in whole[name]]
+            begins = [getattr(taken, kind) for taken in short[name]]
+            end = "start to proven file" if name == "fluxtui" else "command to file"
+            print(row(f"{name}, {options.steps} steps, {end}, {kind}", ends))
+            each = [(b - a) / (options.steps - 2) for a, b in zip(begins, ends, strict=True)]
+            print(row(f"{name}, a step, {kind}", each))
     for name, figures in learnt.items():
         print(row(f"{name}, the concept where it is asked for", [100 * found.concept for found in figures], unit="%"))
     for name, figures in learnt.items():
         print(row(f"{name}, the old shapes where they are", [100 * found.old.all_three for found in figures], unit="%"))
     for name, peer in (("diffusers' script", _diffusers), ("kohya's sd-scripts", _kohya)):
-        if name in wholes:
+        if name in whole:
             print(f"not equal in {name}: {'; '.join(peer.NOT_EQUAL)}")
     return 0
 
