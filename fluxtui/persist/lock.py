@@ -39,13 +39,16 @@ class Lock:
         self._stand_in = stand_in      # of the file in the runtime folder, where the file system cannot lock
 
     @classmethod
-    def take(cls, path: Path) -> Lock | None:
-        """Take the lock, making its file (0600) where it is missing; None where somebody holds it. Raises StorageError."""
+    def take(cls, path: Path, holder: str = "") -> Lock | None:
+        """Take the lock, making its file (0600) where it is missing; None where somebody holds it. Raises StorageError.
+
+        `holder` stands in the file before anybody sees the lock as held: nobody takes the last holder's word for this one's.
+        """
         try:
             while True:
                 descriptor = _open(path, os.O_RDWR | os.O_CREAT)
                 try:
-                    taken, stand_in = _lock(path, descriptor)
+                    taken, stand_in = _lock(path, descriptor, holder)
                 except BaseException:
                     os.close(descriptor)
                     raise
@@ -92,12 +95,6 @@ class Lock:
                 os.close(descriptor)
         return ""
 
-    def sign(self, holder: str) -> None:
-        """Write into the file who holds it, so that nobody takes the last holder's record for this one's. Not synced."""
-        with contextlib.suppress(OSError):  # a full disk: then nothing is said, and nothing wrong
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, holder.encode("ascii")[:_HOLDER_LIMIT], 0)
-
     def still_at(self, path: Path) -> bool:
         """Whether `path` is still the very file that is locked: not removed, not replaced.
 
@@ -131,16 +128,16 @@ def _open(path: Path, flags: int) -> int:
     raise StorageError(f"{path} is not a regular file, so it cannot be a lock; remove it")
 
 
-def _lock(path: Path, descriptor: int) -> tuple[bool, int | None]:
+def _lock(path: Path, descriptor: int, holder: str) -> tuple[bool, int | None]:
     """Whether the lock was got, and the descriptor in the runtime folder where one was needed."""
     try:
-        return _try_lock(descriptor), None
+        return _enter(descriptor, descriptor, holder), None
     except OSError as error:
         if error.errno not in _CANNOT_LOCK:
             raise
     stand_in = _open(_stand_in_path(path), os.O_RDWR | os.O_CREAT)
     try:
-        taken = _try_lock(stand_in)
+        taken = _enter(stand_in, descriptor, holder)
     except BaseException:
         os.close(stand_in)
         raise
@@ -150,9 +147,26 @@ def _lock(path: Path, descriptor: int) -> tuple[bool, int | None]:
     return True, stand_in
 
 
-def _try_lock(descriptor: int) -> bool:
+def _enter(descriptor: int, signed: int, holder: str) -> bool:
+    """All but the first byte, which keeps others out; the name; the first byte, by which the lock is seen to be held."""
+    if not _try_lock(descriptor, 1, 0):
+        return False
+    if holder:
+        _sign(signed, holder)
+    return _try_lock(descriptor, 0, 1)
+
+
+def _sign(descriptor: int, holder: str) -> None:
+    """Written over the last name before the file is cut, so that a full disk has room for it. Not synced."""
+    data = holder.encode("ascii")[:_HOLDER_LIMIT]
+    with contextlib.suppress(OSError):  # no room all the same: then nothing is said, and nothing wrong
+        os.ftruncate(descriptor, os.pwrite(descriptor, data, 0))
+
+
+def _try_lock(descriptor: int, start: int, length: int) -> bool:
+    """Lock `length` bytes from `start`; 0: all that follow."""
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -161,7 +175,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_locked(descriptor: int) -> bool:
-    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 

@@ -256,20 +256,31 @@ def test_where_the_lock_cannot_be_looked_at_a_living_keeper_is_believed_and_no_o
     assert "not a regular file" in seen.reason
 
 
-def test_a_new_keeper_is_not_shown_with_the_record_of_the_dead_one(home: Home) -> None:
+def test_a_new_keeper_is_not_shown_with_the_record_of_the_dead_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = process.identify(os.getpid())
     assert keeper is not None
     folder = make(home, "a", keeper=msgspec.structs.replace(keeper, run_id="dead"))
     assert overview.look(home, "a").state == "lost"
-    lock = Lock.take(folder.lock_file)
-    assert lock is not None
-    assert overview.look(home, "a").state == "running", "a holder that says nothing of itself may be the one of the record"
-    lock.sign("next")
-    assert overview.look(home, "a").state == "starting"
-    lock.sign("dead")
-    assert overview.look(home, "a").state == "running"
-    lock.release()
-    assert overview.look(home, "a").state == "lost"
+    for holder, state in (("", "running"), ("dead", "running"), ("next", "starting")):
+        found = Lock.take(folder.lock_file, holder)  # one that says nothing of itself may be the one of the record
+        assert found is not None
+        assert overview.look(home, "a").state == state
+        found.release()
+        assert overview.look(home, "a").state == "lost"
+    assert Lock.holder(folder.lock_file) == "next"
+
+    seen, pwrite = [], os.pwrite
+
+    def look_before_the_name_is_written(descriptor: int, data: bytes, offset: int) -> int:
+        seen.append((overview.look(home, "a").state, Lock.take(folder.lock_file)))
+        return pwrite(descriptor, data, offset)
+
+    Lock.take(folder.lock_file, "dead").release()  # type: ignore[union-attr]
+    monkeypatch.setattr(os, "pwrite", look_before_the_name_is_written)
+    found = Lock.take(folder.lock_file, "next")
+    assert found is not None
+    assert seen == [("lost", None)], "the dead one's name still stood there, and the lock was taken already"
+    found.release()
 
 
 def test_what_another_sessions_record_says_is_not_said_of_this_one(home: Home) -> None:

@@ -106,10 +106,9 @@ def open_session(arguments: Arguments) -> Opened:
     folder = home.session(arguments.session)
     if not folder.exists():
         raise NotFoundError(f"there is no session {arguments.session}; `fluxtui ls` lists them")
-    lock = Lock.take(folder.lock_file)
+    lock = Lock.take(folder.lock_file, os.environ.get(wire.RUN_ID, ""))
     if lock is None:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
-    lock.sign(os.environ.get(wire.RUN_ID, ""))
     new = recipe.parse_sets(arguments.sets)
     folder.complete()
     written = recipe.load_spec(folder.spec_file)
