@@ -50,8 +50,8 @@ def _flux(
 ) -> dict[str, Any]:  # fmt: skip
     width, head_width = image[0], head[0]
     rope = told.get("axes_dims_rope") or _ROPE.get(head_width)
-    if image[1] != 64:
-        raise ValueError(f"{_IN_CHANNELS.get(image[1], 'another model')}, not a FLUX.1 that paints from text alone")
+    if other := other_inputs(image[1]):
+        raise ValueError(other)
     if rope is None or width % head_width:
         raise ValueError(f"no FLUX.1 transformer: its heads are {head_width} wide, not 128")
     return {
@@ -60,6 +60,11 @@ def _flux(
         "num_attention_heads": width // head_width, "joint_attention_dim": text[1], "pooled_projection_dim": pooled[1],
         "guidance_embeds": is_guided, "axes_dims_rope": list(rope),
     }  # fmt: skip
+
+
+def other_inputs(channels: int) -> str:
+    """What takes so many channels a token instead of FLUX.1's 64: a picture beside the noise; "" for FLUX.1 itself."""
+    return "" if channels == 64 else f"{_IN_CHANNELS.get(channels, 'another model')}, not a FLUX.1 that paints from text alone"
 
 
 def _vae(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:

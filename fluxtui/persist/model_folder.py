@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fluxtui.persist import model_assembly, toml
 from fluxtui.persist.errors import DamagedError, NotFoundError, UsageError
 from fluxtui.persist.model_assembly import Collection
+from fluxtui.persist.model_config import other_inputs
 from fluxtui.persist.model_file import PartFile, identify
 from fluxtui.persist.model_search import SUFFIXES, PartFolder, named_file
 from fluxtui.persist.text import clean
@@ -126,13 +127,13 @@ def _kind(transformer: dict[str, Any]) -> Literal["pico", "flux1"]:
 
 
 def _from_folder(path: Path, written: str) -> ModelSource:
-    index = _json(path, "model_index.json")
-    name = str(index.get("_class_name", ""))
-    if not name.startswith("Flux") or name.startswith(("Flux2", "Flux3")):
-        raise UsageError(f"{_show(path)} is a {_show(name or 'pipeline of no name')}, not a FLUX.1 pipeline; give one of those.")
-    for component, (classes, has_weights) in _COMPONENTS.items():
-        _check_component(path, component, index.get(component), classes, has_weights)
+    if other := other_pipeline(_json(path, "model_index.json")):
+        raise UsageError(f"{_show(path)} is {other}; give FLUX.1 itself.")
+    for component, (_, has_weights) in _COMPONENTS.items():
+        _check_component(path, component, has_weights)
     transformer = _json(path, "transformer/config.json")
+    if other := other_transformer(transformer):
+        raise UsageError(f"{_show(path)} is {other}; give FLUX.1 itself.")
     origins = model_assembly.origins_of(path)
     return ModelSource(
         kind=_kind(transformer),
@@ -148,14 +149,27 @@ def _from_folder(path: Path, written: str) -> ModelSource:
     )
 
 
-def _check_component(path: Path, component: str, entry: object, classes: frozenset[str], has_weights: bool) -> None:
-    """Raises `UsageError` where a part of the pipeline is missing or another one than FLUX.1 has."""
-    class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    if class_name not in classes:
-        wanted = " or ".join(sorted(classes))
-        raise UsageError(
-            f"{_show(path)} is not a FLUX.1 pipeline: its {component} is {_show(class_name or 'missing')}, not {wanted}."
-        )
+def other_pipeline(index: dict[str, Any]) -> str:
+    """What a pipeline is instead of FLUX.1, by its `model_index.json`; "" for FLUX.1 itself."""
+    name = str(index.get("_class_name", ""))
+    if name != "FluxPipeline":
+        return f"a {_show(name or 'pipeline of no name')}, not a FLUX.1 pipeline that paints from text alone"
+    for component, (classes, _) in _COMPONENTS.items():
+        entry = index.get(component)
+        class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if class_name not in classes:
+            wanted = " or ".join(sorted(classes))
+            return f"not a FLUX.1 pipeline: its {component} is {_show(class_name or 'missing')}, not {wanted}"
+    return ""
+
+
+def other_transformer(config: dict[str, Any]) -> str:
+    """What a transformer is instead of FLUX.1's, by its `config.json`; "" for FLUX.1 itself."""
+    return other_inputs(_whole(config, "in_channels", 64))
+
+
+def _check_component(path: Path, component: str, has_weights: bool) -> None:
+    """Raises `UsageError` where a part of the pipeline is missing."""
     folder = path / component
     if not folder.is_dir():
         raise UsageError(f"{_show(path)} is not complete: the folder {component} is missing; fetch the model again.")

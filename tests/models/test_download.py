@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -222,6 +223,32 @@ def test_a_slow_line_is_progress_all_the_way(hub: Hub, fetch: Fetch) -> None:
     hub.faults.pause = 0.02
     _, told = fetch()
     assert len(set(told.counted())) >= 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "content", "words"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
+        ("model_index.json", {"_class_name": "FluxKontextPipeline"}, "FluxKontextPipeline"),
+        ("transformer/config.json", {"in_channels": 384}, "FLUX.1 Fill"),
+        ("transformer/config.json", [], "not a JSON object"),
+        ("model_index.json", None, "no model_index.json"),
+    ],
+    ids=["SDXL", "Kontext", "Fill", "damaged", "weights alone"],
+)
+def test_what_is_no_flux_is_refused_before_its_gigabytes_are_fetched(
+    changed: str, content: Any, words: str, hub: Hub, fetch: Fetch, tiny: Path, tmp_path: Path, home: Home
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    (other / changed).unlink()
+    if content is not None:
+        (other / changed).write_text(json.dumps(content))
+    hub.repositories[NAME].folder = other
+    with pytest.raises(DownloadError, match=words):
+        fetch()
+    assert not any(path.endswith(".safetensors") for _, path, _ in hub.requests)
+    assert not (blobs(home).parent / "snapshots").exists(), "nobody takes it for a model"
 
 
 def test_two_processes_fetch_a_model_once(hub: Hub, fetch: Fetch, tiny: Path) -> None:

@@ -95,10 +95,15 @@ def test_pickled_weights_alone_are_refused_unopened(pipeline: Path) -> None:
     assert "pickled" in broken(pipeline)
 
 
-@pytest.mark.parametrize("name", ["Flux2Pipeline", "StableDiffusionPipeline", ""])
+@pytest.mark.parametrize("name", ["Flux2Pipeline", "FluxFillPipeline", "FluxKontextPipeline", "StableDiffusionPipeline", ""])
 def test_another_pipeline_is_named(pipeline: Path, name: str) -> None:
     (pipeline / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": name}))
     assert "not a FLUX.1 pipeline" in broken(pipeline)
+
+
+def test_a_transformer_that_wants_a_picture_beside_the_noise_is_named(pipeline: Path) -> None:
+    (pipeline / "transformer" / "config.json").write_text(json.dumps({"in_channels": 384}))
+    assert "FLUX.1 Fill" in broken(pipeline)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{" * 100_000, b"\xff", b'{"a":' * 50_000])

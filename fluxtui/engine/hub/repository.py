@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock as Mutex
 from typing import Any
@@ -29,8 +29,11 @@ _TELL_SECONDS = 0.25  # between two lines of progress
 _WAIT_SECONDS = 1.0  # between two looks at a download that another process does
 _SPARE = 256 << 20  # bytes that stay free
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+TELLING = ("model_index.json", "transformer/config.json")
+_TELLING_BYTES = 1 << 20  # no configuration is larger
 _LAST = "model_index.json"  # linked last: who sees it sees a whole pipeline
 
+Judge = Callable[[Mapping[str, bytes]], None]  # given the contents of `TELLING`, as far as the repository has them
 Tell = Callable[[int, int], None]  # (bytes here, bytes in all); asked a few times a second, also where nothing moved
 
 
@@ -103,9 +106,10 @@ def ask(repository: str, revision: str, wanted: Sequence[str]) -> Listing:
     return Listing(repository, str(info.sha), tuple(files))
 
 
-def bring(listing: Listing, cache: Path, tell: Tell, revision: str = "") -> Path:
+def bring(listing: Listing, cache: Path, tell: Tell, revision: str = "", judge: Judge | None = None) -> Path:
     """All files of the listing in the cache; the snapshot's folder. One process fetches, others watch it.
 
+    `judge` sees the small files that tell what the model is before any other is fetched; what it raises ends it.
     Raises `NoRoomError` before anything is fetched, `CutError`, `BrokenFileError`, `DownloadError`, `StorageError`.
     """
     folder = cache_folder(cache, listing.repository)
@@ -117,10 +121,19 @@ def bring(listing: Listing, cache: Path, tell: Tell, revision: str = "") -> Path
         time.sleep(_WAIT_SECONDS)
     try:
         _demand_room(listing, folder)
+        if judge is not None:
+            judge(_telling(listing, folder, tell))
         _fetch_all(listing, folder, tell)
         return _link(listing, folder, revision)
     finally:
         lock.release()
+
+
+def _telling(listing: Listing, folder: Path, tell: Tell) -> dict[str, bytes]:
+    """Contents of what tells the model's kind. They are among the blobs then, in no snapshot yet."""
+    small = tuple(file for file in listing.files if file.name in TELLING and file.size <= _TELLING_BYTES)
+    _fetch_all(replace(listing, files=small), folder, lambda *_: tell(_present(listing, folder), listing.size))
+    return {file.name: (folder / "blobs" / file.blob).read_bytes() for file in small}
 
 
 def _fetch_all(listing: Listing, folder: Path, tell: Tell) -> None:

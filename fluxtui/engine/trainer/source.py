@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
@@ -12,7 +15,7 @@ from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_assembly import missing_tokenizers, place_tokenizer
-from fluxtui.persist.model_folder import recognise, settle
+from fluxtui.persist.model_folder import other_pipeline, other_transformer, recognise, settle
 from fluxtui.persist.model_search import TOKENIZER_REPOSITORIES, hub_caches, is_whole, tokenizer_files
 from fluxtui.persist.record import Phase
 from fluxtui.persist.spec import ModelSpec
@@ -48,13 +51,32 @@ def _snapshot(hub_id: str, revision: str, home: Home, reporter: Reporter, is_off
         raise DownloadError(
             f"{hub_id} is not on this machine, and nothing may be fetched", "unset HF_HUB_OFFLINE, or give a folder or files"
         )
-    folder = _bring(hub_id, revision, _WANTED, home, reporter)
+    folder = _bring(hub_id, revision, _WANTED, home, reporter, partial(_refuse_others, hub_id))
     if not _is_pipeline(folder):
         raise DownloadError(f"{hub_id} is not a FLUX.1 pipeline in diffusers layout", "give another id, or FLUX.1 in files")
     return folder
 
 
-def _bring(hub_id: str, revision: str, wanted: list[str], home: Home, reporter: Reporter) -> Path:
+def _refuse_others(hub_id: str, telling: Mapping[str, bytes]) -> None:
+    """What is no FLUX.1 is known by two small files, and refused before the gigabytes. Raises `DownloadError`."""
+    if "model_index.json" not in telling:
+        raise DownloadError(
+            f"{hub_id} has no model_index.json: it is not a whole pipeline in diffusers layout",
+            "give another id; of a FLUX.1 in one safetensors file fetch that file, and give its path",
+        )
+    tests = {"model_index.json": other_pipeline, "transformer/config.json": other_transformer}
+    for name, content in telling.items():
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError):
+            document = None
+        if other := tests[name](document) if isinstance(document, dict) else f"damaged: its {name} is not a JSON object":
+            raise DownloadError(f"{hub_id} is {other}", "give another id, or FLUX.1 in files")
+
+
+def _bring(
+    hub_id: str, revision: str, wanted: list[str], home: Home, reporter: Reporter, judge: repository.Judge | None = None
+) -> Path:
     reporter.progress(Phase.DOWNLOAD)
     listing = repository.ask(hub_id, revision, wanted)
     reporter.say(f"fetching {hub_id} at {listing.commit}: {len(listing.files)} files, {listing.size / 2**30:.1f} GiB")
@@ -69,7 +91,7 @@ def _bring(hub_id: str, revision: str, wanted: list[str], home: Home, reporter: 
         elif reporter.leave_early is not None:
             reporter.leave_early()
 
-    return repository.bring(listing, home.models / "hub", tell, revision)
+    return repository.bring(listing, home.models / "hub", tell, revision, judge)
 
 
 def _is_pipeline(folder: Path) -> bool:
