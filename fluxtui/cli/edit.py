@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 
 from fluxtui import control
 from fluxtui.cli.out import say
+from fluxtui.control import editor
 from fluxtui.persist import recipe
-from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
+from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.home import Home
 
 
@@ -29,17 +27,8 @@ def edit_verb(arguments: Namespace) -> int:
     elif not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"edit opens $EDITOR, which needs a terminal; without one, fluxtui edit {name} --set KEY=VALUE.")
     else:
-        path = control.draft(home, name)
-        _open_editor([*shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"), str(path)])
+        words = editor.command()
+        editor.edit_file(words, control.draft(home, name))
         changes = control.take_draft(home, name)
     say("; ".join(changes) if changes else f"{name} is as it was.")
     return int(ExitCode.DONE)
-
-
-def _open_editor(command: list[str]) -> None:
-    try:
-        code = subprocess.call(command)
-    except OSError as error:
-        raise FluxTUIError(f"{command[0]} cannot be started: {error.strerror}; set EDITOR.") from None
-    if code:
-        raise FluxTUIError(f"{command[0]} ended with code {code}; nothing was changed.")

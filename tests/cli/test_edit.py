@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from fluxtui import control
+from fluxtui.control import editor
 from fluxtui.control.edit import DRAFT
 from fluxtui.persist import recipe
-from fluxtui.persist.errors import RefusedError, UsageError
+from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
 from fluxtui.persist.lock import Lock
 from tests.cli.conftest import Lab
 from tests.ui.fabricate import make_record
@@ -113,3 +114,23 @@ def test_the_editor_of_the_environment_is_opened_on_a_terminal(lab: Lab, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "steps is 44, was 30" in done.stderr
     assert recipe.load_spec(lab.home.session("a").spec_file).train.steps == 44
+
+
+def test_an_editor_that_is_not_here_is_told_with_one_that_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nano").write_text("#!/bin/sh\n")
+    (tmp_path / "nano").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("VISUAL", raising=False)
+    for named, words in ((None, ["nano"]), ("  ", ["nano"]), ("nano -w", ["nano", "-w"])):
+        monkeypatch.setenv("EDITOR", named) if named is not None else monkeypatch.delenv("EDITOR", raising=False)
+        assert editor.command() == words
+    monkeypatch.setenv("EDITOR", "code --wait")
+    with pytest.raises(FluxTUIError, match=r"code cannot be started, it is not here; set EDITOR to .*, such as nano"):
+        editor.command()
+    monkeypatch.setenv("EDITOR", "'nano")
+    with pytest.raises(FluxTUIError, match="quotes in EDITOR"):
+        editor.command()
+    (tmp_path / "nano").unlink()
+    monkeypatch.delenv("EDITOR")
+    with pytest.raises(FluxTUIError, match="There is no editor here; install one"):
+        editor.command()
