@@ -54,6 +54,7 @@ class Source:
     done_here: Mapping[str, frozenset[str]]  # keys that ask for what is always so here, and the values (low, as text) that do
     wins: tuple[tuple[str, str], ...]  # (key, key that it overrides there), by their last parts
     notes: Mapping[str, str]  # what it does where a key is missing, and cannot be had here
+    by_optimizer: Mapping[str, Mapping[str, object]]  # ours of an optimizer -> what is unsaid with it
     follows: Mapping[str, tuple[str, str]]  # ours -> ours whose value it has there whatever is said, and why
 
 
@@ -247,11 +248,21 @@ _KOHYA_NOTES: Mapping[str, str] = {
     "model_prediction_type": "sd-scripts takes 'sigma_scaled' then; here the velocity is trained, which is 'raw' there",
 }
 
+# Of the libraries that both leave to themselves, only AdamW decays unasked; the eps is of ai-toolkit's `get_optimizer`.
+_UNDECAYED: Mapping[str, Mapping[str, object]] = {
+    name: {"train.weight_decay": 0.0} for name in ("adafactor", "lion", "prodigy", "schedule_free")
+}
+_AI_TOOLKIT_OPTIMIZERS: Mapping[str, Mapping[str, object]] = {
+    **_UNDECAYED,
+    "adamw": {"train.eps": 1e-6},
+    "prodigy": {**_UNDECAYED["prodigy"], "train.eps": 1e-6},
+}
+
 # its `lora_special.py` writes FLUX.1's LoRAs in peft's form, which has no alpha, and trains them so
 _AI_TOOLKIT_FOLLOWS = {"lora.alpha": ("lora.rank", "for FLUX.1 ai-toolkit takes the rank, whatever alpha says")}
 
 SOURCES: Mapping[str, Source] = {
-    "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES, {}),
+    "kohya": Source(_KOHYA, _KOHYA_UNSAID, _KOHYA_DONE, _KOHYA_WINS, _KOHYA_NOTES, _UNDECAYED, {}),
     "FluxGym": Source(
         _FLUXGYM,
         {
@@ -261,6 +272,7 @@ SOURCES: Mapping[str, Source] = {
         _FLUXGYM_DONE,
         _KOHYA_WINS,
         {},
+        _UNDECAYED,
         {},
     ),
     "ai-toolkit": Source(
@@ -272,6 +284,7 @@ SOURCES: Mapping[str, Source] = {
         _AI_TOOLKIT_DONE,
         (("network.rank", "network.linear"), ("network.linear_alpha", "network.alpha")),
         {},
+        _AI_TOOLKIT_OPTIMIZERS,
         _AI_TOOLKIT_FOLLOWS,
     ),
 }

@@ -59,6 +59,8 @@ def read(path: Path) -> Imported:
         else:
             _carry(found, name, value, SOURCES[source])
     _carry_folders(found, tables, SOURCES[source])
+    for target, value in SOURCES[source].by_optimizer.get(str(found.sets.get("train.optimizer", "adamw")), {}).items():
+        found.sets.setdefault(target, value)
     for target, (other, why) in SOURCES[source].follows.items():
         _follow(found, target, other, why)
     if source == "FluxGym":

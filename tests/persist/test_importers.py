@@ -206,6 +206,27 @@ def test_prompts_keep_what_can_stand_behind_them_here(tmp_path: Path) -> None:
     assert any(line.startswith("sample_prompts") for line in found.left)
 
 
+@pytest.mark.parametrize(
+    ("name", "optimizer", "eps", "decay"),
+    [("ai", "adamw8bit", 1e-6, None), ("ai", "prodigy", 1e-6, 0.0), ("ai", "lion", None, 0.0), ("kohya", "AdamW", None, None),
+     ("kohya", "Prodigy", None, 0.0), ("kohya", "Adafactor", None, 0.0)],
+)  # fmt: skip
+def test_what_an_optimizer_does_there_unless_it_is_told_comes_over(
+    tmp_path: Path, name: str, optimizer: str, eps: float | None, decay: float | None
+) -> None:
+    """ai-toolkit gives its Adams an eps of 1e-6; Lion, Prodigy and Adafactor decay nothing by themselves. None: as here."""
+    key, arguments = ("optimizer_type", {"optimizer_args": ["eps=1e-9", "weight_decay=0.2"]})
+    said: dict[str, object] = {key: optimizer}
+    if name == "ai":
+        given = {"eps": 1e-9, "weight_decay": 0.2}
+        said = {"config": {"process": [{"train": {"optimizer": optimizer}}]}}
+        arguments = {"config": {"process": [{"train": {"optimizer": optimizer, "optimizer_params": given}}]}}
+    sets = imported(tmp_path, name, **said).sets
+    assert (sets.get("train.eps"), sets.get("train.weight_decay")) == (eps, decay)
+    sets = imported(tmp_path, name, **(said | arguments)).sets
+    assert (sets["train.eps"], sets["train.weight_decay"]) == (1e-9, 0.2)
+
+
 @pytest.mark.parametrize(("alpha", "is_named"), [("", False), (", linear_alpha: 32", False), (", linear_alpha: 1", True)])
 def test_ai_toolkits_alpha_is_the_rank_whatever_is_said(tmp_path: Path, alpha: str, is_named: bool) -> None:
     """It trains FLUX.1's LoRAs in peft's form, without alpha: taken at its word, a rank of 32 would be 32 times as weak here."""
