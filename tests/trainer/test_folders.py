@@ -117,7 +117,7 @@ def test_pictures_in_folders_that_are_not_looked_into_are_counted(tmp_path: Path
     spec = spec_of(tmp_path / "data", folders=[f"{tmp_path / 'data/known'}"])
     said = [found.sentence for found in warned(spec, None)]
     assert said == [
-        "1 folders inside are not looked into: in, with 2 pictures; "
+        "a folder inside is not looked into: in, with 2 pictures; "
         "set dataset.recursive=true to take them, or give some in dataset.folders"
     ]
     assert not warned(spec_of(tmp_path / "data", recursive=True), None)

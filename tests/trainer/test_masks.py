@@ -142,6 +142,10 @@ def test_a_mask_that_cannot_be_used_is_named_before_anything_is_trained(data: Pa
     report = check(spec, TrainSpec(), None, headers_only=False, processes=1)
     assert [(found.kind, found.file) for found in report.findings] == [("mask-missing", "02.png")]
     assert report.ok
+    left_half().save(data / "masks" / "02-mask.png")  # meant for 02.png, and of no picture's name
+    report = check(spec, TrainSpec(), None, headers_only=False, processes=1)
+    assert ("mask-orphan", "masks/02-mask.png") in [(found.kind, found.file) for found in report.findings]
+    assert report.ok
 
 
 @pytest.mark.timeout(600)

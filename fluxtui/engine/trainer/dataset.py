@@ -204,17 +204,28 @@ def find_masks(spec: DatasetSpec, pairs: dataset_folder.Pairs) -> dict[Path, Pat
 
     DataError where there is no folder of masks.
     """
+    folder = dataset_folder.resolve(spec.path)
+    named = {pair.image: pair.image.relative_to(folder).with_suffix("") for pair in pairs.items}
+    found = _mask_files(spec)
+    return {image: found[name] for image, name in named.items() if name in found}
+
+
+def orphaned_masks(spec: DatasetSpec, pairs: dataset_folder.Pairs) -> list[Path]:
+    """The mask files that no image of the folder has the name of. DataError as `find_masks`."""
+    used = set(find_masks(spec, pairs).values())
+    return [mask for mask in _mask_files(spec).values() if mask not in used]
+
+
+def _mask_files(spec: DatasetSpec) -> dict[Path, Path]:
+    """Each mask file by its place and stem in the folder of masks; none where there is to be no such folder."""
     if spec.masks in ("", ALPHA):
         return {}
-    folder = dataset_folder.resolve(spec.path)
-    where = folder / spec.masks
+    where = dataset_folder.resolve(spec.path) / spec.masks
     try:
         held = dataset_folder.pair(where, spec.caption_extension, is_recursive=spec.recursive).items
     except FluxTUIError as error:
         raise DataError(f"dataset.masks: {error}", kind="no-masks") from error
-    found = {pair.image.relative_to(where).with_suffix(""): pair.image for pair in held}
-    named = {pair.image: pair.image.relative_to(folder).with_suffix("") for pair in pairs.items}
-    return {image: found[name] for image, name in named.items() if name in found}
+    return {pair.image.relative_to(where).with_suffix(""): pair.image for pair in held}
 
 
 def check_mask(name: str, mask: Header, width: int, height: int) -> None:

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
 from fluxtui.engine.trainer.caption import BOM, PLACEHOLDER, caption_lines, caption_text, has_trigger
-from fluxtui.engine.trainer.dataset import LONGEST_CAPTION, captions_of, check_mask, find_masks, regularises, trigger_for
+from fluxtui.engine.trainer.dataset import (
+    LONGEST_CAPTION,
+    captions_of,
+    check_mask,
+    find_masks,
+    orphaned_masks,
+    regularises,
+    trigger_for,
+)
 from fluxtui.engine.trainer.examine import Examined, Progress, examine_all
 from fluxtui.engine.trainer.findings import BucketFacts, Finding, FolderFacts, Plan, Report
 from fluxtui.engine.trainer.image import decode_mask, read_header, read_regular
@@ -156,7 +164,8 @@ def _of_folder(folder: Path, pairs: Pairs, part: DatasetSpec, known: Collection[
         count = sum(passed[path] for path in inside)
         told = "links are not followed; give them in dataset.folders" if part.recursive else _HOW_TO_LOOK
         told = f", with {count} pictures; {told}" if count else ""
-        yield Finding("warning", "folder", "", f"{len(inside)} folders inside are not looked into: {named}{told}")
+        what = "a folder inside is" if len(inside) == 1 else f"{len(inside)} folders inside are"
+        yield Finding("warning", "folder", "", f"{what} not looked into: {named}{told}")
     if part.trigger and pairs.items and not any(pair.caption for pair in pairs.items):
         what = "no image has a caption: all are trained with the trigger word alone"
         yield Finding("warning", "no-captions", "", what if len(known) == 1 else f"{clean(str(own), 300)}: {what}")
@@ -229,10 +238,13 @@ def _of_masks(
 ) -> Iterator[Finding]:
     """What there is to say of masks, decoded whole, where there are to be any."""
     try:
-        masks = find_masks(spec, pairs)
+        masks, unused = find_masks(spec, pairs), orphaned_masks(spec, pairs)
     except DataError as error:
         yield Finding("error", error.kind, "", str(error))
         return
+    for mask in unused:
+        name = _name(folder, mask)
+        yield Finding("warning", "mask-orphan", name, f"{name} has no image of its name, so nothing uses it; rename or remove it")
     for pair, one in zip(pairs.items, examined, strict=True):
         if not spec.masks or one.header is None:
             continue
