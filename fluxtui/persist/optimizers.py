@@ -35,7 +35,15 @@ def problem_of(spec: Spec) -> str:
     return _problem(spec.train) or _problem_of_settings(spec)
 
 
+_POLYNOMIAL_END = 1e-7  # the rate that diffusers' `polynomial` falls to
+
+
 def _problem(train: TrainSpec) -> str:
+    if train.scheduler == "polynomial" and train.learning_rate <= _POLYNOMIAL_END:
+        return (
+            f"[train] learning_rate is {train.learning_rate:g}, and the polynomial schedule falls to {_POLYNOMIAL_END:g}; "
+            "set train.learning_rate above that, or train.scheduler=linear."
+        )
     if train.optimizer == "schedule_free" and train.scheduler != "constant":
         return (
             f"[train] scheduler is {train.scheduler!r}, and schedule_free takes no schedule but its warm-up; "

@@ -174,8 +174,9 @@ def test_files_that_are_passed_over_are_said_at_the_start_and_not_only_by_the_do
     (data / "more").mkdir()
     reporter = Noting()
     preflight.run(bench.new_job(), bench.folder, reporter)
-    assert reporter.notes == ["1 folders inside are not looked into: more, and 1 more like it"]
+    assert reporter.notes == ["a folder inside is not looked into: more, and 1 more like it"]
     said = capfd.readouterr().out
+    assert ", 1 bucket, at most" in said
     assert "warning: moving.gif is not used: .gif is not read; save it as PNG or JPEG" in said
     preflight.run(bench.new_job(), bench.folder, reporter)
     assert "moving.gif" not in capfd.readouterr().out, "once is enough"

@@ -10,7 +10,7 @@ import torch
 
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.lora import FactorLinear
-from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated, groups_of, new_optimizer, schedule
+from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated, groups_of, new_optimizer, schedule, too_long_a_warmup
 from fluxtui.persist import defaults, together
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import Spec
@@ -147,8 +147,20 @@ def test_the_docs_give_the_rate_of_every_optimizer(optimizer: str) -> None:
         ("adafactor", {"betas": [0.9, 0.99]}, r"set train.betas=\[\]"),
         ("lion", {"eps": 1e-6}, "set train.eps=0"),
         ("adamw", {"timestep_min": 0.5, "timestep_max": 0.5}, "set train.timestep_min below"),
+        ("adamw", {"scheduler": "polynomial", "learning_rate": 1e-7}, "set train.learning_rate above that, or train.scheduler"),
     ],
 )
 def test_what_cannot_work_together_is_refused_with_what_to_set(optimizer: str, train: dict[str, object], remedy: str) -> None:
     with pytest.raises(UsageError, match=remedy):
         together.check(spec_with(optimizer, **train))
+
+
+def test_a_warm_up_that_the_run_ends_in_is_said() -> None:
+    train = spec_with("adamw", warmup_steps=40).train
+    assert too_long_a_warmup(train, 41) == ""
+    said = too_long_a_warmup(train, 40)
+    assert "all 40 steps are warm-up" in said
+    assert "set train.warmup_steps" in said
+    assert max(map(schedule(train, 40), range(40))) < train.learning_rate == max(map(schedule(train, 400), range(400)))
+    assert too_long_a_warmup(spec_with("adamw", warmup_steps=40, scheduler="constant").train, 10) == ""  # which has none
+    assert too_long_a_warmup(spec_with("schedule_free", warmup_steps=40).train, 10)  # whose warm-up is its own

@@ -242,8 +242,8 @@ def _of_masks(
     except DataError as error:
         yield Finding("error", error.kind, "", str(error))
         return
-    for mask in unused:
-        name = _name(folder, mask)
+    for orphan in unused:
+        name = _name(folder, orphan)
         yield Finding("warning", "mask-orphan", name, f"{name} has no image of its name, so nothing uses it; rename or remove it")
     for pair, one in zip(pairs.items, examined, strict=True):
         if not spec.masks or one.header is None:

@@ -127,6 +127,15 @@ def schedule(train: TrainSpec, steps: int) -> Callable[[int], float]:
     return lambda step: train.learning_rate * factor(step + 0.5)
 
 
+def too_long_a_warmup(train: TrainSpec, steps: int) -> str:
+    """The sentence about a warm-up that the run ends in; empty where it ends behind it."""
+    has_one = train.scheduler != "constant" or train.optimizer == "schedule_free"
+    if not has_one or train.warmup_steps < steps:
+        return ""
+    what = f"all {steps} steps are warm-up (train.warmup_steps is {train.warmup_steps})"
+    return f"{what}, so the rate stays below {train.learning_rate:g}; set train.warmup_steps lower"
+
+
 def _constant_with_decay(train: TrainSpec, steps: int) -> Callable[[float], float]:
     tail = train.decay_share * steps
 

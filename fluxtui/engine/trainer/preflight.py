@@ -124,9 +124,14 @@ def _say_what_was_found(dataset: Dataset, reporter: Reporter) -> None:
         return
     held = f", {len(dataset.held_out)} held out" if dataset.held_out else ""
     places = [place for item in dataset.items for place in item.places]
-    buckets = len({place.bucket for place in places})
+    count = len({place.bucket for place in places})
+    images, buckets = _counted(len(dataset.items), "image"), _counted(count, "bucket")
     worst = max(place.crop_loss for place in places)
-    reporter.say(f"data set: {len(dataset.items)} images{held}, {buckets} buckets, at most {worst:.1%} of an image cropped away")
+    reporter.say(f"data set: {images}{held}, {buckets}, at most {worst:.1%} of an image cropped away")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _check_command(job: TrainJob) -> str:

@@ -67,6 +67,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     named = {name: parameter for group in groups for name, parameter in group.named.items()}  # in the optimizer's order
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
+    if here.is_first and (doubt := optim.too_long_a_warmup(spec.train, steps)):
+        reporter.say(f"warning: {doubt}")
 
     ema = Ema(spec.train.ema_decay, named)
     committer = Committer(job, folder, reporter, here, digest, components.model_key, weights, named, optimizer, ema)
