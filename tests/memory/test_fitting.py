@@ -159,6 +159,13 @@ def test_the_buffer_in_which_ranks_sum_a_large_adapters_gradients_is_counted() -
     assert two.training_peak - alone.training_peak == alone.lora - alone.activations.peak
 
 
+def test_what_a_schedule_free_step_makes_of_a_large_adapter_is_counted() -> None:
+    large = {"lora.rank": 512, "dataset.resolution": [512]}
+    usual, free = (memory_of(spec_with(large | {"train.optimizer": name}), FLUX, 80 * GB) for name in ("adamw", "schedule_free"))
+    assert free.lora > free.activations.peak, "else it is not what decides"
+    assert free.training_peak - usual.training_peak == free.lora - free.activations.peak
+
+
 def test_targets_that_name_single_blocks_are_planned_from_the_whole_model() -> None:
     from tests.trainer.tiny_flux import new_transformer
 

@@ -96,7 +96,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
             4 * model.vae + vae_work(model.vae_config, torch.float32, side, is_decoding=False),  # in float32 whatever the base is
         ),
         sampling_peak=stays + vae + _drawing(spec, model, dtype, lora) if spec.sample.prompts else 0,
-        training_peak=stays + lora + max(activations.peak, _summed(spec, lora)),
+        training_peak=stays + lora + max(activations.peak, _summed(spec, lora), _stepping(spec, lora)),
         host=weights.hosted,
         host_encoding=encoders if is_text_on_cpu(card) else 0,
     )
@@ -106,6 +106,12 @@ def _summed(spec: Spec, lora: int) -> int:
     """The buffer in which the gradients of all ranks are summed, once the activations are gone."""
     gpus, ranks = spec.hardware.gpus, spec.hardware.ranks * spec.hardware.nodes
     return lora if ranks > 1 or gpus == "all" or (isinstance(gpus, list) and len(gpus) > 1) else 0
+
+
+def _stepping(spec: Spec, lora: int) -> int:
+    """What the optimizer's step makes and drops, once the activations are gone: schedule-free's roots of all second moments
+    at once. The fused AdamW makes nothing, the others go parameter by parameter."""
+    return lora if spec.train.optimizer == "schedule_free" else 0
 
 
 def _splits(card: int | None) -> int:
