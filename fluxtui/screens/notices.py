@@ -113,7 +113,8 @@ class Notices(Pane):
 
     def _key(self) -> str:
         """The key that puts a notice away here: where one types, the short one is text."""
-        contexts: Sequence[str] = getattr(self.screen, "contexts", ())
+        screen = self.screen if self.is_attached else self.app.screen  # what config.toml has wrong is told before it hangs in one
+        contexts: Sequence[str] = getattr(screen, "contexts", ())
         return first_key(self.app, "dismiss" if BY_NAME["dismiss"].contexts & set(contexts) else "put-away")
 
     def body(self, width: int, height: int) -> list[Line]:

@@ -119,3 +119,11 @@ def test_an_editor_that_is_not_there_is_said(home: Home) -> None:
         ui.type("E")
         ui.see("no-such-editor cannot be started")
         assert ui.process.poll() is None
+
+
+def test_what_is_wrong_in_config_toml_is_told_and_ends_nothing(home: Home) -> None:
+    home.config.write_text('[ui]\ntheme = "nrd"\n[keys]\nkil = "ctrl+k"\n')
+    with PtyApp(home.root, 80, 24) as ui:
+        ui.see("remaps 'kil', which is no action")
+        ui.see("puts this")
+        assert ui.process.poll() is None
