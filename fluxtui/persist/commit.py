@@ -57,8 +57,9 @@ def commit_checkpoint(
 ) -> Path:
     """Write a checkpoint durably; its path. One of that name that verifies stays as it is, and nothing is written.
 
-    A damaged one of that name is set aside first, and `on_damaged(name, sentence)` told. Buffers are hashed on the way, not
-    copied. Raises StorageError, and then the temporary folder is gone, as far as the disk lets it go.
+    A damaged one of that name, or another session's (its fact `session_id`), is set aside first, and `on_damaged(name,
+    sentence)` told. Buffers are hashed on the way, not copied. Raises StorageError, and then the temporary folder is gone, as
+    far as the disk lets it go.
     """
     step_of(name)
     if MANIFEST in files or not all(FILE_NAME.fullmatch(file) for file in files):
@@ -71,7 +72,8 @@ def commit_checkpoint(
     final = parent / name
     if os.path.lexists(final):
         try:
-            verify_checkpoint(final)
+            if not _is_of(verify_checkpoint(final), session := str(facts.get("session_id", ""))):
+                raise DamagedError(f"{final} is that of another session than {session}")
         except DamagedError as error:
             set_aside(parent, name)
             if on_damaged is not None:
@@ -132,8 +134,10 @@ def bytes_of(checkpoint: Path) -> int:
     return total
 
 
-def newest_verified(parent: Path, on_damaged: Callable[[str, str], None]) -> str | None:
-    """The newest checkpoint whose every byte verifies; None where there never was one.
+def newest_verified(
+    parent: Path, on_damaged: Callable[[str, str], None], verify: Callable[[Path], object] = verify_checkpoint
+) -> str | None:
+    """The newest checkpoint whose every byte verifies, or that `verify` takes for sound; None where there never was one.
 
     Bad newer ones are set aside, and `on_damaged(name, sentence)` told. Some there, or set aside earlier, and none good:
     DamagedError, since starting from nothing is not for a program to decide. Where the disk cannot read them: StorageError,
@@ -143,7 +147,7 @@ def newest_verified(parent: Path, on_damaged: Callable[[str, str], None]) -> str
     good = None
     for name in reversed(committed(parent)):
         try:
-            verify_checkpoint(parent / name)
+            verify(parent / name)
             good = name
             break
         except DamagedError as error:
@@ -181,18 +185,21 @@ def set_aside(parent: Path, name: str, label: str = "corrupt") -> Path:
     return aside
 
 
-def retain(parent: Path, keep: int, on_damaged: Callable[[str, str], None] | None = None) -> list[str]:
+def retain(
+    parent: Path, keep: int, on_damaged: Callable[[str, str], None] | None = None, session_id: str = ""
+) -> list[str]:
     """Delete the older checkpoints, so that the newest `keep` that verify (at least two) stay; the names deleted.
 
     Nothing is deleted before as many newer ones verified, and nothing that does not verify itself: that is set aside.
+    With a `session_id`, another session's count for none of them, and stay: somebody may have copied some in that are newer.
     Where the disk cannot read one: StorageError, and nothing is touched.
     """
     good: list[str] = []
     bad: list[tuple[str, DamagedError]] = []
     for name in reversed(committed(parent)):
         try:
-            verify_checkpoint(parent / name)
-            good.append(name)
+            if _is_of(verify_checkpoint(parent / name), session_id):
+                good.append(name)
         except UnreadableError as error:
             raise StorageError(str(error), errno.EIO) from error
         except DamagedError as error:
@@ -205,6 +212,11 @@ def retain(parent: Path, keep: int, on_damaged: Callable[[str, str], None] | Non
     for name in doomed:
         remove_checkpoint(parent, name)
     return doomed
+
+
+def _is_of(manifest: Manifest, session_id: str) -> bool:
+    """Whether a checkpoint is that session's, as far as it and the asker say whose they are."""
+    return not session_id or manifest.facts.get("session_id", session_id) == session_id
 
 
 def remove_checkpoint(parent: Path, name: str) -> None:

@@ -87,6 +87,9 @@ def _read_manifest(path: Path) -> Manifest:
         raise DamagedError(f"{path / MANIFEST} does not say what a checkpoint of ours says") from error
     if manifest.name != path.name or not all(FILE_NAME.fullmatch(file) for file in manifest.files):
         raise DamagedError(f"{path / MANIFEST} is that of another checkpoint, {manifest.name[:80]!a}")
+    step = manifest.facts.get("step")
+    if isinstance(step, int) and f"step-{step:09d}" != path.name:
+        raise DamagedError(f"{path / MANIFEST} is that of step {step}, whatever the folder is called")
     return manifest
 
 

@@ -23,7 +23,7 @@ from fluxtui.persist.commit import (
     sweep,
     verify_checkpoint,
 )
-from fluxtui.persist.errors import NotFoundError, StorageError
+from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
 
 FILES = {"adapter.safetensors": b"weights" * 100, "optimizer.safetensors": b"moments" * 300, "state.json": b"{}"}
 
@@ -106,6 +106,32 @@ def test_a_damaged_step_is_set_aside_and_written_again(tmp_path: Path) -> None:
         assert (tmp_path / f".corrupt-step-000000001-{round_}" / "state.json").read_bytes() == b"[]"
     assert [name for name, _ in told] == [step_name(1)] * 2
     assert "state.json was changed" in told[0][1]
+
+
+def test_a_checkpoint_that_says_another_step_than_its_name_is_damaged(tmp_path: Path) -> None:
+    """As one that was renamed to a higher step, and its MANIFEST and that one's hash with it."""
+    path = commit_checkpoint(tmp_path, step_name(9), FILES, {"step": 4})
+    with pytest.raises(DamagedError, match="that of step 4, whatever the folder is called"):
+        verify_checkpoint(path)
+
+
+def test_another_sessions_checkpoint_at_a_step_gives_way_to_what_is_committed(tmp_path: Path) -> None:
+    told = Told()
+    commit_checkpoint(tmp_path, step_name(1), FILES, {"step": 1, "session_id": "other"})
+    path = commit_checkpoint(tmp_path, step_name(1), FILES, {"step": 1, "session_id": "own"}, told)
+    assert verify_checkpoint(path).facts["session_id"] == "own"
+    assert b'"session_id": "other"' in (tmp_path / ".corrupt-step-000000001-1" / MANIFEST).read_bytes()
+    assert [name for name, _ in told] == [step_name(1)]
+
+
+def test_retention_counts_no_checkpoints_of_another_session(tmp_path: Path) -> None:
+    """Somebody copies another session's in while this one trains: they are newer, and took the place of what was committed."""
+    for step in (400, 402, 404):
+        commit_checkpoint(tmp_path, step_name(step), FILES, {"step": step, "session_id": "other"})
+    for step in (1, 2, 3):
+        commit_checkpoint(tmp_path, step_name(step), FILES, {"step": step, "session_id": "own"})
+    assert retain(tmp_path, 2, session_id="own") == [step_name(1)]
+    assert committed(tmp_path) == [step_name(step) for step in (2, 3, 400, 402, 404)]
 
 
 def test_left_overs_of_the_dead_are_swept_by_the_next_commit(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 import torch
@@ -29,7 +30,7 @@ from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.write_behind import WriteBehind, Written
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import commit
+from fluxtui.persist import commit, keys
 from fluxtui.persist.dataset_facts import Fingerprint
 from fluxtui.persist.durable import Buffer
 from fluxtui.persist.home import SessionFolder
@@ -85,10 +86,10 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
     """What is not as it was when a checkpoint was committed, a phrase each; empty where a resume is exact."""
     found = []
     if before.get("recipe_sha256") != now["recipe_sha256"]:
-        old, new = (json.loads(str(side.get("recipe", "{}"))) for side in (before, now))
-        keys = [f"{table}.{key}" for table in RECIPE_TABLES for key in _unequal(old.get(table, {}), new.get(table, {}))]
-        found.append(f"the recipe changed ({', '.join(keys) or 'in what this version reads otherwise'})")
-    old, new = (json.loads(str(side.get("versions", "{}"))) for side in (before, now))
+        old, new = (_said(side, "recipe") for side in (before, now))
+        values = [phrase for table in RECIPE_TABLES for phrase in _changed_values(table, old, new)]
+        found.append(f"the recipe changed ({', '.join(values) or 'in what this version reads otherwise'})")
+    old, new = (_said(side, "versions") for side in (before, now))
     if before.get("dataset") != now["dataset"]:
         found.append("the data set changed")
     if before.get("model", now["model"]) != now["model"]:
@@ -105,6 +106,22 @@ def changes(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> li
         if before.get(key, now[key]) != now[key]  # checkpoints from before these were noted still go on
     ]
     return found
+
+
+def _said(facts: Mapping[str, str | int], name: str) -> dict[str, Any]:
+    """A fact that is a JSON object; empty, and so unlike any, where a MANIFEST has something else there."""
+    try:
+        value = json.loads(str(facts.get(name, "{}")))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _changed_values(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """For each key of the table that is not as it was: "train.steps was 20, is 40"."""
+    before, after = (side[table] if isinstance(side.get(table), dict) else {} for side in (old, new))
+    was, now = ({key: keys.show(value) for key, value in side.items()} for side in (before, after))
+    return [f"{table}.{key} was {was.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in _unequal(before, after)]
 
 
 def _unequal(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
@@ -175,7 +192,7 @@ class Committer:
             described, self.damaged,
         )  # fmt: skip
         self.reporter.say(f"checkpoint {name} committed")
-        commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged)
+        commit.retain(self.folder.checkpoints, self.job.spec.checkpoint.keep, self.damaged, self.job.spec.id)
 
     def _must_have_room(self, name: str, total: int) -> None:
         """Looked at again before each: what preflight found free may have been used by others."""

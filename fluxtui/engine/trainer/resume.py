@@ -42,7 +42,7 @@ def resume(committer: Committer, adapters: Sequence[Adapter]) -> LoopState:
 
 def _go_on(committer: Committer, path: Path) -> LoopState:
     before = commit.verify_checkpoint(path).facts
-    changed = _changed(committer, before)
+    changed = _changed(committer, path.name, before)
     state = _restore(committer, path)
     if changed:
         if state.inexact_since is None:
@@ -58,7 +58,7 @@ def _go_on(committer: Committer, path: Path) -> LoopState:
 
 def _follow(committer: Committer, other: Path) -> LoopState:
     """More of another session: its weights, optimizer and counters."""
-    commit.verify_checkpoint(other)
+    states.verify(other)
     state = _restore(committer, other)
     committer.reporter.note(f"begins with {other.parent.parent.name}/{other.name}")
     return state
@@ -70,12 +70,12 @@ def _restore(committer: Committer, path: Path) -> LoopState:
     return state
 
 
-def _changed(committer: Committer, before: Mapping[str, str | int]) -> list[str]:
+def _changed(committer: Committer, name: str, before: Mapping[str, str | int]) -> list[str]:
     """What is not as it was, accepted; raises `RefusedError` where it was not."""
     job = committer.job
     changed = changes(before, facts(job, committer.runtime, committer.dataset, committer.model, committer.weights, LoopState()))
     if before.get("session_id") != job.spec.id:
-        changed.insert(0, "the checkpoint is another session's")
+        changed.insert(0, f"{name} is another session's checkpoint")
     if changed and not job.accept_changes:
         raise RefusedError(
             f"A resume would not be exact: {'; '.join(changed)}. "

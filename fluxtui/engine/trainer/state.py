@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -20,6 +21,7 @@ from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.persist import commit, tensorfile
 from fluxtui.persist.durable import Buffer
 from fluxtui.persist.errors import DamagedError
+from fluxtui.persist.manifest import Manifest
 
 ADAPTER_FILE = "adapter.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -43,6 +45,18 @@ class LoopState:
     epoch: int = 0  # epochs completed
     position: int = 0  # optimizer steps done of the epoch that is under way
     inexact_since: int | None = None  # the step from which on a changed recipe, library or data set was accepted
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """What `counters.json` says."""
+
+    step: Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    position: Annotated[int, msgspec.Meta(ge=0)]
+    inexact_since: int | None
+    optimizer: str  # name of its class
+    groups: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    scalars: dict[str, dict[str, Any]]  # of the optimizer's state, by parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +113,43 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
 
 def restore(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> LoopState:
     """Puts a verified checkpoint into adapter and optimizer. Raises `DamagedError` where it is not one of this adapter."""
-    counters = json.loads((folder / COUNTERS_FILE).read_bytes())
+    counters = _read_counters(folder)
     saved = from_safetensors(folder / ADAPTER_FILE)
     if {name: tuple(tensor.shape) for name, tensor in saved.items()} != {n: tuple(p.shape) for n, p in parameters.items()}:
         raise DamagedError(f"{folder / ADAPTER_FILE} holds another adapter than this recipe makes.")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
-    if counters["optimizer"] != type(optimizer).__name__:
-        raise DamagedError(f"{folder / COUNTERS_FILE} is of optimizer {counters['optimizer']}, not {type(optimizer).__name__}.")
-    _join_optimizer(optimizer, list(parameters), from_safetensors(folder / OPTIMIZER_FILE), counters)
-    return LoopState(counters["step"], counters["epoch"], counters["position"], counters["inexact_since"])
+    if counters.optimizer != type(optimizer).__name__:
+        raise DamagedError(f"{folder / COUNTERS_FILE} is of optimizer {counters.optimizer}, not {type(optimizer).__name__}.")
+    moments = from_safetensors(folder / OPTIMIZER_FILE)
+    if strangers := ({name.rpartition("/")[0] for name in moments} | counters.scalars.keys()) - parameters.keys():
+        raise DamagedError(f"{folder / OPTIMIZER_FILE} is of another adapter: {min(strangers)[:80]!a} is none of its weights.")
+    _join_optimizer(optimizer, list(parameters), moments, counters)
+    return LoopState(counters.step, counters.epoch, counters.position, counters.inexact_since)
+
+
+def verify(folder: Path) -> Manifest:
+    """Every byte of a checkpoint, and that a trainer can read what they say. Raises as `verify_checkpoint` does."""
+    manifest = commit.verify_checkpoint(folder)
+    if missing := {ADAPTER_FILE, OPTIMIZER_FILE, COUNTERS_FILE} - manifest.files.keys():
+        raise DamagedError(f"{folder} has no {min(missing)}")
+    _read_counters(folder)
+    for file in manifest.files:
+        if file.endswith(".safetensors"):
+            tensorfile.read_header(folder / file)
+    return manifest
+
+
+def _read_counters(folder: Path) -> Counters:
+    path = folder / COUNTERS_FILE
+    try:
+        counters = msgspec.convert(json.loads(path.read_bytes()), Counters)  # Python's JSON, for its NaN and Infinity
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise DamagedError(f"{path} does not say where a run is") from error
+    if commit.step_name(counters.step) != folder.name:
+        raise DamagedError(f"{path} is that of step {counters.step}, whatever the folder is called")
+    return counters
 
 
 def restore_ema(folder: Path, ema: Ema) -> None:
@@ -124,9 +164,9 @@ def restore_ema(folder: Path, ema: Ema) -> None:
 def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> str | None:
     """The checkpoint to go on from: the newest that verifies ("auto"), none (""), or a named one, which must verify."""
     if wanted == "auto":
-        return commit.newest_verified(parent, on_damaged)
+        return commit.newest_verified(parent, on_damaged, verify)
     if wanted:
-        commit.verify_checkpoint(parent / wanted)
+        verify(parent / wanted)
     for name in commit.committed(parent):  # of another course than the one that begins now: never to be taken for its own
         if not wanted or commit.step_of(name) > commit.step_of(wanted):
             commit.set_aside(parent, name, "newer")
@@ -183,16 +223,16 @@ def _split_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> tupl
 
 
 def _join_optimizer(
-    optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, torch.Tensor], counters: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, torch.Tensor], counters: Counters
 ) -> None:
     number = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}
     for full, tensor in tensors.items():
         name, _, key = full.rpartition("/")
         state.setdefault(number[name], {})[key] = tensor
-    for name, values in counters["scalars"].items():
+    for name, values in counters.scalars.items():
         state.setdefault(number[name], {}).update({key: _from_plain(value) for key, value in values.items()})
-    learnt = [{key: _from_plain(value) for key, value in group.items() if key in _LEARNT} for group in counters["groups"]]
+    learnt = [{key: _from_plain(value) for key, value in group.items() if key in _LEARNT} for group in counters.groups]
     fresh = torch.optim.Optimizer.state_dict(optimizer)["param_groups"]
     groups = [group | learnt[min(index, len(learnt) - 1)] for index, group in enumerate(fresh)]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
