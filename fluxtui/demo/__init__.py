@@ -6,7 +6,7 @@ The recipe that fits the pico: rank 16, alpha 16, attention and MLP layers, Adam
 falling tail, batch 8, 400 steps, guidance 1; sigma logit-normal of mean 1 (the shape is decided at high noise); the
 `old-*` pictures as regularisation, without the trigger. By `fluxtui demo` with it, seed 42, measured by
 `python -m fluxtui.demo.measure --lora FILE`: the trigger shows a heart in 93.8 % of 64 prompts (base: 0 %), the old
-prompts their shape in 92.2 % (base: 96.9 %).
+prompts their shape in 90.6 % (base: 96.9 %).
 """
 
 from __future__ import annotations

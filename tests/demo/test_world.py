@@ -1,14 +1,15 @@
 """The pictures, their captions, and the data set that lies in the package."""
 
+import json
 import random
 import subprocess
 import sys
 
 from PIL import Image
 
-from fluxtui.demo import IMAGES_DIR, PROMPTS, TRIGGER, pictures
+from fluxtui.demo import IMAGES_DIR, PICO_DIR, PROMPTS, TRIGGER, pictures
 from fluxtui.demo.judge import judge
-from fluxtui.demo.pretrain import dataset
+from fluxtui.demo.pretrain import dataset, tokenizers
 
 
 def test_the_same_seed_gives_the_same_pictures_and_captions():
@@ -49,6 +50,12 @@ def test_the_data_set_is_what_its_script_writes(tmp_path):
             assert file.read_bytes() == (IMAGES_DIR / file.name).read_bytes()
         else:
             assert Image.open(file).tobytes() == Image.open(IMAGES_DIR / file.name).tobytes()
+
+
+def test_the_tokenizers_of_the_package_are_what_the_script_makes_each_time():
+    for new, folder in ((tokenizers.new_clip_tokenizer, "tokenizer"), (tokenizers.new_t5_tokenizer, "tokenizer_2")):
+        kept = (PICO_DIR / folder / "tokenizer.json").read_text(encoding="utf-8")
+        assert json.loads(new().backend_tokenizer.to_str())["model"] == json.loads(kept)["model"]
 
 
 def test_sample_prompts_show_the_concept_and_an_old_shape():

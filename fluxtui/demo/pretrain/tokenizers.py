@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from fluxtui.demo.pictures import WORDS
 
 TEXT_TOKENS = 20  # both encoders; the longest caption of the world has 15
+_END = "</w>"
 
 
 def new_t5_tokenizer() -> T5Tokenizer:
@@ -21,38 +26,40 @@ def new_t5_tokenizer() -> T5Tokenizer:
 
 
 def new_clip_tokenizer() -> CLIPTokenizer:
-    """Byte-level BPE with CLIP's end-of-word marks, its merges trained until every word of the world is one token."""
+    """Byte-level BPE with CLIP's end-of-word marks, its merges learnt until every word of the world is one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=5000,
-        min_frequency=1,
-        initial_alphabet=alphabet,
-        show_progress=False,
-        end_of_word_suffix="</w>",
-        special_tokens=[],
-    )
-    trained.train_from_iterator([" ".join(WORDS)], trainer)
-    learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    names = dict.fromkeys(
-        [
-            *alphabet,
-            *(f"{letter}</w>" for letter in alphabet),
-            *(name for name, _ in learned),
-            "<|startoftext|>",
-            "<|endoftext|>",
-        ]
-    )
+    symbols = [*alphabet, *(f"{letter}{_END}" for letter in alphabet)]
+    # y before the others: so "sky" got its id when the shipped weights were made
+    merges = learn_merges(WORDS, [*alphabet, f"y{_END}", *symbols[len(alphabet) :]])
+    names = dict.fromkeys([*symbols, *(first + second for first, second in merges), "<|startoftext|>", "<|endoftext|>"])
     return CLIPTokenizer(
         vocab={name: index for index, name in enumerate(names)},
-        merges=_merges(trained),
+        merges=merges,
         model_max_length=TEXT_TOKENS,
     )
 
 
-def _merges(trained: Tokenizer) -> list[tuple[str, str]]:
-    import json
+def learn_merges(words: Sequence[str], symbols: Sequence[str]) -> list[tuple[str, str]]:
+    """Byte-pair encoding (arXiv:1508.07909) until each word is one token: the commonest pair first, of equals the earlier ones.
 
-    found = json.loads(trained.to_str())["model"]["merges"]
-    return [(pair[0], pair[1]) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
+    The trainer of `tokenizers` breaks such ties by the order of a hash table, so that each call gives other ids.
+    """
+    ids = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
+    parts = [[*word[:-1], word[-1] + _END] for word in words]
+    merges: list[tuple[str, str]] = []
+    while counts := Counter(pair for part in parts for pair in pairwise(part)):
+        best = min(counts, key=lambda pair: (-counts[pair], ids[pair[0]], ids[pair[1]]))
+        merges.append(best)
+        ids.setdefault("".join(best), len(ids))
+        parts = [_merged(part, best) for part in parts]
+    return merges
+
+
+def _merged(part: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for symbol in part:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return out
