@@ -104,7 +104,7 @@ def _refuse(seen: Overview, resume: str) -> None:
     """Raises `RefusedError` where the session's state does not allow it."""
     name = seen.name
     if not resume and seen.state == "unreadable":
-        raise RefusedError(f"{seen.reason} What follows: {seen.remedy}.")
+        raise RefusedError(f"{seen.reason.rstrip('.')}. What follows: {seen.remedy}.")
     if seen.status == "completed" and seen.state == "unreadable":
         raise RefusedError(f"{name}: {seen.reason.rstrip('.')}; {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):

@@ -179,8 +179,12 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
     """What a folder that exists tells, as a session; never raises."""
     path = str(folder.path)
     head, spec_problem = _head(f"{path}/session.toml")
-    attempt, record, record_problem = _newest(folder, f"{path}/attempts", head.id)
-    facts = witness.gather(folder, record, spec_problem or record_problem, not spec_problem, here)
+    try:
+        attempt, record, record_problem = _newest(folder, f"{path}/attempts", head.id)
+        trouble = witness.Trouble(spec_problem, record_problem)
+    except FluxTUIError as error:
+        attempt, record, trouble = 0, None, witness.Trouble(spec_problem, attempts=str(error))
+    facts = witness.gather(folder, record, trouble, here)
     return Overview(
         name=folder.name,
         path=folder.path,
@@ -194,11 +198,11 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
 
 
 def _newest(folder: SessionFolder, attempts: str, session_id: str) -> tuple[int, Record | None, str]:
-    """Number and record of the newest attempt, and why it cannot be read where it cannot."""
-    try:
-        numbers = folder.attempt_numbers()
-    except FluxTUIError as error:
-        return 0, None, str(error)
+    """Number and record of the newest attempt, and why it cannot be read where it cannot.
+
+    Raises FluxTUIError where the attempts cannot be listed.
+    """
+    numbers = folder.attempt_numbers()
     if not numbers:
         return 0, None, _orphaned(folder)
     name = f"{numbers[-1]:04d}.toml"

@@ -88,7 +88,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     attempt: int
     nonce: str                          # of this attempt; the result file must repeat it
     status: Status
-    reason: str = ""                    # one sentence; also "retry 1 of 3 at TIME" while queued
+    reason: str = ""                    # one sentence; also "retry 1 of 3 at TIME, after: WHY" while queued
     remedy: str = ""                    # the one command or change that follows
     phase: Phase | None = None
     step: int = 0                       # optimizer steps done, over all attempts

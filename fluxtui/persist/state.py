@@ -61,6 +61,7 @@ class Facts:
     storage_seconds: float = 0.0                # how long keeper or a rank has been in state D
     output: Output = ""                         # of a completed session: the product against its proof
     unreadable: str = ""                        # why the newest record or the spec cannot be read: one sentence
+    unlisted: str = ""                          # why its attempts cannot be listed, so that nothing can follow: one sentence
     is_spec_readable: bool = True               # a record that cannot be read stops no resume; a spec does
 
 
@@ -88,6 +89,8 @@ class Shown:
 
 def derive(record: Record | None, facts: Facts) -> Shown:
     """The state shown, its reason and its remedy. Pure: the same record and facts give the same answer."""
+    if facts.unlisted:
+        return Shown("unreadable", facts.unlisted, f"mend that; then fluxtui show {facts.name}")
     if facts.unreadable:
         return _unreadable(facts)
     if facts.lock_unseen:

@@ -40,7 +40,16 @@ class Here:
         return Here(datetime.now(UTC), os.uname().nodename, process.boot_id())
 
 
-def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spec_readable: bool, here: Here) -> Facts:
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something of a session cannot be read, each one sentence; empty where it can."""
+
+    spec: str = ""
+    record: str = ""    # the newest one
+    attempts: str = ""  # their folder
+
+
+def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here: Here) -> Facts:
     """The facts that `state.derive` needs beside the record."""
     keeper_state: str | None = None
     trainer_states: tuple[str, ...] = ()
@@ -66,8 +75,9 @@ def gather(folder: SessionFolder, record: Record | None, unreadable: str, is_spe
         trainer_states=trainer_states,
         storage_seconds=storage,
         output=output_of(folder, record) if record is not None and record.status == "completed" else "",
-        unreadable=unreadable,
-        is_spec_readable=is_spec_readable,
+        unreadable=trouble.spec or trouble.record,
+        unlisted=trouble.attempts,
+        is_spec_readable=not trouble.spec,
     )
 
 

@@ -107,7 +107,9 @@ def test_a_retry_keeps_its_device(lab: Lab, tmp_path: Path):
     until(lambda: second.record().waiting_for == "first (the CPU)")
     go.touch()
     until(lambda: len(first.attempts) == 2 and first.record().status == "queued")
-    assert first.record().reason.startswith("retry 1 of 3 at ")
+    again = first.record().reason
+    assert again.startswith("retry 1 of 3 at ")
+    assert "SIGSEGV" in again  # and why
     assert Lock.held(lab.home.cpu_lock)
     for keeper in keepers:
         keeper.wait()

@@ -142,7 +142,7 @@ def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:
         attempt=before.attempt + 1,
         nonce=uuid4().hex,
         status="queued",
-        reason=f"retry {again.number} of {floors.max_auto_resumes} at {at:%H:%M:%S}",
+        reason=f"retry {again.number} of {floors.max_auto_resumes} at {at:%H:%M:%S}, after: {before.reason}",
         phase=None,
         step=before.step,
         steps=before.steps,
