@@ -35,6 +35,9 @@ SIZES = {
     "width 768, fp32": Size(12, 2, 5, {"train.batch_size": 2, "dataset.resolution": [256]}),
     "width 1024, int8": Size(16, 3, 8, {"model.precision": "int8", "train.batch_size": 2, "dataset.resolution": [192]}),
     "width 1536, fp32, checkpointed": Size(24, 1, 1, {"train.gradient_checkpointing": True, "dataset.resolution": [192]}),
+    "rank 512, schedule-free": Size(6, 1, 4, {
+        "lora.rank": 512, "train.optimizer": "schedule_free", "train.scheduler": "constant", "dataset.resolution": [64],
+    }),
 }
 
 

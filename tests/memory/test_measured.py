@@ -1,4 +1,4 @@
-"""The planner against the memory of real steps: slices of FLUX.1 of three widths, on the CPU, within 15 %."""
+"""The planner against the memory of real steps: slices of FLUX.1 of several widths, on the CPU, within 15 %."""
 
 from __future__ import annotations
 
