@@ -50,10 +50,14 @@ class Answering:
         return self.seen.focus == asked.name and self.seen.answers.get(asked.name, "") == self.value(asked.name)
 
     def show_all(self) -> None:
-        """Ask everything, or only what matters first."""
+        """Ask everything, or only what matters first; the question or button in focus keeps it, where it is still there."""
+        asked, button = self.question, self.at - len(self.fields)
         self.with_all = not self.with_all
         self.fields = fields(self._is_clone, self.with_all, self._edits)
-        self.at = len(self.fields) + 2
+        if asked is None:
+            self.go(len(self.fields) + button)
+        else:
+            self.go(next((at for at, field in enumerate(self.fields) if field.name == asked.name), 0))
 
     def take(self, seen: Evaluation) -> None:
         """What the answers come to."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from textual.events import Resize
 from textual.timer import Timer
 
 from fluxtui.persist.logfile import LogIndex
@@ -75,8 +76,11 @@ class LogPane(Pane, Walker):
     def _read(self) -> None:
         if self.path is not None and self._source is None:
             self._source = LogSource(self.path, self._take_later)
-            self._source.want_end(self.rows + ROOM)
+            self._want()
             self._source.start()
+
+    def on_resize(self, event: Resize) -> None:
+        self._want()  # a pane is opened before it knows its size, and it may grow
 
     def open_at(self, path: Path, byte: int) -> None:
         """Show this log where a byte of it stands."""
@@ -185,15 +189,20 @@ class LogPane(Pane, Walker):
         self.is_following, self.was_rotated = True, False
         if self._source is not None:
             self._source.held = None
-            self._source.want_end(self.rows + ROOM)
+        self._want()
         self.repaint()
 
     def _want(self) -> None:
+        """Have the lines read that are shown, and some around them."""
+        if self._source is None:
+            return
         page, rows = self.page, self.rows
-        if self._source is not None:
-            self._source.held = self.top
+        if self.is_following:
+            self._source.want_end(rows + ROOM)
+            return
+        self._source.held = self.top
         has_all = page.first <= max(0, self.top - rows) and self.top + 2 * rows <= page.first + len(page.lines)
-        if self._source is not None and not has_all and page.indexed >= 1:
+        if not has_all and page.indexed >= 1:
             self._source.want(max(0, self.top - AHEAD), rows + 2 * AHEAD)
 
     def here(self) -> int:

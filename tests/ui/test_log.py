@@ -185,3 +185,18 @@ async def test_what_a_log_holds_is_shown_inert(logged) -> None:
         assert "\x00" not in text
         await pilot.press("l")
         await seen(pilot, lambda: "100% done" in text_of(app), "not shown full screen")
+
+
+async def test_a_pane_that_opens_high_or_grows_is_filled_to_its_top(logged: tuple[Home, Path]) -> None:
+    """A log is opened before its pane knows its size: what it then shows must not be what a pane of no rows would need."""
+    home, _ = logged
+    async with opened(home, (200, 60), "logged") as (app, pilot):
+        pane = app.board.log_pane
+
+        def is_filled() -> bool:
+            texts = [line.text for line in pane.body(*pane.inner)]
+            return len(texts) == pane.inner[1] and all("line " in text for text in texts)
+
+        await seen(pilot, lambda: pane.inner[1] > 25 and is_filled(), "rows stay empty")
+        await pilot.resize_terminal(200, 150)
+        await seen(pilot, lambda: pane.inner[1] > 80 and is_filled(), "rows stay empty once it grew")

@@ -207,7 +207,7 @@ async def test_the_page_of_samples_says_what_p_does_now(tmp_path: Path) -> None:
     make_metrics(folder, 50)
     async with opened(home, (80, 24), "one") as (app, pilot):
         await on_page(pilot, app, "3")
-        await seen(pilot, lambda: "p draws them while it trains, and it is stopped." in text_of(app), "not said")
+        await seen(pilot, lambda: "p draws them, but only while it trains; one is" in text_of(app), "not said")
         with closing(Held(folder)):
             make_record(folder, status="running", step=50)
             await seen(pilot, lambda: "p draws them now." in text_of(app), "not said while it trains")

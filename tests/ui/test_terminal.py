@@ -265,7 +265,7 @@ def test_what_is_typed_in_one_burst_is_text_of_what_it_opens_and_no_command(stat
         ui.type("\rl")
         ui.see("TRAINING STOPPED BY USER")
         ui.type("&step 19\r")
-        ui.see("only step 19 1 match")
+        ui.see("only step 19 · 1 match")
         ui.type("qq:sort\r")
         ui.see("by name")
         ui.type("nsdxK")
