@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,15 @@ def test_no_python_at_all_is_one_sentence(tmp_path: Path) -> None:
     done = make("PYTHON=python-that-is-not-there", f"VENV={tmp_path / 'venv'}")
     assert done.returncode != 0
     assert "there is no python-that-is-not-there; install Python 3.11" in done.stderr
+
+
+def test_a_wheel_takes_every_file_that_the_package_reads() -> None:
+    """Package data is named in pyproject.toml by patterns: each must fit a file, and no file beside the code may be left out."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fluxtui"]
+    package = ROOT / "fluxtui"
+    found = {pattern: {path for path in package.glob(pattern) if path.is_file()} for pattern in patterns}
+    # Until Python 3.13 a final ** matches folders only; setuptools takes the files in them.
+    found |= {p: {path for path in package.glob(f"{p}/*") if path.is_file()} for p in patterns if p.endswith("**")}
+    assert [pattern for pattern, files in found.items() if not files] == []
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data == set().union(*found.values())
