@@ -125,6 +125,7 @@ def test_kill_is_stopped_by_you():
         (RankExit(0, signal=9, ended_by_keeper=True), "stopped"),
         (RankExit(0, signal=11), "stopped"),
         (RankExit(0, code=1), "stopped"),
+        (RankExit(0, code=82), "stopped"),  # what would be tried again is not, and counts as the stop that was asked
         (RankExit(0, code=76), "failed"),  # the user must know that it diverged
         (RankExit(0, code=80), "failed"),  # ... or that the checkpoint could not be kept
     ],

@@ -72,8 +72,15 @@ def test_limits_grow_with_what_is_seen_and_never_fall_below_the_floor(kind):
         last = now
 
 
+@pytest.mark.parametrize("kind", list(RULES))
+def test_amber_comes_before_the_end_below_a_small_floor_too(kind):
+    floor = RULES[kind].amber / 2
+    found = limits(kind, replace(DEFAULT, **{RULES[kind].floor: floor}), Spans())
+    assert (found.amber, found.kill) == (floor / 2, floor)
+
+
 def test_spans_keep_the_last_512_and_the_longest_ever():
-    spans = seen(900.0, *[1.0] * 600)
+    spans = seen(*[900.0] * 600, *[1.0] * 512)
     assert spans.p95() == 1.0
     assert spans.longest == 900.0
 

@@ -63,11 +63,12 @@ def test_steps_have_names_that_sort(tmp_path: Path) -> None:
             step_name(step)
 
 
-def test_the_order_of_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "c").mkdir()
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the disk from here on, in order: syncs by the file's name, renames and removals."""
     order: list[str] = []
     opened: dict[int, str] = {}
-    real = {name: getattr(os, name) for name in ("open", "fsync", "rename")}
+    real = {name: getattr(os, name) for name in ("open", "fsync", "rename", "unlink")}
 
     def spy_open(path: object, *args: object, **kwargs: object) -> int:
         descriptor: int = real["open"](path, *args, **kwargs)
@@ -82,11 +83,50 @@ def test_the_order_of_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         order.append("rename")
         real["rename"](*args)
 
-    monkeypatch.setattr(os, "open", spy_open)
-    monkeypatch.setattr(os, "fsync", spy_fsync)
-    monkeypatch.setattr(os, "rename", spy_rename)
+    def spy_unlink(*args: object, **kwargs: object) -> None:
+        order.append("unlink")
+        real["unlink"](*args, **kwargs)
+
+    for name, spy in {"open": spy_open, "fsync": spy_fsync, "rename": spy_rename, "unlink": spy_unlink}.items():
+        monkeypatch.setattr(os, name, spy)
+    return order
+
+
+PROTOCOL = [*(f"fsync {name}" for name in FILES), f"fsync {MANIFEST}", "fsync temporary", "rename", "fsync c"]
+
+
+def test_the_order_of_the_protocol(tmp_path: Path, calls: list[str]) -> None:
+    (tmp_path / "c").mkdir()
     commit_checkpoint(tmp_path / "c", step_name(1), FILES, {})
-    assert order == [*(f"fsync {name}" for name in FILES), f"fsync {MANIFEST}", "fsync temporary", "rename", "fsync c"]
+    assert calls == PROTOCOL
+
+
+def test_the_folder_of_checkpoints_is_durable_before_the_first_one_is(tmp_path: Path, calls: list[str]) -> None:
+    commit_checkpoint(tmp_path / "c", step_name(1), FILES, {})
+    assert calls == [f"fsync {tmp_path.name}", *PROTOCOL]
+
+
+def test_a_checkpoint_found_whole_is_made_durable_too(tmp_path: Path, calls: list[str]) -> None:
+    """Whoever renamed it may have been killed before the folder was synced."""
+    put(tmp_path / "c", 1)
+    calls.clear()
+    put(tmp_path / "c", 1)
+    assert calls == ["fsync c"]
+
+
+def test_setting_aside_is_durable(tmp_path: Path, calls: list[str]) -> None:
+    put(tmp_path / "c", 1)
+    calls.clear()
+    set_aside(tmp_path / "c", step_name(1))
+    assert calls == ["rename", "fsync c"]
+
+
+def test_a_removal_is_durable_before_a_byte_is_removed(tmp_path: Path, calls: list[str]) -> None:
+    """Else a power cut may bring back the name with some of its files."""
+    put(tmp_path / "c", 1)
+    calls.clear()
+    remove_checkpoint(tmp_path / "c", step_name(1))
+    assert calls == ["rename", "fsync c", *["unlink"] * (len(FILES) + 1)]
 
 
 def test_a_step_that_verifies_is_not_written_again(tmp_path: Path) -> None:

@@ -111,6 +111,27 @@ def test_an_old_lock_is_refreshed_so_that_nobody_tidies_it_away(tmp_path: Path) 
     lock.release()
 
 
+def test_a_lock_names_its_holder_before_it_is_seen_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a front would take the last holder's name, and show the record of a dead keeper beside a lock that is held."""
+    path = tmp_path / "lock"
+    first = Lock.take(path, "the first holder")
+    assert first is not None
+    first.release()
+    seen: list[tuple[bool, str]] = []
+    real = os.pwrite
+
+    def spy(*args: object) -> int:
+        seen.append((Lock.held(path), Lock.holder(path)))
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "pwrite", spy)
+    second = Lock.take(path, "second")
+    assert second is not None
+    assert seen == [(False, "the first holder")]
+    assert (Lock.held(path), Lock.holder(path)) == (True, "second")
+    second.release()
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("elsewhere")])
 def test_what_cannot_be_a_lock_is_a_sentence_and_never_blocks(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "lock")

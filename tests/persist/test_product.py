@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from fluxtui.persist import hashed, overview, recall, toml
+from fluxtui.persist.errors import DamagedError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Proof, Record
 from tests.persist.test_overview import make
@@ -98,6 +100,33 @@ def test_what_one_command_hashed_the_next_one_does_not_hash_again(home: Home, mo
         with pytest.raises(AssertionError):
             state(home)
     assert state(home) == "completed"
+
+
+def test_a_file_is_hashed_again_while_two_writes_may_look_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writes within a tick of the file system's clock leave the same times: what was just written is not remembered."""
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(hashed.time, "time", lambda: path.stat().st_ctime)
+    assert hashed.sha256_of(path) == hashlib.sha256(b"one").hexdigest()
+    assert str(path) not in hashed._hashed
+    monkeypatch.setattr(hashed.time, "time", lambda: path.stat().st_ctime + 1)
+    hashed.sha256_of(path)
+    assert str(path) in hashed._hashed
+
+
+def test_a_file_that_is_written_to_while_it_is_hashed_has_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    real = hashed.blocks
+
+    def grows(descriptor: int) -> Iterator[memoryview]:
+        yield from real(descriptor)
+        with open(path, "ab") as file:
+            file.write(b"more")
+
+    monkeypatch.setattr(hashed, "blocks", grows)
+    with pytest.raises(DamagedError, match="was written to while it was read"):
+        hashed.sha256_of(path)
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.EIO, "the disk failed"), (errno.EACCES, "permission denied")])
