@@ -1,8 +1,9 @@
 """Sessions under random faults for a given time, and what was lost: `python bench/soak.py --seconds 600 --sessions 4`.
 
 Real keepers, a stand-in trainer that commits real checkpoints through the real code and whose state is a hash chain, so
-that one lost or repeated step changes the product's bytes. Each fault is drawn from a seeded generator. Exit code 1 where
-a promise is broken: a false completion, a lost commit, different bytes, a stray process, a false alarm, a hang found late.
+that one lost or repeated step changes the product's bytes. Each fault is drawn from a seeded generator: kills of keeper and
+trainer, stops, hangs, and as root with strace a full disk and calls to the disk that fail. Exit code 1 where a promise is
+broken: a false completion, a lost commit, different bytes, a stray process, a false alarm, a hang found late.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "keeper"))
 
+import _disks
 from keeper_lab import SLOW, Keeper, Lab, Session, fast, until
 
 from fluxtui.persist import commit, process
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
+from fluxtui.persist.record import Record
 
 STEPS, EVERY, STEP_SECONDS = 200, 10, 0.02
 FLOORS = fast(step=3, batch=3, first_steps=4, max_auto_resumes=100)
@@ -47,6 +50,9 @@ class Figures:
     kills_of_trainers: int = 0
     stops_and_kills_by_request: int = 0
     hangs: int = 0
+    full_disks: int = 0
+    disks_that_fail: int = 0
+    failed_calls: int = 0
     resumes: int = 0
     false_completions: int = 0
     lost_commits: int = 0
@@ -69,11 +75,11 @@ class Soak:
 
     def __init__(self, folder: Path, seed: int, until_time: float, figures: Figures, guard: threading.Lock) -> None:
         self.random = random.Random(seed)
-        folder.mkdir()
-        self.lab = Lab(folder, Home.open(folder / "home"))
-        self.lab.plan(step_seconds=STEP_SECONDS)
+        self.folder, self.disk = folder, folder / "disk"
+        self.disk.mkdir(parents=True)
         self.end, self.figures, self.guard = until_time, figures, guard
         self.hangs_here = 0
+        self.faults = list(FAULTS)
 
     def count(self, **amounts: float) -> None:
         with self.guard:
@@ -81,14 +87,23 @@ class Soak:
                 setattr(self.figures, name, getattr(self.figures, name) + amount)
 
     def run(self) -> None:
+        try:
+            with _disks.small_disk(self.disk) as is_small:
+                self.faults += [Soak.full_disk] * is_small + [Soak.failing_disk] * _disks.can_inject()
+                self.sessions()
+        except Exception as error:  # noqa: BLE001  (the outer edge of a thread: whatever it is, it is told)
+            with self.guard:
+                self.figures.troubles.append(f"{type(error).__name__}: {str(error)[:300]}")
+
+    def sessions(self) -> None:
+        """One after the other until the time is up."""
+        self.lab = Lab(self.folder, Home.open(self.disk / "home"))
+        self.lab.plan(step_seconds=STEP_SECONDS)
         number = 0
         try:
             while time.monotonic() < self.end:
                 number += 1
                 self.one_session(self.lab.session(f"s{number}", steps=STEPS, every=EVERY, guard=FLOORS))
-        except (AssertionError, OSError, FluxTUIError) as error:
-            with self.guard:
-                self.figures.troubles.append(f"{type(error).__name__}: {str(error)[:300]}")
         finally:
             self.lab.close()
 
@@ -114,12 +129,11 @@ class Soak:
         """Faults at random moments until this keeper is gone; the checkpoints that stood before the last one."""
         before: list[str] = []
         while keeper.process.poll() is None:
-            moment = time.monotonic() + self.random.uniform(0.0, 2.5)
-            until(lambda moment=moment: keeper.process.poll() is not None or time.monotonic() > moment)
+            self.pause(keeper, 2.5)
             if keeper.process.poll() is not None or time.monotonic() > self.end:
                 break
             before = commit.committed(session.folder.checkpoints)
-            self.random.choice(FAULTS)(self, session, keeper)
+            self.random.choice(self.faults)(self, session, keeper)
         keeper.wait(120)
         return before
 
@@ -166,8 +180,10 @@ class Soak:
 
     def stop_trainer(self, session: Session, keeper: Keeper) -> None:
         """SIGSTOP, and how long until it is called hung. The limit is the step's floor, or what the steps seen made of it."""
-        record = session.record()
-        if record.phase != "train" or record.status != "running" or not _signal_trainer(session, signal.SIGSTOP):
+        record = _newest(session)
+        if record is None or (record.phase, record.status) != ("train", "running"):
+            return
+        if not _signal_trainer(session, signal.SIGSTOP):
             return
         began, seen = time.monotonic(), session.log().count("STUCK DETECTED")
         self.hangs_here += 1
@@ -187,6 +203,25 @@ class Soak:
                 self.figures.longest_detection_seconds, self.figures.budget_seconds = round(took, 2), budget
             self.figures.late_detections += took > budget * SLACK + TICKS
 
+    def full_disk(self, session: Session, keeper: Keeper) -> None:
+        """Not a byte fits for a while: what cannot be kept fails, and is said in the record once there is room."""
+        with _disks.filled(self.disk):
+            self.pause(keeper, 2.0)
+        self.count(full_disks=1)
+
+    def failing_disk(self, session: Session, keeper: Keeper) -> None:
+        """Calls of the keeper or of its trainer fail for a while, from the first or one of the next."""
+        ranks = [] if (record := _newest(session)) is None else record.ranks
+        pid = self.random.choice([keeper.pid, *(rank.pid for rank in ranks)])
+        error, first = self.random.choice(["ENOSPC", "EIO"]), self.random.randint(1, 6)
+        failed = _disks.fail_calls(pid, error, first, self.folder / "strace", self.random.uniform(0.3, 2.0))
+        self.count(failed_calls=failed, disks_that_fail=failed > 0)
+
+    def pause(self, keeper: Keeper, longest: float) -> None:
+        """Up to that many seconds, or until the keeper is gone."""
+        moment = time.monotonic() + self.random.uniform(0.0, longest)
+        until(lambda: keeper.process.poll() is not None or time.monotonic() > moment)
+
 
 FAULTS: list[Callable[[Soak, Session, Keeper], None]] = [
     Soak.kill_keeper, Soak.kill_keeper, Soak.kill_keeper, Soak.kill_trainer, Soak.kill_trainer, Soak.kill_trainer,
@@ -196,18 +231,21 @@ FAULTS: list[Callable[[Soak, Session, Keeper], None]] = [
 
 def _limit(session: Session) -> list[float]:
     """The limit in seconds that an amber record names."""
+    record = _newest(session)
+    return [] if record is None else [float(found) for found in re.findall(r"limit (\d+) s", record.amber)]
+
+
+def _newest(session: Session) -> Record | None:
+    """Its newest record; None where there is none that can be read."""
     try:
-        return [float(found) for found in re.findall(r"limit (\d+) s", session.record().amber)]
+        return session.record()
     except (FluxTUIError, IndexError):
-        return []
+        return None
 
 
 def _signal_trainer(session: Session, number: int) -> bool:
-    try:
-        record = session.record()
-    except (FluxTUIError, IndexError):
-        return False
-    return bool(record.ranks) and record.phase != "prove" and process.send(record.ranks[0], number)
+    record = _newest(session)
+    return record is not None and bool(record.ranks) and record.phase != "prove" and process.send(record.ranks[0], number)
 
 
 def main() -> int:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import FAULTS_ROOT
+
 SOAK = Path(__file__).parent.parent.parent / "bench" / "soak.py"
 
 
@@ -16,3 +18,5 @@ def test_a_short_soak_loses_nothing():
     assert done.returncode == 0, figures
     assert figures["kills"] + figures["stops_and_kills_by_request"] + figures["hangs"] > 0
     assert figures["sessions_completed"] >= 2
+    if FAULTS_ROOT:  # a fifth of some thirty
+        assert figures["full_disks"] + figures["disks_that_fail"] > 0
