@@ -11,8 +11,8 @@ from typing import ClassVar
 import pytest
 from keeper_lab import Lab, Session, fast, until
 
-from fluxtui.engine.keeper import aftermath, proof
-from fluxtui.engine.keeper.aftermath import Again
+from fluxtui.engine.keeper import attempt_end, proof
+from fluxtui.engine.keeper.attempt_end import Again
 from fluxtui.engine.keeper.classify import RankExit, Verdict
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
@@ -80,8 +80,8 @@ def test_a_stop_while_the_gpus_memory_comes_back_is_answered_and_no_retry_follow
     asked = one.request(verb)
     keeper_of(duties, Slow()).await_memory(set())
     assert not list(one.folder.control.iterdir())  # it was taken then
-    assert aftermath.retry_after(duties, CRASHED, "") is None
-    aftermath.write_verdict(duties, CRASHED, lambda: None)
+    assert attempt_end.retry_after(duties, CRASHED, "") is None
+    attempt_end.write_verdict(duties, CRASHED, lambda: None)
     record = one.record()
     assert (record.status, outcomes(record)) == ("failed", {asked: "accepted: it has ended already, and is not tried again"})
     assert duties.is_called_off
@@ -110,7 +110,7 @@ def test_a_stop_while_the_verdict_is_owed_is_answered_and_the_devices_are_given_
             monkeypatch.setattr(toml, "write", real)
 
     monkeypatch.setattr(toml, "write", full)
-    aftermath.write_verdict(duties, CRASHED, give_back)
+    attempt_end.write_verdict(duties, CRASHED, give_back)
     assert given_back
     record = one.record()
     assert record.status == "failed"
@@ -138,11 +138,11 @@ def test_only_a_newer_checkpoint_begins_the_count_of_retries_anew(duties: Duties
         ("step-000000020",) * 2 + (3,),
     ):
         duties.journal.update(checkpoint=now)
-        again = aftermath.retry_after(duties, CRASHED, before)
+        again = attempt_end.retry_after(duties, CRASHED, before)
         assert again is not None
         assert again.number == number
     duties.journal.update(checkpoint="step-000000030")
-    again = aftermath.retry_after(duties, CRASHED, "step-000000020")
+    again = attempt_end.retry_after(duties, CRASHED, "step-000000020")
     assert again is not None
     assert again.number == 1
 
@@ -154,7 +154,7 @@ def test_checkpoints_that_cannot_be_listed_leave_what_is_known_of_them(duties: D
         raise StorageError("cannot list it", errno.EIO)
 
     monkeypatch.setattr(commit, "committed", broken)
-    aftermath.see_checkpoint(duties)
+    attempt_end.see_checkpoint(duties)
     assert duties.journal.record.checkpoint == "step-000000010"
 
 
@@ -164,7 +164,7 @@ def test_the_beat_goes_on_and_requests_are_heard_while_a_checkpoint_is_hashed(on
     duties._looked = -10.0
     duties.journal._written = -10.0
     before, asked = one.record().beat_at, one.request("kill")
-    aftermath.see_checkpoint(duties)
+    attempt_end.see_checkpoint(duties)
     assert [request.id for request in duties.take_pending()] == [asked]
     assert one.record().beat_at > before
     assert duties.journal.record.checkpoint == "step-000000003"
@@ -198,8 +198,8 @@ def test_after_a_lost_gpu_the_retry_waits_in_the_queue_like_anybody(one: Session
 
 
 def test_a_retry_that_keeps_its_gpu_says_so(one: Session, duties: Duties):
-    aftermath.write_verdict(duties, CRASHED, lambda: None)
-    aftermath.begin_retry(duties, Again(1, 0.0), ["GPU-aa"])
+    attempt_end.write_verdict(duties, CRASHED, lambda: None)
+    attempt_end.begin_retry(duties, Again(1, 0.0), ["GPU-aa"])
     assert one.record().gpus == ["GPU-aa"]
 
 

@@ -18,7 +18,7 @@ from keeper_lab import until
 from fluxtui.engine import __main__ as engine
 from fluxtui.engine import life
 from fluxtui.engine.keeper import marks
-from fluxtui.engine.keeper.aftermath import way_to
+from fluxtui.engine.keeper.attempt_end import way_to
 from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.marks import Log

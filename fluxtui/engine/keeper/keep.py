@@ -13,7 +13,7 @@ import traceback
 from dataclasses import dataclass, field, replace
 
 from fluxtui.engine import life, wire
-from fluxtui.engine.keeper import aftermath, opening, proof
+from fluxtui.engine.keeper import attempt_end, opening, proof
 from fluxtui.engine.keeper.attend import Attendance, Attended
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded, and the trainer ended with us)
         traceback.print_exc()
         verdict = Verdict("failed", f"the keeper itself failed: {type(error).__name__}: {error}", marker="CRASHED")
-        aftermath.write_verdict(duties, verdict, keeper.give_back)
-        aftermath.run_on_end(duties)
+        attempt_end.write_verdict(duties, verdict, keeper.give_back)
+        attempt_end.run_on_end(duties)
         return ExitCode.FAILED
 
 
@@ -84,21 +84,21 @@ class Keeper:
         while True:
             before = self.journal.record.checkpoint
             verdict = self.attempt(pause)
-            aftermath.see_checkpoint(self.duties)
-            again = aftermath.retry_after(self.duties, verdict, before)
-            aftermath.write_verdict(self.duties, aftermath.final_words(self.duties, verdict, again), self.give_back)
+            attempt_end.see_checkpoint(self.duties)
+            again = attempt_end.retry_after(self.duties, verdict, before)
+            attempt_end.write_verdict(self.duties, attempt_end.final_words(self.duties, verdict, again), self.give_back)
             if again is None or self.duties.is_called_off:
                 break
             self.prepare_retry(verdict)
             try:
-                pause = aftermath.begin_retry(self.duties, again, [] if self.lease is None else self.lease.uuids)
+                pause = attempt_end.begin_retry(self.duties, again, [] if self.lease is None else self.lease.uuids)
             except StorageError as error:
                 self.duties.log.line(f"no retry: its record cannot be written: {error}")
                 break
         self.give_back()
         if self.lead is not None:
             self.lead.close()
-        aftermath.run_on_end(self.duties)
+        attempt_end.run_on_end(self.duties)
         return ExitCode.DONE
 
     def attempt(self, pause: Pause) -> Verdict:
