@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from fluxtui.engine.keeper.severed import Severed
+from fluxtui.engine.keeper.orphaned_log import OrphanedLog
 from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import DamagedError
 from fluxtui.persist.regular import open_for_writing
@@ -32,7 +32,7 @@ class Log:
         self.cap = cap
         self.fd = open_for_writing(path, os.O_RDWR | os.O_APPEND)
         self._copy: _Copy | None = None
-        self._severed: Severed | None = None  # the file that processes write to, once it is not the one at the path
+        self._orphaned: OrphanedLog | None = None  # the file that processes write to, once it is not the one at the path
         self._is_given = False  # processes have it
         self._is_missed = False  # it was not at its path at the last look
         self._size_seen = os.fstat(self.fd).st_size  # bytes, when it last was
@@ -40,9 +40,9 @@ class Log:
     def for_processes(self) -> int:
         """The descriptor for processes that are about to be started. Those that were given one before must be gone."""
         self._carry_over(to_the_end=True)
-        if self._severed is not None:
-            self._severed.close()
-            self._severed = None
+        if self._orphaned is not None:
+            self._orphaned.close()
+            self._orphaned = None
         self._is_given = True
         return self.fd
 
@@ -117,24 +117,24 @@ class Log:
         if self._copy is not None:
             self._copy.give_up()
             self._copy = None
-        old = Severed(os.dup(self.fd), min(self._size_seen, mine.st_size), self.cap)
+        old = OrphanedLog(os.dup(self.fd), min(self._size_seen, mine.st_size), self.cap)
         is_stderr = os.path.samestat(os.fstat(2), mine)
         os.dup2(fresh, self.fd, inheritable=False)
         if is_stderr:
             os.dup2(self.fd, 2)
         self._is_missed, self._size_seen = False, 0
         self._append(f"[keeper] {self.path.name} was removed or replaced while it was written; it goes on here\n")
-        if self._is_given and self._severed is None:
-            self._severed = old
+        if self._is_given and self._orphaned is None:
+            self._orphaned = old
             return
         with contextlib.suppress(OSError):  # the keeper's own lines of a moment: whatever processes write to is an older file
             old.carry_over(self.fd, time.monotonic() + _COPY_SECONDS, to_the_end=True)
         old.close()
 
     def _carry_over(self, *, to_the_end: bool = False) -> None:
-        if self._severed is not None:
+        if self._orphaned is not None:
             with contextlib.suppress(OSError):
-                self._severed.carry_over(self.fd, time.monotonic() + _COPY_SECONDS, to_the_end)
+                self._orphaned.carry_over(self.fd, time.monotonic() + _COPY_SECONDS, to_the_end)
 
     def _append(self, text: str) -> None:
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ _CHUNK = 4 * 2**20
 _LONGEST_LINE = 64 * 1024  # bytes that wait for their newline
 
 
-class Severed:
+class OrphanedLog:
     """The old file, from the byte on that the file of its name does not have. Owns the descriptor it is given."""
 
     def __init__(self, fd: int, start: int, cap: int) -> None:
