@@ -16,7 +16,7 @@ from PIL import Image
 
 from fluxtui import control
 from fluxtui.demo import PICO_DIR
-from fluxtui.engine.keeper.kin import descendants, parents
+from fluxtui.engine.keeper.process_tree import descendants, parents
 from fluxtui.persist import overview, process
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview

@@ -16,8 +16,8 @@ from fluxtui.engine import wire
 from fluxtui.engine.keeper.card import card
 from fluxtui.engine.keeper.classify import Verdict, remedy_of
 from fluxtui.engine.keeper.duties import Duties
-from fluxtui.engine.keeper.kin import OWN_CHILD
 from fluxtui.engine.keeper.loop import TICK
+from fluxtui.engine.keeper.process_tree import OWN_CHILD
 from fluxtui.engine.keeper.waiting import Pause
 from fluxtui.persist import commit, toml
 from fluxtui.persist.durable import write_file

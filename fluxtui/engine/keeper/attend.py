@@ -61,7 +61,7 @@ class Attendance:
 
     def __post_init__(self) -> None:
         self.hearing = Hearing(self.duties, self.group)
-        self._memory.look(self.group.kin.ranks, self.duties.loop.watch.now())
+        self._memory.look(self.group.tree.ranks, self.duties.loop.watch.now())
 
     def run(self) -> Attended:
         """Until every process is gone. Raises `SessionGoneError`, after having ended them, where the session's folder is."""
@@ -249,7 +249,7 @@ class Attendance:
         self._see_checkpoints()
         if now >= self._next_lineage:
             self._next_lineage = now + _LINEAGE
-            self._memory.look(self.group.kin.ranks | {one.pid for one in self.group.kin.look()}, now)
+            self._memory.look(self.group.tree.ranks | {one.pid for one in self.group.tree.look()}, now)
 
     def _see_checkpoints(self) -> None:
         try:

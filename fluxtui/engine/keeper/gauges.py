@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluxtui.engine.keeper.kin import OWN_CHILD
+from fluxtui.engine.keeper.process_tree import OWN_CHILD
 
 if TYPE_CHECKING:
     from fluxtui import gpu

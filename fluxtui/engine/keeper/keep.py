@@ -169,7 +169,7 @@ class Keeper:
         place = self.lead.place() if self.lead is not None else None
         with spawn_trainer(self.job(), self.local_ranks(), self.duties.log.for_processes(), place) as group:
             attended = Attendance(self.duties, group, self.gauges, self.lead or Alone()).run()
-        self.await_memory(group.kin.ranks)
+        self.await_memory(group.tree.ranks)
         return classify(attended.exits, attended.evidence) if self.lead is None else self.lead.verdict(attended)
 
     def prove(self, maker: Record) -> Verdict:
@@ -211,7 +211,7 @@ class Keeper:
         with spawn_prover(arguments, record.run_id, self.lease.uuids, record.threads, self.duties.log.for_processes()) as group:
             attended = Attendance(self.duties, group, self.gauges).run()
             answer = proof.read_answer(group.answer_fd)
-        self.await_memory(group.kin.ranks)
+        self.await_memory(group.tree.ranks)
         return answer, attended
 
     def was_replaced(self, before: Installed, answer: Proof | None) -> bool:

@@ -23,8 +23,8 @@ from types import TracebackType
 import msgspec
 
 from fluxtui.engine import life, wire
-from fluxtui.engine.keeper.kin import OWN_CHILD, Kin
 from fluxtui.engine.keeper.network import interface_of
+from fluxtui.engine.keeper.process_tree import OWN_CHILD, ProcessTree
 from fluxtui.persist import process
 from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import FluxTUIError
@@ -64,10 +64,10 @@ class Group:
     progress_fd: int  # read end
     request_fd: int = -1  # write end
     answer_fd: int = -1  # the prover's standard output
-    kin: Kin = field(init=False)
+    tree: ProcessTree = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kin = Kin(self.run_id, {rank.pid for rank in self.ranks})
+        self.tree = ProcessTree(self.run_id, {rank.pid for rank in self.ranks})
 
     def request(self, line: wire.RequestLine) -> bool:
         """Send a request down to rank 0; False where it does not read, or is gone."""
@@ -98,7 +98,7 @@ class Group:
         """Whatever happened in the block, no process of the group outlives it; what was opened for them is closed."""
         self.signal_ranks(signal.SIGKILL)
         self.kill_groups()
-        self.kin.send(signal.SIGKILL)
+        self.tree.send(signal.SIGKILL)
         for rank in self.ranks:
             rank.process.wait()
             os.close(rank.pidfd)

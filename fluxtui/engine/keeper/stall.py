@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fluxtui.engine import life
-from fluxtui.engine.keeper import kin
+from fluxtui.engine.keeper import process_tree
 from fluxtui.engine.keeper.spawn import Group
 from fluxtui.persist import process
 
@@ -61,9 +61,9 @@ class Ending:
 
     def is_over(self, gone: set[int]) -> bool:
         """Every rank has left and no descendant lives; what is left of orphans is reaped."""
-        if self._step != "kill" or len(gone) < len(self.group.ranks) or self.group.kin.look():
+        if self._step != "kill" or len(gone) < len(self.group.ranks) or self.group.tree.look():
             return False
-        kin.reap(self.group.kin.ranks)
+        process_tree.reap(self.group.tree.ranks)
         return True
 
     def still_there(self, now: float, gone: set[int]) -> str:
@@ -71,7 +71,7 @@ class Ending:
         if self.killed_at is None or now - self.killed_at < UNREAPED_AFTER:
             return ""
         left = [rank.pid for rank in self.group.ranks if rank.pid not in gone]
-        left += [one.pid for one in self.group.kin.known.values()]
+        left += [one.pid for one in self.group.tree.known.values()]
         states = ", ".join(f"{pid} (state {process.state_letter(pid) or '?'})" for pid in left)
         return f"SIGKILL sent {now - self.killed_at:.0f} s ago, not yet gone: {states}" if left else ""
 
@@ -82,27 +82,27 @@ class Ending:
             self._step, self._until = "grace", now + self.grace
         else:
             self.group.signal_ranks(signal.SIGCONT)
-            self.group.kin.send(signal.SIGCONT)
+            self.group.tree.send(signal.SIGCONT)
             self._dump_stacks()
             self._step, self._until = "stacks", now + STACK_SECONDS
 
     def _dump_stacks(self) -> None:
         """Of the ranks, and of their data workers; only where the process catches the signal, which would else end it."""
         for rank in self.group.ranks:
-            if kin.catches(rank.pid, life.STACKS):
+            if process_tree.catches(rank.pid, life.STACKS):
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(rank.pidfd, life.STACKS)
-        for one in self.group.kin.look():
-            if kin.catches(one.pid, life.STACKS):
-                kin.send(one, life.STACKS)
+        for one in self.group.tree.look():
+            if process_tree.catches(one.pid, life.STACKS):
+                process_tree.send(one, life.STACKS)
 
     def _kill(self, now: float) -> None:
         if self.killed_at is None:
             self.killed_at = now
         self.group.kill_groups()
         self.group.signal_ranks(signal.SIGKILL)
-        self.group.kin.send(signal.SIGKILL)
-        kin.reap(self.group.kin.ranks)
+        self.group.tree.send(signal.SIGKILL)
+        process_tree.reap(self.group.tree.ranks)
 
 
 def exit_of(pid: int) -> tuple[int | None, int | None] | None:

@@ -53,7 +53,7 @@ def catches(pid: int, number: int) -> bool:
 
 
 @dataclass(slots=True)
-class Kin:
+class ProcessTree:
     """The processes of one run beside its ranks, as they were seen; asked again and again until none is left."""
 
     run_id: str
