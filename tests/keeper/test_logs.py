@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from keeper_lab import HERE, SLOW, Lab, fast, until
 
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist.logfile import tail
 
 MEGABYTES = 400

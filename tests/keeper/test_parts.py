@@ -17,11 +17,11 @@ from keeper_lab import until
 
 from fluxtui.engine import __main__ as engine
 from fluxtui.engine import life
-from fluxtui.engine.keeper import marks
+from fluxtui.engine.keeper import session_log
 from fluxtui.engine.keeper.attempt_end import way_to
 from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
 from fluxtui.engine.keeper.stall import exit_of
 from fluxtui.engine.wire import ProgressLine, TrainJob, encode
@@ -224,13 +224,13 @@ def test_a_flood_past_four_times_the_cap_is_cut_wherever_the_copy_is(tmp_path, m
     path = tmp_path / "training.log"
     log = Log(path, cap=1000)
     os.write(log.fd, b"x" * 5000)
-    monkeypatch.setattr(marks, "_COPY_SECONDS", -1.0)  # no time to copy anything
+    monkeypatch.setattr(session_log, "_COPY_SECONDS", -1.0)  # no time to copy anything
     log.keep_short()
     assert path.stat().st_size == 0
     os.write(log.fd, b"y" * 1500)
     log.keep_short()
     assert path.stat().st_size == 1500  # the copy is on its way, and is given its time
-    monkeypatch.setattr(marks, "_COPY_SECONDS", 1.0)
+    monkeypatch.setattr(session_log, "_COPY_SECONDS", 1.0)
     log.keep_short()
     assert path.stat().st_size == 0
     assert (tmp_path / "training.log.1").read_bytes() == b"y" * 1000

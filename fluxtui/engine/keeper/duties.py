@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import TICK, Loop
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist import requests
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.requests import Request

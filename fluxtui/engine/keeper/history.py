@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from fluxtui.engine.keeper import proof
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist import commit, recipe, toml
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import SessionFolder

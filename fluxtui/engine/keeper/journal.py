@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from fluxtui.engine.keeper.clock import Watch, wall
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist import toml
 from fluxtui.persist.durable import make_own_folder
 from fluxtui.persist.errors import DamagedError, StorageError

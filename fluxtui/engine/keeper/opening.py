@@ -22,7 +22,7 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.history import is_chosen, read_history, set_newer_aside, unproven
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
-from fluxtui.engine.keeper.marks import Log
+from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist import commit, process, recipe, witness
 from fluxtui.persist.durable import sweep_temporaries, write_file
 from fluxtui.persist.errors import ExitCode, NotFoundError, RefusedError, StorageError, UsageError
