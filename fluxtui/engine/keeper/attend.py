@@ -12,9 +12,9 @@ from fluxtui.engine.keeper import evidence, guard
 from fluxtui.engine.keeper.classify import Because, Evidence, RankExit
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
-from fluxtui.engine.keeper.hearing import Hearing
 from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.peers import Alone, Peers
+from fluxtui.engine.keeper.progress import ProgressReader
 from fluxtui.engine.keeper.spawn import Group
 from fluxtui.engine.keeper.stall import Ending, How, exit_of
 from fluxtui.engine.wire import RequestLine, TrainerExit
@@ -45,7 +45,7 @@ class Attendance:
     group: Group
     gauges: Gauges
     peers: Peers = field(default_factory=Alone)  # the session's keepers on other machines
-    hearing: Hearing = field(init=False)
+    progress: ProgressReader = field(init=False)
     _exits: list[RankExit] = field(default_factory=list)
     _gone: set[int] = field(default_factory=set)
     _ending: Ending | None = None
@@ -60,7 +60,7 @@ class Attendance:
     _next_lineage: float = 0.0
 
     def __post_init__(self) -> None:
-        self.hearing = Hearing(self.duties, self.group)
+        self.progress = ProgressReader(self.duties, self.group)
         self._memory.look(self.group.tree.ranks, self.duties.loop.watch.now())
 
     def run(self) -> Attended:
@@ -76,7 +76,7 @@ class Attendance:
         finally:
             for fd in (self.group.progress_fd, *(rank.pidfd for rank in self.group.ranks)):
                 loop.drop(fd)
-        self.hearing.read()
+        self.progress.read()
         return Attended(self._exits, self._evidence())
 
     def _name_processes(self) -> None:
@@ -113,8 +113,8 @@ class Attendance:
 
     def _hear(self, ready: set[int]) -> None:
         if self.group.progress_fd in ready:
-            self.hearing.read()
-            if not self.hearing.is_open:
+            self.progress.read()
+            if not self.progress.is_open:
                 self.duties.loop.drop(self.group.progress_fd)
 
     def _note_exits(self) -> None:
@@ -168,7 +168,7 @@ class Attendance:
             if words:
                 self.duties.journal.update(amber=words)
             return
-        judged = self.peers.judge(self.hearing.guards, now)
+        judged = self.peers.judge(self.progress.guards, now)
         self.duties.journal.update(amber=judged.amber_words())
         if judged.is_hung and self.peers.decides:
             self._because, self._hung = self._because or "hung", judged.hung_words()
@@ -181,7 +181,7 @@ class Attendance:
 
     def _draws(self, now: float) -> bool:
         """Whether a rank draws or validates, and moves: its checkpoint is still to come, and the steps since the last with it."""
-        judged = [one.judge(now) for one in self.hearing.guards.values()]
+        judged = [one.judge(now) for one in self.progress.guards.values()]
         return any(one.kind in _BEFORE_A_CHECKPOINT and not one.is_amber for one in judged)
 
     def _obey(self, requests: list[Request], now: float) -> None:
@@ -209,11 +209,11 @@ class Attendance:
 
     def _begin_stop(self, request_id: str, now: float) -> None:
         """Finish the step, commit, leave; before the first step there is nothing to commit, so it leaves at once."""
-        guards = self.hearing.guards.values()
+        guards = self.progress.guards.values()
         longest = max(one.longest_step for one in guards), max(one.longest_checkpoint for one in guards)
         self._stop = guard.StopGuard.asked(now, self.duties.spec.guard, *longest)
         is_sent = self.group.request(RequestLine(id=request_id, verb="stop"))
-        is_early = self.hearing.first.kind in _EARLY
+        is_early = self.progress.first.kind in _EARLY
         if is_early:
             self._stop.limit = self.duties.spec.guard.grace
         if is_early or not is_sent:
@@ -242,7 +242,7 @@ class Attendance:
         for rank in self.group.ranks:
             if rank.pid not in self._gone:
                 self._peak = max(self._peak, evidence.peak_memory(rank.pid))
-                self.hearing.guards[rank.rank].activity.seen(now, *evidence.activity(rank.pid))
+                self.progress.guards[rank.rank].activity.seen(now, *evidence.activity(rank.pid))
         if self._stop is not None:
             self._stop.checkpoint_bytes(now, evidence.bytes_below(self.duties.folder.checkpoints))
         self.duties.journal.update(gpu_hint=self.gauges.hint(now))
@@ -269,9 +269,9 @@ class Attendance:
         return Evidence(
             because=self._because,
             hung=self._hung,
-            error=self.hearing.error,
-            remedy=self.hearing.remedy,
-            has_spoken=self.hearing.first.has_spoken,
+            error=self.progress.error,
+            remedy=self.progress.remedy,
+            has_spoken=self.progress.first.has_spoken,
             last_log_line=self.duties.log.last_line(),
             out_of_memory=self._killed_for_memory,
             shared_memory_full=evidence.is_shared_memory_full(),

@@ -22,7 +22,7 @@ _TEXTS = ("checkpoint", "resumed_from", "model_commit")
 
 
 @dataclass(slots=True)
-class Hearing:
+class ProgressReader:
     """The ears of one attendance."""
 
     duties: Duties
