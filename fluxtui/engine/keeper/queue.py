@@ -92,7 +92,7 @@ class Queue:
         readings = self.gauges.latest()
         if readings is None or readings.at == 0.0 or (not readings.devices and has_driver()):
             return None  # a driver that does not answer is waited for; nothing falls back to the CPU unasked
-        from fluxtui.engine.keeper.wanted import alternatives  # here: a session of the CPU needs none of it
+        from fluxtui.engine.keeper.gpu_choice import alternatives  # here: a session of the CPU needs none of it
 
         return alternatives(gpus, readings, os.environ)
 
