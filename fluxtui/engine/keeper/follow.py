@@ -25,8 +25,8 @@ from fluxtui.engine.keeper.guard import RankGuard
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.network import why_unreachable
+from fluxtui.engine.keeper.node_record import conclude, first_record
 from fluxtui.engine.keeper.nodes import LOOK, Call, NodeFolder, NodeRecord, RankLeft, RankWait, Signs, nodes_of, read_call
-from fluxtui.engine.keeper.part import conclude, first_record
 from fluxtui.engine.keeper.peers import News
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.session_log import Log
