@@ -23,7 +23,7 @@ from fluxtui.engine.keeper.clock import LATE, Watch
 from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
-from fluxtui.engine.keeper.stall import exit_of
+from fluxtui.engine.keeper.termination import exit_of
 from fluxtui.engine.wire import ProgressLine, TrainJob, encode
 from fluxtui.persist import process
 from fluxtui.persist.record import TERMINAL, TRANSITIONS

@@ -16,7 +16,7 @@ from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.peers import Alone, Peers
 from fluxtui.engine.keeper.progress import ProgressReader
 from fluxtui.engine.keeper.spawn import Group
-from fluxtui.engine.keeper.stall import Ending, How, exit_of
+from fluxtui.engine.keeper.termination import Termination, How, exit_of
 from fluxtui.engine.wire import RequestLine, TrainerExit
 from fluxtui.persist import commit
 from fluxtui.persist.errors import StorageError
@@ -48,7 +48,7 @@ class Attendance:
     progress: ProgressReader = field(init=False)
     _exits: list[RankExit] = field(default_factory=list)
     _gone: set[int] = field(default_factory=set)
-    _ending: Ending | None = None
+    _ending: Termination | None = None
     _stop: guard.StopGuard | None = None
     _is_terminated: bool = False  # SIGTERM was sent to hurry a stop
     _because: Because = ""
@@ -135,12 +135,12 @@ class Attendance:
         if self._ending is None and self._gone:
             self._ending = self._end_the_rest()
 
-    def _end_the_rest(self) -> Ending:
+    def _end_the_rest(self) -> Termination:
         """Ranks that should follow the one that left are given their time; strays are given none."""
         is_whole = len(self._gone) == len(self.group.ranks)
         is_well = self._exits[0].code in (TrainerExit.DONE, TrainerExit.STOPPED)
         how: How = "kill" if is_whole and not self.peers.are_others else "peer"
-        return Ending(self.group, how, self._patience(is_well), self.duties.loop.watch.now())
+        return Termination(self.group, how, self._patience(is_well), self.duties.loop.watch.now())
 
     def _heed_peers(self, now: float) -> None:
         """Ranks on all machines end together: what another machine's keeper says of its own counts as if it were here."""
@@ -154,7 +154,7 @@ class Attendance:
             self._because = self._because or "peer"
             self.duties.log.line(f"the ranks are ended: {news.why}")
             patience = news.patience if news.patience is not None else self._patience(news.is_well)
-            self._ending = Ending(self.group, news.how, patience, now)
+            self._ending = Termination(self.group, news.how, patience, now)
         elif news.how == "kill" and self._ending.how != "kill":
             self._end_at_once()
 
@@ -177,7 +177,7 @@ class Attendance:
             self.duties.log.line(f"the stop was asked for {now - self._stop.asked_at:.0f} s ago; the trainer is ended")
         else:
             return
-        self._ending = Ending(self.group, "stall", self.duties.spec.guard.grace, now)
+        self._ending = Termination(self.group, "stall", self.duties.spec.guard.grace, now)
 
     def _draws(self, now: float) -> bool:
         """Whether a rank draws or validates, and moves: its checkpoint is still to come, and the steps since the last with it."""
@@ -231,7 +231,7 @@ class Attendance:
 
     def _end_at_once(self) -> None:
         now = self.duties.loop.watch.now()
-        self._ending = self._ending or Ending(self.group, "kill", 0.0, now)
+        self._ending = self._ending or Termination(self.group, "kill", 0.0, now)
         self._ending.escalate(now)
 
     def _look(self, now: float) -> None:

@@ -31,7 +31,7 @@ from fluxtui.engine.keeper.peers import News
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.spawn import CannotStartError, Place, spawn_trainer
-from fluxtui.engine.keeper.stall import How
+from fluxtui.engine.keeper.termination import How
 from fluxtui.persist import recipe
 from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError

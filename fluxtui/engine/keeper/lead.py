@@ -23,7 +23,7 @@ from fluxtui.engine.keeper.network import free_port, own_address, split_rendezvo
 from fluxtui.engine.keeper.nodes import LOOK, Call, NodeFolder, NodeRecord, Signs, call_file, nodes_of, read_node
 from fluxtui.engine.keeper.peers import News
 from fluxtui.engine.keeper.spawn import Place
-from fluxtui.engine.keeper.stall import How
+from fluxtui.engine.keeper.termination import How
 from fluxtui.engine.wire import TrainerExit, TrainJob
 from fluxtui.persist import toml
 from fluxtui.persist.durable import make_folder

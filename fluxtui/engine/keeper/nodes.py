@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from fluxtui.engine.keeper.classify import RankExit
 from fluxtui.engine.keeper.guard import Judgement, Kind, Limits
-from fluxtui.engine.keeper.stall import How
+from fluxtui.engine.keeper.termination import How
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError

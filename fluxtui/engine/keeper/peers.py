@@ -10,7 +10,7 @@ from fluxtui.engine.keeper import group_guard
 from fluxtui.engine.keeper.classify import RankExit
 from fluxtui.engine.keeper.group_guard import GroupJudgement
 from fluxtui.engine.keeper.guard import RankGuard
-from fluxtui.engine.keeper.stall import How
+from fluxtui.engine.keeper.termination import How
 
 
 @dataclass(frozen=True, slots=True)

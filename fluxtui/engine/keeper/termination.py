@@ -25,7 +25,7 @@ UNREAPED_AFTER = 10.0  # seconds after SIGKILL until the record says that a proc
 
 
 @dataclass(slots=True)
-class Ending:
+class Termination:
     """The end of a group under way. `stall`: with stacks and a grace; `peer`: grace only; `kill`: at once."""
 
     group: Group
