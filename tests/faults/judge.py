@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.control.create import create as create_session
-from fluxtui.engine.keeper import opening, proof
+from fluxtui.engine.keeper import proof, startup
 from fluxtui.engine.trainer.claim import claim, write_pieces
 from fluxtui.persist import overview, recipe, toml
 from fluxtui.persist.commit import MANIFEST, commit_checkpoint, committed, newest_verified, step_name, step_of, verify_checkpoint
@@ -145,7 +145,7 @@ def judge_export(folder: Path, outcome: Outcome, call: str, fault: str) -> None:
     left = {path.name for path in session.path.iterdir() if path.is_file()} - {session.product.name, session.result_file.name}
     assert all(name.startswith(".tmp-") for name in left)
     assert not left or fault in ("SIGKILL", "EIO for good"), f"litter: {left}"
-    opening.sweep(session)  # as the keeper of the next attempt does
+    startup.sweep(session)  # as the keeper of the next attempt does
     assert not _temporaries(session.path), "left-overs were not swept"
     _runs_through("export", folder)
     assert _claim_holds(session, 2)

@@ -19,9 +19,9 @@ from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.keep import Keeper
 from fluxtui.engine.keeper.loop import STOPS, Loop
-from fluxtui.engine.keeper.opening import Arguments
 from fluxtui.engine.keeper.queue import Lease
 from fluxtui.engine.keeper.session_log import Log
+from fluxtui.engine.keeper.startup import Arguments
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import commit, process, toml
 from fluxtui.persist.errors import StorageError

@@ -15,8 +15,8 @@ from keeper_lab import Lab, fast, until
 
 from fluxtui.engine.keeper.clock import Watch
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
-from fluxtui.engine.keeper.opening import read_history
 from fluxtui.engine.keeper.session_log import Log
+from fluxtui.engine.keeper.startup import read_history
 from fluxtui.persist import durable, overview, toml
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.home import Home

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from keeper_lab import Lab, Session, until
 
-from fluxtui.engine.keeper import opening
+from fluxtui.engine.keeper import startup
 from fluxtui.persist import commit, overview, process, toml
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.record import Record
@@ -106,13 +106,13 @@ def test_front_and_keeper_agree_on_what_runs_elsewhere(one: Session, _what, chan
     document["beat_at"] = beat if has_zone else beat.replace(tzinfo=None)
     toml.write(one.folder.attempt_file(1), document)
     assert (overview.look(one.lab.home, "one").state == "elsewhere") is is_elsewhere
-    arguments = opening.Arguments(one.lab.home.root, "one")
+    arguments = startup.Arguments(one.lab.home.root, "one")
     history = [toml.read(one.folder.attempt_file(1), Record)]
     if is_elsewhere:
         with pytest.raises(RefusedError, match="is running on another"):
-            opening._refuse(one.folder, arguments, history, history[0].recipe_sha256)
+            startup._refuse(one.folder, arguments, history, history[0].recipe_sha256)
     else:
-        opening._refuse(one.folder, arguments, history, history[0].recipe_sha256)
+        startup._refuse(one.folder, arguments, history, history[0].recipe_sha256)
 
 
 def test_a_changed_product_that_cannot_be_set_aside_refuses_the_start_and_leaves_no_record(
@@ -127,6 +127,6 @@ def test_a_changed_product_that_cannot_be_set_aside_refuses_the_start_and_leaves
 
     monkeypatch.setattr(commit, "set_aside", fails)
     with pytest.raises(StorageError, match="cannot set aside"):
-        opening.open_session(opening.Arguments(lab.home.root, "one"))
+        startup.open_session(startup.Arguments(lab.home.root, "one"))
     assert one.attempts == [1]
     assert one.folder.product.read_bytes() == b"somebody's work"

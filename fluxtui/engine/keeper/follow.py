@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.engine import life
-from fluxtui.engine.keeper import opening
+from fluxtui.engine.keeper import startup
 from fluxtui.engine.keeper.attend import Attendance
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
@@ -51,14 +51,14 @@ class LeadLostError(FluxTUIError):
 def main(argv: list[str]) -> int:
     """Exit code 0 where node 0 said that it is over."""
     words = _parse(argv)
-    opening.own_run_id(argv, "join")
+    startup.own_run_id(argv, "join")
     try:
         follower = Follower.open(words.home, words.session, words.node)
     except FluxTUIError as error:
-        return opening.refuse(str(error), error.exit_code)
+        return startup.refuse(str(error), error.exit_code)
     except OSError as error:
-        return opening.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
-    opening.accept(words.node, follower.duties.log)
+        return startup.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
+    startup.accept(words.node, follower.duties.log)
     try:
         life.adopt_orphans()
         return follower.follow()
@@ -97,7 +97,7 @@ class Follower:
     @staticmethod
     def open(root: Path, name: str, node: int) -> Follower:
         """Take this node's lock. Raises `FluxTUIError`, in one sentence."""
-        opening.must_have_descriptors()
+        startup.must_have_descriptors()
         home = Home.open(root)
         session = home.session(name)
         if not session.exists():

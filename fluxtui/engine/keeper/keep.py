@@ -13,7 +13,7 @@ import traceback
 from dataclasses import dataclass, field, replace
 
 from fluxtui.engine import life, wire
-from fluxtui.engine.keeper import attempt_end, opening, proof
+from fluxtui.engine.keeper import attempt_end, proof, startup
 from fluxtui.engine.keeper.attend import Attendance, Attended
 from fluxtui.engine.keeper.classify import RankExit, Verdict, classify
 from fluxtui.engine.keeper.duties import Duties
@@ -35,18 +35,18 @@ MEMORY_SECONDS = 30.0  # how long the GPU's memory may take to come back after i
 
 def main(argv: list[str]) -> int:
     """`python -m fluxtui.engine keep`: exit code 0 where the session was kept to its end, whatever that was."""
-    arguments = opening.parse(argv)
-    opening.own_run_id(argv)
+    arguments = startup.parse(argv)
+    startup.own_run_id(argv)
     try:
-        opened = opening.open_session(arguments)
+        opened = startup.open_session(arguments)
     except FluxTUIError as error:
-        return opening.refuse(str(error), error.exit_code)
+        return startup.refuse(str(error), error.exit_code)
     except SessionGoneError as error:
-        return opening.refuse(str(error), ExitCode.FAILED)
+        return startup.refuse(str(error), ExitCode.FAILED)
     except OSError as error:
-        return opening.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
+        return startup.refuse(f"the keeper cannot start: {error.strerror or error}", ExitCode.FAILED)
     duties = opened.duties
-    opening.accept(duties.journal.record.attempt, duties.log)
+    startup.accept(duties.journal.record.attempt, duties.log)
     keeper = Keeper(duties, arguments, opened.maker)
     try:
         life.adopt_orphans()
@@ -67,7 +67,7 @@ class Keeper:
     """One session from its start to its last verdict."""
 
     duties: Duties
-    arguments: opening.Arguments
+    arguments: startup.Arguments
     maker: Record | None  # an attempt whose product only waits for its proof
     gauges: Gauges = field(default_factory=Gauges)
     lease: Lease | None = None
