@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fluxtui.persist import commit, room, state, witness
+from fluxtui.persist import commit, room, session_facts, state
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.recall import Head, read_head, read_record, remembered
 from fluxtui.persist.record import ACTIVE, Record
+from fluxtui.persist.session_facts import Here
 from fluxtui.persist.state import Shown
 from fluxtui.persist.text import clean
-from fluxtui.persist.witness import Here
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +181,10 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
     head, spec_problem = _head(f"{path}/session.toml")
     try:
         attempt, record, record_problem = _newest(folder, f"{path}/attempts", head.id)
-        trouble = witness.Trouble(spec_problem, record_problem)
+        trouble = session_facts.Trouble(spec_problem, record_problem)
     except FluxTUIError as error:
-        attempt, record, trouble = 0, None, witness.Trouble(spec_problem, attempts=str(error))
-    facts = witness.gather(folder, record, trouble, here)
+        attempt, record, trouble = 0, None, session_facts.Trouble(spec_problem, attempts=str(error))
+    facts = session_facts.gather(folder, record, trouble, here)
     return Overview(
         name=folder.name,
         path=folder.path,

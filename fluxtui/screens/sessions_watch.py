@@ -25,8 +25,8 @@ from fluxtui.persist.home import Home, SessionFolder, runtime_folder
 from fluxtui.persist.overview import Overview, look_in
 from fluxtui.persist.record import ACTIVE, Record
 from fluxtui.persist.regular import read_regular
+from fluxtui.persist.session_facts import Here
 from fluxtui.persist.state import Shown
-from fluxtui.persist.witness import Here
 
 RELOOK_EVERY = 10  # looks after which a session at rest is read anew although nothing of it seems changed
 INDEX_LIMIT = 64 << 20  # bytes; a thousand sessions take one

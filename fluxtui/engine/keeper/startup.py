@@ -23,7 +23,7 @@ from fluxtui.engine.keeper.history import is_chosen, read_history, set_newer_asi
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, process, recipe, witness
+from fluxtui.persist import commit, process, recipe, session_facts
 from fluxtui.persist.durable import sweep_temporaries, write_file
 from fluxtui.persist.errors import ExitCode, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -209,7 +209,7 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
 
 def _refuse_completed(folder: SessionFolder, last: Record) -> None:
     """Only one whose product is gone, or is another file now, has anything left to be done."""
-    found = witness.output_of(folder, last)
+    found = session_facts.output_of(folder, last)
     if found == "ok":
         raise RefusedError(f"{folder.name} is completed; `fluxtui new OTHER --from {folder.name}` makes one with its settings")
     if found in ("unreadable", "denied"):
@@ -221,7 +221,7 @@ def _refuse_completed(folder: SessionFolder, last: Record) -> None:
 
 def _keep_changed_product(folder: SessionFolder, history: list[Record], log: Log) -> None:
     """A file that is not the one that was proven is somebody's work or evidence: set aside, not written over."""
-    if not history or history[-1].status != "completed" or witness.output_of(folder, history[-1]) != "different":
+    if not history or history[-1].status != "completed" or session_facts.output_of(folder, history[-1]) != "different":
         return
     aside = commit.set_aside(folder.path, folder.product.name, "changed")
     log.line(f"{folder.product.name} was not the file that was proven; it is kept as {aside.name}, and made again")
