@@ -8,8 +8,8 @@ from fluxtui.control import engine
 from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import Home
-from fluxtui.persist.meet import meet
 from fluxtui.persist.record import Proof
+from fluxtui.persist.struct_init import init_struct
 from fluxtui.persist.text import clean
 
 
@@ -25,7 +25,7 @@ def verify(home: Home, name: str) -> Proof:
     code, answer, said = engine.last_object("prove", arguments)
     if answer is None:
         raise engine.failed("verify", code, said)
-    meet(Proof)
+    init_struct(Proof)
     try:
         proof = msgspec.convert(answer, Proof, strict=False)
     except msgspec.ValidationError as error:

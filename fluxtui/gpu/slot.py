@@ -12,7 +12,7 @@ import zlib
 import msgspec
 
 from fluxtui.gpu.readings import Gpus
-from fluxtui.persist.meet import meet
+from fluxtui.persist.struct_init import init_struct
 
 SIZE = 1 << 20  # bytes; some 500 GPUs
 NO_DRIVER = 3   # exit code of the child where there is nothing to watch
@@ -35,7 +35,7 @@ def unpack(data: bytes) -> Gpus | None:
     body = data[_HEAD.size : _HEAD.size + length]
     if len(body) != length or zlib.crc32(body) != checksum:
         return None
-    meet(Gpus)
+    init_struct(Gpus)
     try:
         return msgspec.json.decode(body, type=Gpus)
     except msgspec.DecodeError:

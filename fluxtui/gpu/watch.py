@@ -13,7 +13,7 @@ import msgspec
 
 from fluxtui.gpu.readings import Gpus
 from fluxtui.gpu.slot import NO_DRIVER, SIZE, unpack
-from fluxtui.persist.meet import meet
+from fluxtui.persist.struct_init import init_struct
 
 # -P: a json.py that lies in the folder where `fluxtui` was typed is not ours to import
 _COMMAND = (sys.executable, "-P", "-m", "fluxtui.gpu")
@@ -39,7 +39,7 @@ def list_gpus(timeout: float = 5.0) -> Gpus:
         return Gpus(why=f"the NVIDIA driver has not answered for {timeout:.0f} s", at=time.monotonic())
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(1.0)
-    meet(Gpus)
+    init_struct(Gpus)
     try:
         return msgspec.json.decode(data, type=Gpus)
     except msgspec.DecodeError:

@@ -18,8 +18,8 @@ import msgspec
 from fluxtui.persist import dataset_folder
 from fluxtui.persist.dataset_folder import Pairs
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.meet import meet
 from fluxtui.persist.spec import DatasetSpec
+from fluxtui.persist.struct_init import init_struct
 from fluxtui.persist.text import clean
 
 # The rest of [dataset] is of the whole: the memory that a step takes goes by the resolution, the loss by the class word.
@@ -41,7 +41,7 @@ def parts_of(data: DatasetSpec) -> tuple[DatasetSpec, ...]:
 
 def _part(data: DatasetSpec, line: str) -> DatasetSpec:
     path, own = read(line)
-    meet(DatasetSpec)
+    init_struct(DatasetSpec)
     return msgspec.convert({**msgspec.to_builtins(data), "path": path, **own}, DatasetSpec, strict=False)
 
 

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct, field
 
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
-from fluxtui.persist.meet import meet
 from fluxtui.persist.regular import blocks, open_regular, read_regular
+from fluxtui.persist.struct_init import init_struct
 
 MANIFEST = "MANIFEST"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -80,7 +80,7 @@ def _read_manifest(path: Path) -> Manifest:
     body, last_line = data[:-65], data[-65:]
     if last_line != hashlib.sha256(body).hexdigest().encode() + b"\n":
         raise DamagedError(f"{path / MANIFEST} was changed")
-    meet(Manifest)
+    init_struct(Manifest)
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -14,8 +14,8 @@ import rtoml
 from fluxtui.persist import keys, toml
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.keys import Key
-from fluxtui.persist.meet import meet
 from fluxtui.persist.spec import RECIPE_TABLES, Spec
+from fluxtui.persist.struct_init import init_struct
 from fluxtui.persist.text import clean
 
 CHANGEABLE_TABLES = ("guard", "sample", "checkpoint", "hardware")  # by `resume --set`
@@ -149,7 +149,7 @@ def from_document(document: Mapping[str, Any], path: Path) -> Spec:
             raise UsageError(f"In {path}: {name} is {keys.show(value)}; it is a table, write [{name}] above its keys.")
         elif name not in heads:
             raise UsageError(f"In {path}: {keys.unknown(name)}")
-    meet(Spec)
+    init_struct(Spec)
     try:
         return msgspec.convert(document, Spec)
     except (msgspec.ValidationError, OverflowError) as error:

@@ -20,8 +20,8 @@ import tomli_w
 
 from fluxtui.persist.durable import temporary_name, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
-from fluxtui.persist.meet import meet
 from fluxtui.persist.regular import read_regular
+from fluxtui.persist.struct_init import init_struct
 from fluxtui.persist.text import clean
 
 LIMIT = 1024 * 1024  # bytes; a record or spec of ours has a few thousand
@@ -60,7 +60,7 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
 
 def convert(document: Mapping[str, Any], type: type[T], path: Path) -> T:
     """A parsed document as a value of the type; `DamagedError` names the path and the key."""
-    meet(type)
+    init_struct(type)
     try:
         return msgspec.convert(document, type)
     except (msgspec.ValidationError, OverflowError) as error:
