@@ -14,8 +14,8 @@ from pathlib import Path
 from fluxtui.persist import commit, room, session_facts, state
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.recall import Head, read_head, read_record, remembered
 from fluxtui.persist.record import ACTIVE, Record
+from fluxtui.persist.record_cache import Head, read_head, read_record, remembered
 from fluxtui.persist.session_facts import Here
 from fluxtui.persist.state import Shown
 from fluxtui.persist.text import clean

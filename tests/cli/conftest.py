@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fluxtui import cli, control
-from fluxtui.persist import overview, recall
+from fluxtui.persist import overview, record_cache
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
@@ -98,7 +98,7 @@ def lab(home_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         "PYTHONPATH": str(STANDIN),
     }.items():
         monkeypatch.setenv(name, value)
-    recall._seen.clear()
+    record_cache._seen.clear()
     made = Lab(Home.open(home_path), plan, capsys)
     yield made
     for name in made.home.session_names():

@@ -26,7 +26,7 @@ from fluxtui.demo import PICO_DIR
 from fluxtui.engine.family.flux1.stream import weights_of
 from fluxtui.engine.trainer import caption, state
 from fluxtui.engine.trainer.cache import EntryKey, read_entry
-from fluxtui.persist import commit, metrics, overview, overview_json, recall, recipe, tensorfile, toml
+from fluxtui.persist import commit, metrics, overview, overview_json, recipe, record_cache, tensorfile, toml
 from fluxtui.persist.errors import DamagedError, FluxTUIError
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import recognise
@@ -183,7 +183,7 @@ def session(home_path: Path) -> Session:
 @given(data=st.data())
 def test_a_record_with_any_bytes_changed_is_shown_inert_or_unreadable(session: Session, data: st.DataObject) -> None:
     session.record.write_bytes(data.draw(changed(session.good_record)))
-    recall._seen.clear()
+    record_cache._seen.clear()
     found = overview_json.to_json(overview.look(session.home, "one"))
     json.dumps(found)
     assert all(is_inert(value) for value in found.values() if isinstance(value, str)), found

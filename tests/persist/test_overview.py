@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxtui.persist import defaults, overview, overview_json, process, recall, recipe, toml
+from fluxtui.persist import defaults, overview, overview_json, process, recipe, record_cache, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -34,7 +34,7 @@ FIELDS = (
 
 @pytest.fixture
 def home(home_path: Path) -> Home:
-    recall._seen.clear()
+    record_cache._seen.clear()
     return Home.open(home_path)
 
 
@@ -231,7 +231,7 @@ def test_a_thousand_sessions_some_broken_are_looked_at_in_a_blink(home: Home) ->
         (folder / "attempts" / "0001.toml").write_bytes(record if number % 10 else record[:-40])
     spent = []
     for _ in range(5):
-        recall._seen.clear()
+        record_cache._seen.clear()
         start = time.process_time()
         found = overview.look_all(home)
         spent.append(time.process_time() - start)

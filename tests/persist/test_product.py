@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fluxtui.persist import hashed, overview, recall, toml
+from fluxtui.persist import hashed, overview, record_cache, toml
 from fluxtui.persist.errors import DamagedError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Proof, Record
@@ -23,7 +23,7 @@ from tests.persist.test_overview import make
 
 @pytest.fixture
 def home(home_path: Path) -> Home:
-    recall._seen.clear()
+    record_cache._seen.clear()
     hashed._hashed.clear()
     return Home.open(home_path)
 
@@ -171,7 +171,7 @@ def test_many_completed_sessions_are_looked_at_in_a_blink(home: Home) -> None:
     overview.look_all(home)
     spent = []
     for _ in range(4):
-        recall._seen.clear()
+        record_cache._seen.clear()
         hashed._hashed.clear()
         start = time.process_time()
         found = overview.look_all(home)
