@@ -11,7 +11,18 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.remove import sweep_sessions
-from fluxtui.persist import commit, dataset_folder, dataset_parts, defaults, keys, model_folder, overview, recipe, together, toml
+from fluxtui.persist import (
+    commit,
+    compatibility,
+    dataset_folder,
+    dataset_parts,
+    defaults,
+    keys,
+    model_folder,
+    overview,
+    recipe,
+    toml,
+)
 from fluxtui.persist.dataset_folder import DEMO
 from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -174,7 +185,7 @@ def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
 def check_inputs(home: Home, spec: Spec) -> None:
     """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
     _check_text(spec)
-    together.check(spec)
+    compatibility.check(spec)
     source = model_folder.recognise(spec.model.source, home)
     images = sum(len(pairs.items) for pairs in dataset_parts.check_cheaply(spec.dataset))
     held_out = spec.validate.images

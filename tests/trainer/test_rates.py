@@ -11,7 +11,7 @@ import torch
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.lora import FactorLinear
 from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated, groups_of, new_optimizer, schedule, too_long_a_warmup
-from fluxtui.persist import defaults, together
+from fluxtui.persist import compatibility, defaults
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.spec import Spec
 
@@ -128,7 +128,7 @@ def test_an_optimizer_brings_its_rate_and_schedule_unless_the_user_has_some() ->
     assert spec_with("schedule_free").train.scheduler == "constant"
     assert spec_with("schedule_free", scheduler="cosine").train.scheduler == "cosine"
     for name in OPTIMIZERS:
-        together.check(spec_with(name))
+        compatibility.check(spec_with(name))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -152,7 +152,7 @@ def test_the_docs_give_the_rate_of_every_optimizer(optimizer: str) -> None:
 )
 def test_what_cannot_work_together_is_refused_with_what_to_set(optimizer: str, train: dict[str, object], remedy: str) -> None:
     with pytest.raises(UsageError, match=remedy):
-        together.check(spec_with(optimizer, **train))
+        compatibility.check(spec_with(optimizer, **train))
 
 
 def test_a_warm_up_that_the_run_ends_in_is_said() -> None:

@@ -14,7 +14,7 @@ from fluxtui.engine.trainer.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import cache_folder, commit, dataset_facts, together, toml
+from fluxtui.persist import cache_folder, commit, compatibility, dataset_facts, toml
 from fluxtui.persist.durable import make_folder, write_file
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -32,7 +32,7 @@ def run(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> Dataset:
     NoRoomError, StorageError, UsageError, NotFoundError, DamagedError.
     """
     check_settings(job.spec)
-    together.check(job.spec)
+    compatibility.check(job.spec)
     home = Home(Path(job.home))
     writes = reporter.rank == 0
     if writes:
