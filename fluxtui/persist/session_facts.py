@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from fluxtui.persist import process
 from fluxtui.persist.errors import DamagedError, StorageError
-from fluxtui.persist.hashed import sha256_of
+from fluxtui.persist.hash_cache import sha256_of
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, ProcessIdentity, Record

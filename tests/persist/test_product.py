@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fluxtui.persist import hashed, overview, record_cache, toml
+from fluxtui.persist import hash_cache, overview, record_cache, toml
 from fluxtui.persist.errors import DamagedError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import Proof, Record
@@ -24,7 +24,7 @@ from tests.persist.test_overview import make
 @pytest.fixture
 def home(home_path: Path) -> Home:
     record_cache._seen.clear()
-    hashed._hashed.clear()
+    hash_cache._hashed.clear()
     return Home.open(home_path)
 
 
@@ -88,13 +88,13 @@ def test_what_one_command_hashed_the_next_one_does_not_hash_again(home: Home, mo
     write_and_set_back(product, b"pr0duct")
     time.sleep(0.15)
     assert state(home) == "changed"
-    hashed._hashed.clear()  # another process
+    hash_cache._hashed.clear()  # another process
 
     def never(*_: object) -> None:
         raise AssertionError("it was read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(hashed, "open_regular", never)
+        patched.setattr(hash_cache, "open_regular", never)
         assert state(home) == "changed"
         write_and_set_back(product, b"product")
         with pytest.raises(AssertionError):
@@ -106,27 +106,27 @@ def test_a_file_is_hashed_again_while_two_writes_may_look_the_same(tmp_path: Pat
     """Two writes within a tick of the file system's clock leave the same times: what was just written is not remembered."""
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    monkeypatch.setattr(hashed.time, "time", lambda: path.stat().st_ctime)
-    assert hashed.sha256_of(path) == hashlib.sha256(b"one").hexdigest()
-    assert str(path) not in hashed._hashed
-    monkeypatch.setattr(hashed.time, "time", lambda: path.stat().st_ctime + 1)
-    hashed.sha256_of(path)
-    assert str(path) in hashed._hashed
+    monkeypatch.setattr(hash_cache.time, "time", lambda: path.stat().st_ctime)
+    assert hash_cache.sha256_of(path) == hashlib.sha256(b"one").hexdigest()
+    assert str(path) not in hash_cache._hashed
+    monkeypatch.setattr(hash_cache.time, "time", lambda: path.stat().st_ctime + 1)
+    hash_cache.sha256_of(path)
+    assert str(path) in hash_cache._hashed
 
 
 def test_a_file_that_is_written_to_while_it_is_hashed_has_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    real = hashed.blocks
+    real = hash_cache.blocks
 
     def grows(descriptor: int) -> Iterator[memoryview]:
         yield from real(descriptor)
         with open(path, "ab") as file:
             file.write(b"more")
 
-    monkeypatch.setattr(hashed, "blocks", grows)
+    monkeypatch.setattr(hash_cache, "blocks", grows)
     with pytest.raises(DamagedError, match="was written to while it was read"):
-        hashed.sha256_of(path)
+        hash_cache.sha256_of(path)
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.EIO, "the disk failed"), (errno.EACCES, "permission denied")])
@@ -172,7 +172,7 @@ def test_many_completed_sessions_are_looked_at_in_a_blink(home: Home) -> None:
     spent = []
     for _ in range(4):
         record_cache._seen.clear()
-        hashed._hashed.clear()
+        hash_cache._hashed.clear()
         start = time.process_time()
         found = overview.look_all(home)
         spent.append(time.process_time() - start)
