@@ -1,4 +1,4 @@
-"""Settings that are each right and cannot work together: one sentence that says what to set. No torch."""
+"""Settings that are each valid and cannot work together, refused with one sentence that says what to set. No torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The SHA-256 of a large file, reckoned once for each state of it: `ls` may ask for a thousand of them at every look.
+"""The SHA-256 of a large file, cached until the file changes: `ls` may ask for a thousand of them.
 
 A state is what the system says of it: device, inode, size, and both times to the nanosecond. The time of change (ctime) is the
-system's own: `touch` sets the other one back, not this one. What was reckoned is remembered in memory and in the machine's
+system's own: `touch` sets the other one back, not this one. Hashes are remembered in memory and in the machine's
 runtime folder, for a command that looks once and leaves; there, because inode and ctime mean nothing on another machine.
 """
 

@@ -1,4 +1,4 @@
-"""Records and the heads of specs, read again only when the file is another one; their texts inert."""
+"""Records and the first lines of specs, cached until the file changes; control characters in their texts made harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine says right now about a session's processes and product: /proc, the lock, the size of a file.
+"""Gathers what the machine says right now about a session (/proc, its lock, its product), for `state.derive`.
 
 Little is asked, so that a thousand sessions are looked at in a blink: only active ones have their lock and processes
 looked up, and a product is hashed only where its times are not those of its proof, once for each state of it.

@@ -1,7 +1,8 @@
-"""Types are met one at a time: what msgspec works out of a struct at its first use, it works out unguarded.
+"""Thread-safe first use of a msgspec struct.
 
-A second thread that uses the struct meanwhile meets one half worked out, and the process dies of a segmentation fault (seen
-with msgspec 0.22). Fronts read in threads; whoever converts to a struct in one calls `init_struct` before.
+msgspec inspects a struct type when it is first used, without a lock. A second thread that uses the type meanwhile finds it half
+inspected, and the process dies of a segmentation fault (seen with msgspec 0.22). The UI and `ls` read records in
+threads, so whoever converts to a struct calls `init_struct` first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _initialized: set[object] = set()
 
 
 def init_struct(type: object) -> None:
-    """Have the type, and all that it is made of, worked out once, whichever threads ask for it."""
+    """Have msgspec inspect the type, and all types in it, once, whichever threads ask for it."""
     if type in _initialized:
         return
     with _one_at_a_time:

@@ -73,7 +73,7 @@ def here(cache: Path, repository: str, revision: str) -> Path | None:
 def ask(repository: str, revision: str, wanted: Sequence[str]) -> Listing:
     """The commit, and the files that match, with sizes and hashes. Access is asked for too: nothing is fetched without it.
 
-    Raises `DownloadError` and its kin.
+    Raises `DownloadError` or a subclass.
     """
     from huggingface_hub import HfApi, errors, get_token
 

@@ -1,4 +1,4 @@
-"""What follows an attempt: its checkpoint looked at, its verdict on disk and in the log, the next try, the user's command."""
+"""What the keeper does at the end of an attempt: verify the newest checkpoint, write the verdict, queue a retry, run `on_end`."""
 
 from __future__ import annotations
 

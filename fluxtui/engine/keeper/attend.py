@@ -16,7 +16,7 @@ from fluxtui.engine.keeper.journal import SessionGoneError
 from fluxtui.engine.keeper.peers import Alone, Peers
 from fluxtui.engine.keeper.progress import ProgressReader
 from fluxtui.engine.keeper.spawn import Group
-from fluxtui.engine.keeper.termination import Termination, How, exit_of
+from fluxtui.engine.keeper.termination import How, Termination, exit_of
 from fluxtui.engine.wire import RequestLine, TrainerExit
 from fluxtui.persist import commit
 from fluxtui.persist.errors import StorageError

@@ -1,4 +1,4 @@
-"""What `hardware.gpus` comes to on this machine: the alternatives that a session may train on, best first."""
+"""Which GPUs of this machine a session may train on, by its `hardware.gpus`: the alternatives, best first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the keeper of another machine than node 0 writes of its part in an attempt, from the first word to the last."""
+"""The record that the keeper of a node other than node 0 writes of its part in an attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log file that lost its name while processes write to it: what they add is carried over to the file that has it now.
+"""A log file that was removed or replaced while processes write to it: what they still write is copied into the new file.
 
 Nobody can give another process a new standard output, so the keeper reads what the old file gets, by the descriptor it has.
 """

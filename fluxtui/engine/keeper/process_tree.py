@@ -1,4 +1,4 @@
-"""Which processes belong to a run: its ranks, all that descend from them, and all that carry its run id.
+"""The processes of a run: its ranks, their descendants, and all that carry its run id.
 
 Found in /proc. A process is signalled only through a pidfd that was opened before the look whether boot id, start time and
 run id still are what was seen; so a recycled pid is never touched.

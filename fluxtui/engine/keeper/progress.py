@@ -1,4 +1,4 @@
-"""What the processes say, taken in: the guards are fed, the record is kept up to date, the log gets its markers."""
+"""Reads the progress lines of a group of processes: feeds the guards, updates the record, writes markers to the log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEXTS = ("checkpoint", "resumed_from", "model_commit")
 
 @dataclass(slots=True)
 class ProgressReader:
-    """The ears of one attendance."""
+    """Takes in the progress lines of one group."""
 
     duties: Duties
     group: Group

@@ -1,4 +1,4 @@
-"""The session's log, as the keeper writes it: its own lines, the markers that scripts look for, and the cap on its size.
+"""The session's log: the keeper's own lines, the markers that scripts look for, and the cap on its size.
 
 The trainer writes into the same file through descriptors it inherited. Both append, so neither overwrites the other; nobody
 reads through a pipe, so nobody can block. A log that cannot be written never ends a training: the record is the truth.

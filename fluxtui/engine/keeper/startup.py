@@ -1,4 +1,4 @@
-"""Before a keeper may live: its arguments, the session's lock, what stands in the way of a start, and the first record.
+"""A keeper's start: its arguments, the session's lock, the reasons to refuse, the first record.
 
 Whoever started it waits for one JSON line: `{"ok": true, "attempt": 3}`, or why not, in one sentence, with the exit code.
 """

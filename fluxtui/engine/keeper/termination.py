@@ -1,8 +1,8 @@
-"""How a group of processes is ended: one step a tick, so that the keeper's loop goes on meanwhile.
+"""Ending a group of processes, one step a tick, so that the keeper's loop never waits for it.
 
 A stalled one: SIGCONT, the stack of every thread into the log, SIGTERM, grace, SIGKILL to the process groups of its ranks
 and to every descendant, and to nobody else. A killed one: SIGKILL at once. It is over when all of them are gone, not
-when the signal is sent: a process in an uninterruptible sleep is said to be in one.
+when the signal is sent: a process in an uninterruptible sleep is reported as being in one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Termination:
         self._kill(now)
 
     def sent(self, number: int | None) -> bool:
-        """Whether this ending sent such a signal: a process that left by it says nothing of itself."""
+        """Whether such a signal was sent from here: a process that left by it says nothing of itself."""
         if number == signal.SIGTERM:
             return self.how == "stall" and self._step in ("grace", "kill")
         return number == signal.SIGKILL and self.killed_at is not None

@@ -30,7 +30,7 @@ _WANTED_OF_TOKENIZERS = ["tokenizer.json", "tokenizer_config.json", "special_tok
 def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter, is_offline: bool = False) -> Components:
     """The pipeline that the spec means. `commit` is what the hub id resolved to in an earlier attempt; "" in the first.
 
-    Where `is_offline`, nothing is fetched. Raises `DownloadError` and its kin, and as `model_folder.recognise` does.
+    Where `is_offline`, nothing is fetched. Raises `DownloadError` or a subclass, and as `model_folder.recognise` does.
     """
     found = settle(model.source, Home(home))
     if found.path is not None:

@@ -1,4 +1,4 @@
-"""Two threads that meet a type at once: with msgspec alone the process dies (seen with 0.22), so types are met one at a time."""
+"""Two threads that use a struct type for the first time at once: with msgspec alone the process dies (seen with 0.22)."""
 
 from __future__ import annotations
 
