@@ -122,6 +122,25 @@ def test_room_is_looked_at_again_before_each_checkpoint(new_bench: NewBench, mon
     run.close()
 
 
+def test_a_checkpoint_is_due_by_epochs_by_steps_and_by_minutes(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_bench(
+        "due", checkpoint__every_epochs=2, checkpoint__every_steps=5, checkpoint__every_minutes=0.5
+    ).prepare_here()
+    now = time.monotonic()
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+
+    def is_due(step: int, epoch: int, epoch_ended: bool, seconds: float) -> bool:
+        run.committer.last_at = now - seconds
+        return run.committer.is_due(state.LoopState(step=step, epoch=epoch), epoch_ended)
+
+    assert not is_due(4, 1, True, 29.9)
+    assert is_due(4, 2, True, 0)
+    assert not is_due(4, 2, False, 0), "in the middle of the third epoch"
+    assert is_due(5, 0, False, 0)
+    assert is_due(4, 0, False, 30.0)
+    run.close()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_one_number_that_is_not_finite_is_found_and_an_overflowing_sum_is_none(bad: float) -> None:
     huge = torch.full((100,), 3e38)
