@@ -29,7 +29,6 @@ from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ending import endings, goodbye, title_of
 from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of
-from fluxtui.screens.ink import DARK, LIGHT, Inks
 from fluxtui.screens.keys_in_order import KeysInOrder
 from fluxtui.screens.look import Look
 from fluxtui.screens.notices import NoticeBoard
@@ -40,6 +39,7 @@ from fluxtui.screens.settings import Settings, read_settings
 from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal import Terminal
 from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
+from fluxtui.screens.theme import DARK, LIGHT, Inks
 from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
 from fluxtui.screens.ways import Ways
 
@@ -64,7 +64,7 @@ class FluxApp(KeysInOrder, Ways):
         self.kind = kind or detect(first_environment(), self.settings.glyphs)
         self.gallery = Gallery(first_environment(), self.kind)
         self.painter = Painter(self.kind, self.gallery)
-        self.look = Look(self.kind, glyphs_of(self.kind.tier), Inks(DARK, self.kind.has_colour))
+        self.look = Look(self.kind, glyphs_of(self.kind.tier), Inks(DARK, self.kind))
         super().__init__(driver_class=Terminal if sys.__stdin__ is not None else None)
         self.keys = dict(self.settings.keys)
         self.board_of_notices = NoticeBoard()
@@ -234,7 +234,7 @@ class FluxApp(KeysInOrder, Ways):
             self._driver.write(f"\x1b]2;{title}\x07")
 
     def _theme_changed(self, theme: Theme) -> None:
-        self.look = Look(self.kind, self.look.glyphs, Inks(theme, self.kind.has_colour))
+        self.look = Look(self.kind, self.look.glyphs, Inks(theme, self.kind))
         for screen in self.screen_stack:
             for pane in screen.query(Pane):
                 pane.repaint()  # each keeps its lines as they were drawn
@@ -247,7 +247,7 @@ class FluxApp(KeysInOrder, Ways):
             if isinstance(self._driver, Terminal) and self._driver.is_behind:
                 self._is_behind, renderable = True, None
             else:
-                renderable = cast(Any, self.painter.frame(update, self.console))
+                renderable = cast(Any, self.painter.frame(update))
             if not self._has_settled:
                 self._has_settled = True
                 self.call_next(self._settle)

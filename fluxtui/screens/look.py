@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from fluxtui.screens.glyphs import Glyphs
-from fluxtui.screens.ink import Inks
 from fluxtui.screens.terminal_kind import TerminalKind
+from fluxtui.screens.theme import Inks
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,14 +82,13 @@ class Painter:
         """What to send before leaving, for the terminal not to keep our pictures."""
         return self._hanging.farewell() if self._hanging is not None else ""
 
-    def frame(self, update: CompositorUpdate, console: Console) -> Frame | None:
+    def frame(self, update: CompositorUpdate) -> Frame | None:
         """What must be sent so that the terminal shows the update; None where it already does."""
         pieces: list[str] = []
         pen = _Pen(pieces)
-        system = console._color_system or ColorSystem.TRUECOLOR
         for y, x, strips in self._runs(update):
             row = self._row(y)
-            cells = self._cells(strips, system)
+            cells = self._cells(strips, self._kind.colours)
             if self._hanging is not None and any(PLACEHOLDER in text for strip in strips for text, _, _ in strip):
                 self._hanging.mind(row, x, y, cells)
             self._differ(row, x, y, cells, pen)
@@ -132,6 +131,8 @@ class Painter:
                 if control:
                     continue
                 look = look_of(style, system, self._kind.has_colour)
+                if text.startswith(PLACEHOLDER):
+                    look = (look[0], _number_of_picture(style), look[2])
                 if self._kind.tier is Tier.ASCII and not text.isascii():
                     text = in_ascii(text)
                 if text.isascii() and text.isprintable():
@@ -224,6 +225,12 @@ def _codes(colour: Color | None, system: ColorSystem, is_foreground: bool) -> st
     if colour is None or colour.is_default:
         return ""
     return ";".join(colour.downgrade(system).get_ansi_codes(is_foreground))
+
+
+def _number_of_picture(style: Style | None) -> str:
+    """What names a picture to the terminal: one of the 256 as the colour of its placeholders, however many it has."""
+    red, green, blue = style.color.get_truecolor() if style is not None and style.color is not None else (0, 0, 0)
+    return "" if red or green else f"38;5;{blue}"
 
 
 @lru_cache(maxsize=4096)

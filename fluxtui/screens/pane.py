@@ -11,8 +11,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from fluxtui.screens.glyphs import Glyphs
-from fluxtui.screens.ink import Inks, Line, Span, both_ends
+from fluxtui.screens.ink import Line, Span, both_ends
 from fluxtui.screens.look import look_of
+from fluxtui.screens.theme import Inks
 
 
 class Pane(Widget):

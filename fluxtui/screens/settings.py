@@ -13,8 +13,8 @@ from fluxtui.actions import clashes
 from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.text import clean
-from fluxtui.screens.ink import DARK, LIGHT
 from fluxtui.screens.terminal_kind import Tier
+from fluxtui.screens.theme import DARK, LIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.color import ColorSystem
+
+# How terminals with all colours call themselves in TERM. Over SSH that is all one sees of them: COLORTERM stays behind.
+_ALL_COLOURS = ("alacritty", "contour", "foot", "ghostty", "iterm2", "kitty", "rio", "wezterm")
+
 
 class Tier(enum.StrEnum):
     """Which glyphs may be sent."""
@@ -23,6 +28,7 @@ class TerminalKind:
 
     tier: Tier
     has_colour: bool
+    colours: ColorSystem = ColorSystem.TRUECOLOR  # how many
 
 
 def detect(environment: Mapping[str, str], glyphs: str = "") -> TerminalKind:
@@ -36,12 +42,24 @@ def detect(environment: Mapping[str, str], glyphs: str = "") -> TerminalKind:
     has_colour = not environment.get("NO_COLOR") and term != "dumb"
     wanted = environment.get("FLUXTUI_GLYPHS", "") or glyphs
     if wanted in set(Tier):
-        return TerminalKind(Tier(wanted), has_colour)
-    if not speaks_utf8(environment):
-        return TerminalKind(Tier.ASCII, has_colour)
-    if not has_colour or term in {"linux", "vt100", "vt220"}:
-        return TerminalKind(Tier.PLAIN, has_colour)
-    return TerminalKind(Tier.EMOJI, has_colour)
+        tier = Tier(wanted)
+    elif not speaks_utf8(environment):
+        tier = Tier.ASCII
+    elif not has_colour or term in {"linux", "vt100", "vt220"}:
+        tier = Tier.PLAIN
+    else:
+        tier = Tier.EMOJI
+    return TerminalKind(tier, has_colour, _colours(term, environment.get("COLORTERM", "")))
+
+
+def _colours(term: str, colorterm: str) -> ColorSystem:
+    if colorterm.strip().lower() in {"truecolor", "24bit"} or term.endswith("-direct"):
+        return ColorSystem.TRUECOLOR
+    if term.startswith(("tmux", "screen")):  # whatever terminal is outside
+        return ColorSystem.EIGHT_BIT if "256" in term or term.startswith("tmux") else ColorSystem.STANDARD
+    if any(part in _ALL_COLOURS for part in term.split("-")):
+        return ColorSystem.TRUECOLOR
+    return ColorSystem.EIGHT_BIT if "256" in term else ColorSystem.STANDARD
 
 
 def speaks_utf8(environment: Mapping[str, str]) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from rich.console import Console
+from rich.color import Color, ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
+from textual.theme import Theme
 
 from fluxtui.screens.painter import Painter, in_ascii
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.theme import DARK, LIGHT, Inks
 from tests.ui.glass import Glass
 
 RED, BLUE = Style(color="#d75f5f", bgcolor="#121212"), Style(color="#87afd7", bgcolor="#121212", bold=True)
@@ -29,11 +31,6 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def console() -> Console:
-    return Console(color_system="truecolor", force_terminal=True, _environ={})
-
-
 def whole(*lines: tuple[str, Style]) -> LayoutUpdate:
     strips = [[Strip([Segment(text.ljust(20), style)], 20)] for text, style in lines]
     return LayoutUpdate(strips, Region(0, 0, 20, len(lines)))
@@ -45,14 +42,14 @@ def part(y: int, text: str, style: Style) -> ChopsUpdate:
     return ChopsUpdate(chops, [(y, 0, 20)], [[20]] * 3)
 
 
-def test_only_cells_that_differ_are_sent(console: Console) -> None:
+def test_only_cells_that_differ_are_sent() -> None:
     painter, glass = Painter(TerminalKind(Tier.EMOJI, True)), Glass(20, 3)
-    first = painter.frame(whole(("loss 0.0412", RED), ("step 230", BLUE), ("", RED)), console)
+    first = painter.frame(whole(("loss 0.0412", RED), ("step 230", BLUE), ("", RED)))
     assert first is not None
     glass.feed(first.sequence)
     assert glass.text.splitlines()[:2] == ["loss 0.0412", "step 230"]
-    assert painter.frame(whole(("loss 0.0412", RED), ("step 230", BLUE), ("", RED)), console) is None
-    second = painter.frame(part(0, "loss 0.0419", RED), console)
+    assert painter.frame(whole(("loss 0.0412", RED), ("step 230", BLUE), ("", RED))) is None
+    second = painter.frame(part(0, "loss 0.0419", RED))
     assert second is not None
     assert len(second.sequence) < 60
     glass.feed(second.sequence)
@@ -60,12 +57,12 @@ def test_only_cells_that_differ_are_sent(console: Console) -> None:
     assert not glass.leaks
 
 
-def test_a_terminal_whose_content_is_unknown_is_drawn_whole(console: Console) -> None:
+def test_a_terminal_whose_content_is_unknown_is_drawn_whole() -> None:
     painter = Painter(TerminalKind(Tier.EMOJI, True))
     screen = whole(("one", RED), ("two", BLUE))
-    assert painter.frame(screen, console) is not None
+    assert painter.frame(screen) is not None
     painter.forget()
-    again = painter.frame(screen, console)
+    again = painter.frame(screen)
     assert again is not None
     glass = Glass(20, 2)
     glass.feed(again.sequence)
@@ -73,9 +70,9 @@ def test_a_terminal_whose_content_is_unknown_is_drawn_whole(console: Console) ->
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_nothing_a_widget_draws_is_obeyed(console: Console, hostile: str) -> None:
+def test_nothing_a_widget_draws_is_obeyed(hostile: str) -> None:
     for tier in Tier:
-        frame = Painter(TerminalKind(tier, True)).frame(whole((hostile, RED), ("", RED)), console)
+        frame = Painter(TerminalKind(tier, True)).frame(whole((hostile, RED), ("", RED)))
         assert frame is not None
         glass = Glass(20, 2)
         glass.feed(frame.sequence)
@@ -85,8 +82,8 @@ def test_nothing_a_widget_draws_is_obeyed(console: Console, hostile: str) -> Non
         assert "\x1b]" not in frame.sequence
 
 
-def test_without_colour_there_is_none(console: Console) -> None:
-    frame = Painter(TerminalKind(Tier.PLAIN, False)).frame(whole(("loss", RED), ("step", BLUE)), console)
+def test_without_colour_there_is_none() -> None:
+    frame = Painter(TerminalKind(Tier.PLAIN, False)).frame(whole(("loss", RED), ("step", BLUE)))
     assert frame is not None
     glass = Glass(20, 2)
     glass.feed(frame.sequence)
@@ -102,15 +99,49 @@ def test_ascii_keeps_every_width() -> None:
         assert len(plain) == cell_len(text), (text, plain)
 
 
-def test_wide_characters_leave_nothing_behind(console: Console) -> None:
+def test_wide_characters_leave_nothing_behind() -> None:
     painter, glass = Painter(TerminalKind(Tier.EMOJI, True)), Glass(20, 2)
     for first in ("🟢🟢 ab", "x🟢y", "plain", "a日b", "日本", "🔵 stopped"):
         frame = painter.frame(
             LayoutUpdate(
                 [[Strip([Segment(first, RED)]).adjust_cell_length(20, RED)], [Strip.blank(20, RED)]], Region(0, 0, 20, 2)
             ),
-            console,
         )
         assert frame is not None
         glass.feed(frame.sequence)
         assert glass.text.splitlines()[0] == first
+
+
+@pytest.mark.parametrize("theme", [DARK, LIGHT], ids=["dark", "light"])
+@pytest.mark.parametrize("colours", list(ColorSystem)[:3], ids=["16", "256", "all"])
+def test_the_selected_line_is_read_however_many_colours_there_are(theme: Theme, colours: ColorSystem) -> None:
+    """Contrast as WCAG reckons it, of the colours that are really sent: 2.4 is what the light theme has with all of them."""
+    inks = Inks(theme, TerminalKind(Tier.EMOJI, True, colours))
+    for ground in ("", "cursor"):
+        for role in ("text", "dim", "good", "bad", "warn", "live", "info", "accent"):
+            style = inks.style(role, ground)
+            assert style.color is not None
+            assert style.bgcolor is not None
+            assert contrast(sent(style.color, colours), sent(style.bgcolor, colours)) >= 2.4, (role, ground)
+
+
+def test_a_terminal_of_sixteen_colours_tells_states_by_colour() -> None:
+    inks = Inks(DARK, TerminalKind(Tier.PLAIN, True, ColorSystem.STANDARD))
+    states = [inks.style(role).color for role in ("good", "bad", "warn", "live", "info")]
+    shown = {sent(colour, ColorSystem.STANDARD) for colour in states if colour is not None}
+    assert len(shown) == len(states)
+    assert all(max(colour) - min(colour) > 100 for colour in shown), "a grey tells nothing"
+
+
+def sent(colour: Color, colours: ColorSystem) -> tuple[int, int, int]:
+    return colour.downgrade(colours).get_truecolor()
+
+
+def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    linear = [part / 3294.6 if part < 10.1 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

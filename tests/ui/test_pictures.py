@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.console import Console
 from rich.segment import Segment
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
@@ -18,20 +17,21 @@ from textual.strip import Strip
 
 from fluxtui.persist.home import Home
 from fluxtui.screens.gallery import PLACEHOLDER, Answer, Gallery, Way, way_of
-from fluxtui.screens.ink import DARK, Inks, Line
+from fluxtui.screens.ink import Line
 from fluxtui.screens.painter import Painter
 from fluxtui.screens.picture import draw
 from fluxtui.screens.picture_real import MOST_BYTES, cells, hung
 from fluxtui.screens.replies import Replies
 from fluxtui.screens.sixel import encoded
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.theme import DARK, Inks
 from tests.ui.fabricate import make_record, make_session
 from tests.ui.glass import Glass, PtyApp
 from tests.ui.pictures import Kitty, placeholders, read_sixels
 
 DEMO = Path(__file__).parent.parent.parent / "fluxtui" / "demo" / "images"
 KIND = TerminalKind(Tier.EMOJI, True)
-INKS = Inks(DARK, True)
+INKS = Inks(DARK, KIND)
 CELL = (10, 20)
 
 
@@ -87,16 +87,11 @@ def shown(*lines: Line, width: int = 40, height: int = 12) -> LayoutUpdate:
     return LayoutUpdate(strips, Region(0, 0, width, height))
 
 
-@pytest.fixture
-def console() -> Console:
-    return Console(color_system="truecolor", force_terminal=True, _environ={})
-
-
-def test_kitty_is_given_a_picture_once_and_its_cells_name_each_place(console: Console) -> None:
+def test_kitty_is_given_a_picture_once_and_its_cells_name_each_place() -> None:
     gallery = gallery_of(Way.KITTY)
     painter = Painter(KIND, gallery)
     placed = hung(photograph(200, 200), 20, 10, gallery, Way.KITTY, CELL)
-    first = painter.frame(shown(Line("samples"), *(Line("  ").extend(line) for line in cells(placed))), console)
+    first = painter.frame(shown(Line("samples"), *(Line("  ").extend(line) for line in cells(placed))))
     assert first is not None
     kitty, glass = Kitty(), Glass(40, 12)
     text = kitty.feed(first.sequence)
@@ -106,11 +101,11 @@ def test_kitty_is_given_a_picture_once_and_its_cells_name_each_place(console: Co
     assert first.sequence.index("\x1b_G") < first.sequence.index(PLACEHOLDER), "first the picture, then its place"
     glass.feed(first.sequence)
     assert not glass.leaks
-    again = painter.frame(shown(Line("samples, again"), *(Line("  ").extend(line) for line in cells(placed))), console)
+    again = painter.frame(shown(Line("samples, again"), *(Line("  ").extend(line) for line in cells(placed))))
     assert again is not None
     assert "\x1b_G" not in again.sequence
     assert PLACEHOLDER not in again.sequence
-    gone = painter.frame(shown(Line("dashboard")), console)
+    gone = painter.frame(shown(Line("dashboard")))
     assert gone is not None
     glass.feed(gone.sequence)
     assert PLACEHOLDER not in glass.text
@@ -119,28 +114,28 @@ def test_kitty_is_given_a_picture_once_and_its_cells_name_each_place(console: Co
     assert painter.farewell() == ""
 
 
-def test_sixels_are_drawn_where_their_cells_are_and_what_lies_over_them_stays(console: Console) -> None:
+def test_sixels_are_drawn_where_their_cells_are_and_what_lies_over_them_stays() -> None:
     gallery = gallery_of(Way.SIXEL)
     painter, glass = Painter(KIND, gallery), Glass(40, 12)
     placed = hung(photograph(200, 200), 16, 8, gallery, Way.SIXEL, CELL)
     lines = [Line("samples"), *(Line("  ").extend(line) for line in cells(placed))]
-    first = painter.frame(shown(*lines), console)
+    first = painter.frame(shown(*lines))
     assert first is not None
     glass.feed(first.sequence)
     assert glass.pictures == [((2, 1), placed.data)]
     assert PLACEHOLDER not in first.sequence, "a character that the terminal does not know"
-    assert painter.frame(shown(*lines), console) is None, "it is sent again although nothing changed"
-    notice = painter.frame(_line(3, "  over it      ", 40), console)
+    assert painter.frame(shown(*lines)) is None, "it is sent again although nothing changed"
+    notice = painter.frame(_line(3, "  over it      ", 40))
     assert notice is not None
     assert "\x1bP" not in notice.sequence
-    back = painter.frame(shown(*lines[:4], Line("  here"), *lines[5:]), console)
+    back = painter.frame(shown(*lines[:4], Line("  here"), *lines[5:]))
     assert back is not None
     glass = Glass(40, 12)
     glass.feed(back.sequence)
     assert [where for where, _ in glass.pictures] == [(2, 1)]
     after = back.sequence.rindex("\x1b\\")
     assert "here" in back.sequence[after:], "the picture is drawn over what lies over it"
-    gone = painter.frame(shown(Line("dashboard")), console)
+    gone = painter.frame(shown(Line("dashboard")))
     assert gone is not None
     assert "\x1bP" not in gone.sequence
     assert len(gone.sequence) >= placed.rows * placed.columns - placed.columns, "its cells are not overwritten"
@@ -152,26 +147,26 @@ def _line(y: int, text: str, width: int) -> ChopsUpdate:
     return ChopsUpdate(chops, [(y, 0, width)], [[width]] * 12)
 
 
-def test_a_foreign_text_that_looks_like_a_picture_is_none(console: Console) -> None:
+def test_a_foreign_text_that_looks_like_a_picture_is_none() -> None:
     for way in Way:
         painter = Painter(KIND, gallery_of(way))
-        frame = painter.frame(shown(Line(f"a{PLACEHOLDER}\u0305\u0305b {PLACEHOLDER}")), console)
+        frame = painter.frame(shown(Line(f"a{PLACEHOLDER}\u0305\u0305b {PLACEHOLDER}")))
         assert frame is not None
         assert PLACEHOLDER not in frame.sequence
 
 
-def test_a_number_that_is_given_again_hands_the_new_picture_over(console: Console) -> None:
+def test_a_number_that_is_given_again_hands_the_new_picture_over() -> None:
     gallery = gallery_of(Way.KITTY)
     painter = Painter(KIND, gallery)
     first = gallery.hang(1, 1, lambda number: f"\x1b_Gfirst{number}\x1b\\")
-    painter.frame(shown(*cells(first)), console)
+    painter.frame(shown(*cells(first)))
     for _ in range(239):
         gallery.hang(1, 1, str)
     second = gallery.hang(1, 1, lambda number: f"\x1b_Gsecond{number}\x1b\\")
     assert second.number == first.number
     assert not gallery.holds(first)
-    painter.frame(shown(Line("x")), console)
-    frame = painter.frame(shown(*cells(second)), console)
+    painter.frame(shown(Line("x")))
+    frame = painter.frame(shown(*cells(second)))
     assert frame is not None
     assert "\x1b_Gsecond" in frame.sequence
 
@@ -316,8 +311,9 @@ def test_a_terminal_with_sixels_is_sent_them_and_left_clean(sampled: Path) -> No
         assert ui.glass.leaks == []
 
 
-def test_kitty_is_handed_pictures_and_told_to_forget_them(sampled: Path) -> None:
-    with PtyApp(sampled, TERM="xterm-kitty") as ui:
+@pytest.mark.parametrize("colorterm", ["", "truecolor"], ids=["over-ssh", "at-home"])
+def test_kitty_is_handed_pictures_and_told_to_forget_them(sampled: Path, colorterm: str) -> None:
+    with PtyApp(sampled, TERM="xterm-kitty", COLORTERM=colorterm) as ui:
         open_samples(ui)
         until(lambda: ui.glass.text.count(PLACEHOLDER) > 20 and _pictures_kept(ui) == 2)
         kitty = Kitty()

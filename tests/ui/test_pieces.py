@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.color import ColorSystem
 from textual.app import App
 from textual.widget import Widget
 
@@ -144,6 +145,24 @@ def test_meter_and_sparkline() -> None:
 def test_what_a_terminal_can_show(environment: dict[str, str], tier: Tier, has_colour: bool) -> None:
     kind = detect(environment)
     assert (kind.tier, kind.has_colour) == (tier, has_colour)
+
+
+@pytest.mark.parametrize(
+    ("term", "colours"),
+    [
+        ("xterm-256color", ColorSystem.EIGHT_BIT),
+        ("tmux-256color", ColorSystem.EIGHT_BIT),
+        ("screen", ColorSystem.STANDARD),
+        ("linux", ColorSystem.STANDARD),
+        ("xterm-ghostty", ColorSystem.TRUECOLOR),
+        ("alacritty", ColorSystem.TRUECOLOR),
+        ("foot-extra", ColorSystem.TRUECOLOR),
+        ("screen.xterm-kitty", ColorSystem.STANDARD),
+    ],
+)
+def test_a_terminal_that_ssh_names_only_by_term_keeps_its_colours(term: str, colours: ColorSystem) -> None:
+    assert detect({"TERM": term}).colours is colours
+    assert detect({"TERM": term, "COLORTERM": "truecolor"}).colours is ColorSystem.TRUECOLOR
 
 
 def test_a_paste_presses_no_keys_but_a_key_that_repeats_does() -> None:
