@@ -42,7 +42,8 @@ JSON_KEYS = {  # as `persist.overview_json.to_json` makes them; --check fails wh
     "state": "as it is shown: the status, or `new`, `lost`, `stalled`, `suspended`, `storage`, `silent`, `changed`, `elsewhere`, "
     "`unreadable`",
     "reason": "why it is so, in words",
-    "remedy": "the one command or change that follows",
+    "remedy": "the one command or change that puts right what `reason` says; empty where nothing is wrong",
+    "next": "the remedy, or where there is none the one command that follows: `wait` while it trains, `export` once it is proven",
     "phase": "`preflight`, `download`, `load`, `encode`, `cache`, `train`, `validate`, `sample`, `checkpoint`, `export`, `prove`",
     "inner": "how far it is inside the phase, in words",
     "attempt": "number of the newest attempt; 0 before the first",

@@ -60,7 +60,7 @@ def show_verb(arguments: Namespace) -> int:
     out.facts(
         [
             ("why", seen.reason),
-            ("next", seen.remedy),
+            ("next", seen.next),
             ("phase", f"{seen.phase} {seen.inner}".strip() if seen.phase and seen.is_active else ""),
             ("step", f"{seen.step} of {seen.steps or '?'}" if seen.attempt else ""),
             ("epoch", f"{seen.epoch} of {seen.epochs}" if seen.epochs else ""),

@@ -47,6 +47,13 @@ class Overview:
         return self.shown.remedy
 
     @property
+    def next(self) -> str:
+        """The one command or change that follows: the remedy, or where nothing is wrong what one does with it now."""
+        if not self.remedy and self.state == "completed":
+            return f"fluxtui export {self.name} --format comfyui -o {self.name}-comfyui.safetensors"
+        return self.remedy or f"fluxtui wait {self.name}"
+
+    @property
     def status(self) -> str:
         """As stored; "" where there is no record."""
         return self.record.status if self.record else ""

@@ -26,6 +26,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "state": overview.state,
         "reason": overview.reason,
         "remedy": overview.remedy,
+        "next": overview.next,
         "phase": overview.phase,
         "inner": overview.inner,
         "attempt": overview.attempt,

@@ -231,7 +231,7 @@ def next_step(session: Overview) -> tuple[str, str]:
         case "failed" | "stopped" | "lost":
             return "log", f"shows the log{'; ' + session.remedy if session.remedy else ''}"
         case "completed":
-            return "verify", f"proves it again  {words.place(session.output)}"
+            return "copy", f"copies its path; 4 E exports it, v proves it again  {words.place(session.output)}"
         case "changed":
             return "resume", "makes the file again from the last checkpoint"
         case "queued":
@@ -240,7 +240,7 @@ def next_step(session: Overview) -> tuple[str, str]:
             return "kill", "ends it at once"
         case "stalled" | "suspended" | "storage" | "silent":
             return "log", "shows its log; K ends it at once"
-        case "running" | "starting":
+        case "running" | "starting" | "elsewhere":
             return "stop", "stops it with a checkpoint; q leaves, training goes on"
         case "unreadable" if session.is_resumable:
             return "resume", "goes on from the checkpoints"

@@ -26,8 +26,14 @@ from tests.cli.conftest import Lab, until
 from tests.ui.fabricate import make_record
 
 
+def next_line(lab: Lab) -> str:
+    """What `show` says comes next."""
+    return next(line.removeprefix("next").strip() for line in lab.call("show", "a").out.splitlines() if line.startswith("next"))
+
+
 def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
     lab.make("a")
+    assert next_line(lab) == "fluxtui start a"
     started = lab.call("start", "a")
     assert (started.code, started.out) == (0, "")
     assert "goes on when you leave" in started.err
@@ -43,6 +49,7 @@ def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
         0,
     )
     assert shown["tensors_sha256"]
+    assert shown["next"] == next_line(lab) == "fluxtui export a --format comfyui -o a-comfyui.safetensors"
     assert "TRAINING COMPLETED SUCCESSFULLY" in lab.call("logs", "a").out
     assert "step-000000030" in lab.call("checkpoints", "a", "--verify").out
     for verb in ("start", "resume", "stop", "kill", "checkpoint", "sample"):
@@ -57,6 +64,7 @@ def test_a_second_start_is_refused_and_so_is_removal_while_it_runs(lab: Lab) -> 
     lab.make("a")
     assert control.start(lab.home, "a") == 1
     assert "already" in lab.call("start", "a").sentence
+    assert next_line(lab) == "fluxtui wait a"
     assert lab.call("resume", "a").code == 4
     lab.await_step(1)
     assert lab.call("rm", "a", "--yes").code == 4

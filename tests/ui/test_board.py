@@ -131,7 +131,8 @@ async def test_guard_line_and_the_one_key_that_comes_next(states: Fabricated) ->
             ("too-hot", "non-finite loss at step 40", "lower train.learning_rate"),
             ("power-cut", "machine rebooted at step 310", "r resumes from step-000000300"),
             ("a-new-one", "s starts it"),
-            ("blue-vase", "v proves it again"),
+            ("blue-vase", "y copies its path; 4 E exports it, v proves it again", "blue-vase/blue-vase"),
+            ("other-pod", "x stops it with a checkpoint; q leaves"),
         ):
             app.board.sessions.select(name)
             for text in expected:
