@@ -74,6 +74,27 @@ def test_averages_are_those_of_their_formula_and_do_not_change_the_weights(new_b
     assert averaged.result().tensors_sha256 == plain.result().tensors_sha256
 
 
+def test_averages_beside_schedule_free_are_of_the_weights_that_it_is_evaluated_at(new_bench: NewBench) -> None:
+    pytest.importorskip("schedulefree", reason="pip install 'fluxtui[optimizers]'")
+    from fluxtui.engine.trainer.loop import advance
+
+    free = {"train__optimizer": "schedule_free", "train__scheduler": "constant", "train__steps": 3}
+    plain, averaged = new_bench("plain", **free), new_bench("averaged", train__ema_decay=0.5, **free)
+    plain.run_here()
+    run = averaged.prepare_here()
+    expected = {name: value.clone() for name, value in run.ema.shadow.items()}
+    for step in range(1, 4):
+        advance(run, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        with evaluated(run.optimizer, run.parameters):
+            expected = {name: decay * expected[name] + (1 - decay) * value for name, value in run.ema.parameters.items()}
+    for name, value in expected.items():
+        torch.testing.assert_close(run.ema.shadow[name], value.detach(), rtol=1e-5, atol=1e-8)
+    run.commit()
+    trained = [(bench.folder.checkpoints / "step-000000003" / states.ADAPTER_FILE).read_bytes() for bench in (plain, averaged)]
+    assert trained[0] == trained[1]
+
+
 def test_averages_of_a_short_run_are_of_trained_weights() -> None:
     """With a decay whose reach is ten times the run's length, B (which begins at zero) would stay at a tenth of its size."""
     weight = torch.nn.Parameter(torch.zeros(3))

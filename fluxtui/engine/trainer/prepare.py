@@ -70,7 +70,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     if here.is_first and (doubt := optim.too_long_a_warmup(spec.train, steps)):
         reporter.say(f"warning: {doubt}")
 
-    ema = Ema(spec.train.ema_decay, named)
+    ema = Ema(spec.train.ema_decay, named, partial(optim.evaluated, optimizer, [*named.values()]))
     committer = Committer(job, folder, reporter, here, digest, components.model_key, weights, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*named.values()], optimizer)
