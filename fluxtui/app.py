@@ -45,6 +45,7 @@ from fluxtui.screens.ways import Ways
 
 PICO = Path(__file__).parent / "demo" / "pico"
 SWITCH = 0.0005  # seconds that a thread which reads may hold up the one that answers keys
+TROUBLES = 3  # sentences about config.toml at most; fluxtui doctor has them all
 SIZE_EVERY = 2.0  # seconds between looks at the terminal's size
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
@@ -95,7 +96,7 @@ class FluxApp(KeysInOrder, Ways):
         self._theme_changed(self.current_theme)
         self._catch_signals()
         self.watch_disk.start()
-        for trouble in self.settings.troubles:
+        for trouble in self.settings.troubles[:TROUBLES]:
             self.say(trouble, "warn", stays=True)
 
     def on_unmount(self) -> None:

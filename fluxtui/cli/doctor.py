@@ -49,8 +49,8 @@ def examine() -> list[Finding]:
     """Everything, in the order of importance. Never raises for what it finds."""
     _driver.cache_clear()
     looks: list[Callable[[], list[Finding]]] = [
-        _python, _libraries, _home, _disk, _memory, _shared_memory, _gpus, _torch, _models, _processor, _files, _terminal,
-        _network,
+        _python, _libraries, _home, _config, _disk, _memory, _shared_memory, _gpus, _torch, _models, _processor, _files,
+        _terminal, _network,
     ]  # fmt: skip
     return [found for look in looks for found in look()]
 
@@ -92,6 +92,21 @@ def _home() -> list[Finding]:
         told = f"{home.root} cannot lock; the runtime folder does"
         found.append(Finding("locks", "note", told, "start sessions from one machine only"))
     return found
+
+
+def _config() -> list[Finding]:
+    """What in config.toml nobody takes: it does nothing, and says nothing when it is meant to."""
+    from fluxtui.screens.settings import read_settings
+
+    try:
+        path = Home.open().config
+    except (FluxTUIError, OSError):
+        return []  # told of the home
+    if not path.exists():
+        return []
+    told = [clean(trouble.removeprefix("config.toml: "), 400) for trouble in read_settings(path).troubles]
+    found = [Finding("config.toml", "note", words, f"mend {path}") for words in told]
+    return found or [Finding("config.toml", "good", f"every setting in {path} is one")]
 
 
 def _disk() -> list[Finding]:

@@ -64,11 +64,20 @@ def in_one_line(host: HostGauges | None, gpus: Gpus | None, width: int, painting
     line = Line(" ")
     for part in chosen + behind:
         gap = 3 if line.width > 1 else 0
-        if line.width + gap + part.width > width and (line.width + 12 > width or part.width < 30):
+        room = width - line.width - gap
+        if part.width > room and (line.width + 12 > width or part.width < 30):
             line.add(" ").add(painting.glyphs.ellipsis, "dim")  # a figure that is cut says another one
+            break
+        if part.width > room and (end := _clause(part.text, room - len(painting.glyphs.ellipsis))):
+            line.add(" " * gap).extend(part.cut(end)).add(painting.glyphs.ellipsis, "dim")
             break
         line.add(" " * gap).extend(part)
     return cut_marked(line, width, painting.glyphs.ellipsis)
+
+
+def _clause(text: str, room: int) -> int:
+    """Where the last whole clause of a sentence ends that fits, in cells; 0 where none does. The panel has all of it."""
+    return max(0, *(text.rfind(mark, 0, max(0, room) + len(mark)) for mark in ("; ", ", ", " (")))
 
 
 def _needed(parts: Sequence[Line]) -> int:

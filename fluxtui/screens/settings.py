@@ -1,12 +1,16 @@
-"""What a user may set for the UI in `config.toml`: `[ui]` theme, glyphs; `[keys]` an action's own keys."""
+"""What a user may set for the UI in `config.toml`: `[ui]` theme, glyphs; `[keys]` an action's own keys.
+
+Also what is wrong in it, for the UI and for `fluxtui doctor`: a name that nobody reads is as silent as a setting that works.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from textual.keys import Keys, key_to_character
 from textual.theme import BUILTIN_THEMES
 
 from fluxtui.actions import clashes
@@ -15,6 +19,10 @@ from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.text import clean
 from fluxtui.screens.terminal_kind import Tier
 from fluxtui.screens.theme import DARK, LIGHT
+
+TABLES = ("ui", "keys", "models", "slurm")
+_KEY_NAMES = {key.value for key in Keys}
+_WITH = {"ctrl", "shift", "alt", "super", "hyper", "meta"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,32 @@ def read_settings(path: Path) -> Settings:
         return Settings(troubles=(f"config.toml is not used: {error}",))
     ui, keys = document.get("ui", {}), document.get("keys", {})
     wanted = {str(name): str(value) for name, value in keys.items()} if isinstance(keys, dict) else {}
-    clashing = tuple(clashes(wanted))
+    clashing = (*clashes(wanted), *_no_keys(wanted))
     shown = {str(name): str(value) for name, value in ui.items()} if isinstance(ui, dict) else {}
     wrong = tuple(_wrong(name, value) for name, value in shown.items() if value not in _possible(name))
     theme, glyphs = (value if (value := shown.get(name, "")) in _possible(name) else "" for name in ("theme", "glyphs"))
-    return Settings(theme, glyphs, {} if clashing else wanted, (*wrong, *clashing)[:3])
+    return Settings(theme, glyphs, {} if clashing else wanted, (*_unread(document), *wrong, *clashing))
+
+
+def _unread(document: dict[str, Any]) -> Iterator[str]:
+    """What stands at the top of the file and is not taken by anybody."""
+    for name, value in document.items():
+        if name in TABLES and not isinstance(value, dict):
+            yield f"config.toml: {name} is a table: [{name}], and its settings below"
+        elif name == "on_end" and not isinstance(value, str | list):
+            yield "config.toml: on_end is a command for the shell, or a list of words"
+        elif name not in {*TABLES, "on_end"}:
+            known = f"on_end, {', '.join(f'[{table}]' for table in TABLES)}"
+            yield f"config.toml has no {clean(name, 40)!r}, only {known}"
+
+
+def _no_keys(wanted: dict[str, str]) -> Iterator[str]:
+    """A key that is written as none is never pressed."""
+    for name, keys in wanted.items():
+        for key in keys.split(","):
+            *held, last = key.strip().split("+") if len(key.strip()) > 1 else [key.strip()]
+            if not set(held) <= _WITH or not (len(last) == 1 or last in _KEY_NAMES or key_to_character(last)):
+                yield f"config.toml: {clean(key, 40)!r} of {clean(name, 40)!r} is no key; write x, X, f5, ctrl+k, escape or space"
 
 
 def _possible(name: str) -> Sequence[str]:

@@ -179,6 +179,19 @@ def test_rm_asks_and_without_a_terminal_wants_yes(lab: Lab) -> None:
     assert list(lab.home.sessions.iterdir()) == []
 
 
+def test_doctor_says_what_in_config_toml_does_nothing(lab: Lab) -> None:
+    def told() -> list[tuple[str, str]]:
+        found = json.loads(lab.call("doctor", "--json").out)
+        return [(one["level"], one["found"]) for one in found if one["subject"] == "config.toml"]
+
+    assert told() == []
+    lab.home.config.write_text('on_end = "true"\n[keys]\nkil = "k"\n')
+    assert told() == [("note", "config.toml remaps 'kil', which is no action")]
+    lab.home.config.write_text('on_end = "true"\n')
+    [(level, _)] = told()
+    assert level == "good"
+
+
 def test_doctor_shows_no_token(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     asked = lab.call("doctor")

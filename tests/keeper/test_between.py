@@ -220,6 +220,14 @@ def test_a_stop_after_the_epoch_holds_for_the_retry_of_a_trainer_that_crashed(la
     assert one.record(1).signal == "SIGSEGV"  # the fault happened
 
 
+def test_an_on_end_that_is_no_command_is_said_and_ends_nothing(lab: Lab):
+    lab.home.config.write_text("on_end = 5\n")
+    one = lab.session()
+    assert one.start().wait() == 0
+    assert "on_end of config.toml is neither a command" in one.log()
+    assert one.record().status == "completed"
+
+
 def test_on_end_runs_though_the_keeper_itself_failed(lab: Lab, tmp_path):
     """The keeper's own code raises, as a mistake of ours would."""
     said, site = tmp_path / "said", tmp_path / "site"

@@ -133,6 +133,25 @@ def test_a_setting_of_the_ui_that_is_none_is_said_with_what_is_possible(tmp_path
     assert "'font'" in other
 
 
+def test_every_line_of_config_toml_that_nobody_takes_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    keys = 'kill = "ctrl-k"\nstop = "f12,ctrl+shift+x,question_mark"\n'
+    path.write_text(f'on-end = "x"\non_end = 5\nmodels = "~/models"\n[keys]\n{keys}')
+    settings = read_settings(path)
+    assert settings.keys == {}, "half of a remapping is a trap"
+    unknown, command, table, key = settings.troubles
+    assert "no 'on-end', only on_end, [ui]" in unknown
+    assert "on_end is a command" in command
+    assert "models is a table" in table
+    assert "'ctrl-k' of 'kill' is no key" in key
+
+
+def test_every_key_of_the_table_could_stand_in_config_toml(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[keys]\n" + "".join(f"{action.name} = '{action.keys}'\n" for action in TABLE))
+    assert read_settings(path).troubles == ()
+
+
 async def test_help_shows_the_command_of_a_key_at_80_columns_and_claims_no_more(states: Fabricated) -> None:
     async with opened(states.home, (80, 240), "paused-fox") as (app, pilot):
         await pilot.press("question_mark")

@@ -179,9 +179,12 @@ def run_on_end(duties: Duties) -> None:
         command = toml.read(duties.home.config, dict[str, Any]).get("on_end", "")
     except FluxTUIError:
         return
-    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(word) for word in command]
     if not command:
         return
+    if not isinstance(command, str | list):
+        duties.log.line("on_end of config.toml is neither a command for the shell nor a list of words, and was not run")
+        return
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(word) for word in command]
     record = duties.journal.record
     hidden = (wire.RUN_ID, OWN_CHILD, wire.KEEPER_PID)
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
