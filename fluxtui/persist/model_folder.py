@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fluxtui.persist.home import Home
 
 PICO = "pico"
+TRANSFORMER = "FluxTransformer2DModel"
 PICO_WIDTH = 512  # a transformer at most this wide is trained by the recipe of the pico model
 _JSON_LIMIT = 1024 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -27,7 +28,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 # Folder in the pipeline -> classes that may stand there, and whether it has weights.
 _COMPONENTS: dict[str, tuple[frozenset[str], bool]] = {
-    "transformer": (frozenset({"FluxTransformer2DModel"}), True),
+    "transformer": (frozenset({TRANSFORMER}), True),
     "vae": (frozenset({"AutoencoderKL"}), True),
     "text_encoder": (frozenset({"CLIPTextModel"}), True),
     "text_encoder_2": (frozenset({"T5EncoderModel"}), True),
@@ -127,6 +128,11 @@ def _kind(transformer: dict[str, Any]) -> Literal["pico", "flux1"]:
 
 
 def _from_folder(path: Path, written: str) -> ModelSource:
+    if is_transformer_alone(path):
+        raise UsageError(
+            f"{_show(path)} holds a FLUX.1 transformer alone, without encoders and VAE; put it in the place of transformer/ in "
+            "the folder of a whole FLUX.1, or give its hub id: the rest is fetched then."
+        )
     if other := other_pipeline(_json(path, "model_index.json")):
         raise UsageError(f"{_show(path)} is {other}; give FLUX.1 itself.")
     for component, (_, has_weights) in _COMPONENTS.items():
@@ -147,6 +153,13 @@ def _from_folder(path: Path, written: str) -> ModelSource:
             if has_weights
         ),
     )
+
+
+def is_transformer_alone(path: Path) -> bool:
+    """A transformer's configuration where a pipeline has its index."""
+    if (path / "model_index.json").exists() or not (path / "config.json").is_file():
+        return False
+    return _json(path, "config.json").get("_class_name") == TRANSFORMER
 
 
 def other_pipeline(index: dict[str, Any]) -> str:

@@ -41,6 +41,13 @@ class ModelSpec(Table, frozen=True):
         str, Meta(min_length=1, description="'pico', a hub id, a folder in diffusers layout, or single files (docs/models.md)")
     ]
     revision: Annotated[str, Meta(description="hub commit, tag or branch; empty: the newest, fixed at the first attempt")] = ""
+    base: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="FLUX.1 that gives a hub id which is a transformer alone its encoders and VAE; empty: FLUX.1-dev",
+        ),
+    ] = ""
     precision: Annotated[
         Precision, Meta(description="of the frozen base; auto: fp32 on the CPU, else by hardware.preset: bf16 or int8")
     ] = "auto"

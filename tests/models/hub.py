@@ -43,6 +43,8 @@ class Faults:
     hang_at: int = -1  # a large body stops there for ever
     wrong_byte: str = ""  # a file whose bytes are not what the hub says
     status: int = 0  # instead of every large body
+    statuses: int = -1  # how often; -1: for ever
+    retry_after: str = ""  # said with it
     ignores_range: bool = False
     happened: dict[str, int] = field(default_factory=dict)
 
@@ -141,9 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         faults = self.hub.faults
         if self.headers.get("Authorization"):
             faults.note("token seen by the store")
-        if faults.status:
+        if faults.status and faults.statuses:
+            faults.statuses -= 1
             faults.note("status")
-            return self._refuse(faults.status, "", "as the test wants it")
+            return self._refuse(faults.status, "", "as the test wants it", faults.retry_after)
         content = self.hub.repositories[name.replace("--", "/", 1)].files()[file]
         if faults.wrong_byte == file:
             faults.note("wrong byte")
@@ -182,8 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: dict[str, Any]) -> None:
         self._answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, status: int, code: str, message: str, retry_after: str = "") -> None:
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        headers |= {"Retry-After": retry_after} if retry_after else {}
         self._answer(status, headers, json.dumps({"error": message}).encode())
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -7,8 +7,12 @@ import json
 import os
 import shutil
 import threading
+import time
+import urllib.error
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,55 +25,14 @@ from fluxtui.engine.hub.refusals import BrokenFileError, CutError, DownloadError
 from fluxtui.engine.keeper.speed import Speed
 from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.engine.trainer.refusal import NoRoomError, Refusal
-from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.engine.trainer.source import open_model
 from fluxtui.engine.wire import ProgressLine, TrainerExit
 from fluxtui.persist.home import Home
 from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import ModelSpec
+from tests.models.fetching import NAME, SECRET, Fetch
 from tests.models.hub import COMMIT, Hub, Repository
 from tests.models.singles import take_apart
 
-NAME = "black-forest-labs/FLUX.1-dev"
 BIG = "transformer/diffusion_pytorch_model.safetensors"
-SECRET = "hf_" + "x" * 34
-
-
-class Telling(Reporter):
-    """Keeps the lines of progress."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.lines: list[dict[str, Any]] = []
-
-    def progress(self, phase: Phase | None = None, **what: Any) -> None:
-        self.lines.append({"phase": phase} | what)
-
-    def say(self, text: str) -> None:
-        assert SECRET not in text
-
-    def counted(self) -> list[int]:
-        return [line["item"] for line in self.lines if line.get("unit") == "bytes"]
-
-
-@pytest.fixture
-def hub(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with Hub({NAME: Repository(tiny)}) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
-        yield server
-
-
-@pytest.fixture
-def fetch(home: Home) -> Callable[..., tuple[Components, Telling]]:
-    def run(source: str = NAME, **model: str) -> tuple[Components, Telling]:
-        told = Telling()
-        return open_model(ModelSpec(source=source, **model), home.root, "", told), told
-
-    return run
 
 
 def same_bytes(found: Path, wanted: Path) -> None:
@@ -80,9 +43,6 @@ def same_bytes(found: Path, wanted: Path) -> None:
 
 def blobs(home: Home) -> Path:
     return hub_repository.cache_folder(home.models / "hub", NAME) / "blobs"
-
-
-Fetch = Callable[..., tuple[Components, Telling]]
 
 
 def test_a_model_comes_whole_with_its_commit_and_is_fetched_once(hub: Hub, fetch: Fetch, tiny: Path, home: Home) -> None:
@@ -211,6 +171,30 @@ def test_what_the_store_answers_decides_whether_it_is_tried_again(
     assert hub.faults.happened["status"] >= (transfer.TRIES if kind is CutError else 1)
     hub.faults.status = 0
     same_bytes(fetch()[0].folder, tiny)
+
+
+def test_a_hub_that_asks_to_be_left_alone_is_for_as_long_as_it_says(hub: Hub, fetch: Fetch, tiny: Path) -> None:
+    hub.faults.status, hub.faults.statuses, hub.faults.retry_after = 429, 1, "1"
+    before = time.monotonic()
+    same_bytes(fetch()[0].folder, tiny)
+    assert hub.faults.happened["status"] == 1
+    assert time.monotonic() - before >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("7", 7.0), ("99999", transfer.LONGEST_WAIT), ("soon", 0.0), ("-3", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("", 0.0)],
+)
+def test_what_a_hub_says_of_waiting_is_read_and_bounded(said: str, seconds: float) -> None:
+    headers = Message()
+    headers["Retry-After"] = said
+    assert transfer._asked_to_wait(urllib.error.HTTPError("http://hub", 429, "", headers, None)) == seconds
+
+
+def test_a_hub_may_say_until_when_to_wait() -> None:
+    headers = Message()
+    headers["Retry-After"] = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
+    assert 25.0 < transfer._asked_to_wait(urllib.error.HTTPError("http://hub", 503, "", headers, None)) <= 30.0
 
 
 def test_a_hub_that_is_not_there_is_the_networks_fault(hub: Hub, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ _TELL_SECONDS = 0.25  # between two lines of progress
 _WAIT_SECONDS = 1.0  # between two looks at a download that another process does
 _SPARE = 256 << 20  # bytes that stay free
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-TELLING = ("model_index.json", "transformer/config.json")
+TELLING = ("model_index.json", "transformer/config.json", "config.json")
 _TELLING_BYTES = 1 << 20  # no configuration is larger
 _LAST = "model_index.json"  # linked last: who sees it sees a whole pipeline
 
@@ -48,6 +48,10 @@ class Listing:
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
+
+    def only(self, wanted: Sequence[str]) -> Listing:
+        """The files that match."""
+        return replace(self, files=tuple(file for file in self.files if _is_wanted(file.name, wanted)))
 
 
 def endpoint() -> str:

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ CHUNK = 1 << 20  # bytes taken at once, at the most
 SILENCE = 30.0  # seconds without a byte before a connection is given up
 TRIES = 6  # connections in a row without one new byte
 FIRST_PAUSE = 1.0  # seconds before the second try; doubles, 16 at most
+LONGEST_WAIT = 240.0  # seconds that the hub may ask for between two tries: less than guard.download waits for a byte
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 OnBytes = Callable[[int], None]  # (bytes gained; less than 0 where some were thrown away)
@@ -94,23 +96,41 @@ def _take_over(file: HubFile, out: IO[bytes], on_bytes: OnBytes) -> Any:  # noqa
 
 def _fill(file: HubFile, url: str, token: str | None, out: IO[bytes], digest: Any, on_bytes: OnBytes) -> None:  # noqa: ANN401
     """Bytes from where the partial file ends to the file's end, over as many connections as it takes."""
-    tries, pause, why = 0, FIRST_PAUSE, ""
+    tries, pause, why, asked = 0, FIRST_PAUSE, "", 0.0
     while (position := out.tell()) < file.size:
         if tries >= TRIES:
             raise CutError(f"{file.name} could not be fetched: {why}")
         if tries:
-            time.sleep(min(pause, 16.0))
-            pause *= 2
+            _wait(max(min(pause, 16.0), asked), on_bytes)
+            pause, asked = pause * 2, 0.0
         try:
             with contextlib.closing(_ask(url, token, position)) as answer:
                 _take(file, answer, position, out, digest, on_bytes)
         except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError, urllib.error.URLError) as error:
-            why = _words(error, file)
+            why, asked = _words(error, file), _asked_to_wait(error)
         if out.tell() > position:
             tries, pause = 1, FIRST_PAUSE  # it moves: as patient as at the start
         else:
             tries += 1
             why = why or "the hub sent nothing"
+
+
+def _wait(seconds: float, on_bytes: OnBytes) -> None:
+    """Between two tries; a stop, which `on_bytes` raises, is heard within a second."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        on_bytes(0)
+        time.sleep(min(left, 1.0))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a hub which gives no more for now wants to be left alone (`Retry-After`, seconds or a date); 0: not said."""
+    said = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
+    try:
+        seconds = float(said) if said.strip().isdecimal() else parsedate_to_datetime(said).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def _words(error: Exception, file: HubFile) -> str:
