@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from typing import ClassVar
 
+import msgspec
 import pytest
 from keeper_lab import Lab, Session, fast, until
 
@@ -145,6 +146,15 @@ def test_only_a_newer_checkpoint_begins_the_count_of_retries_anew(duties: Duties
     again = attempt_end.retry_after(duties, CRASHED, "step-000000020")
     assert again is not None
     assert again.number == 1
+
+
+@pytest.mark.parametrize(("retries", "delay", "pause"), [(0, 0.2, 0.2), (1, 0.2, 0.4), (2, 0.2, 0.8), (2, 1800.0, 3600.0)])
+def test_the_pause_before_a_retry_doubles_up_to_an_hour(duties: Duties, retries: int, delay: float, pause: float):
+    duties.spec = msgspec.structs.replace(duties.spec, guard=msgspec.structs.replace(duties.spec.guard, retry_delay=delay))
+    duties.journal.update(retry=retries)
+    again = attempt_end.retry_after(duties, CRASHED, "")
+    assert again is not None
+    assert again.pause == pytest.approx(pause)
 
 
 def test_checkpoints_that_cannot_be_listed_leave_what_is_known_of_them(duties: Duties, monkeypatch: pytest.MonkeyPatch):

@@ -126,6 +126,7 @@ def test_what_is_not_finite_is_never_committed(new_bench: NewBench, broken: str)
     run.predict = broken_at_step_six
     with pytest.raises(NonFiniteError, match="step 6"):
         train(run)
+    run.close()  # the checkpoint of step 4 may still be being written
     assert bench.checkpoints() == ["step-000000002", "step-000000004"]
     assert not bench.folder.product.exists()
     assert not bench.folder.result_file.exists()

@@ -5,27 +5,33 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from fluxtui import __version__
+from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
 from fluxtui.engine.memory.ahead import look_again, look_ahead
 from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
 from fluxtui.engine.trainer import checkpoints, optim, runtime
-from fluxtui.engine.trainer.alike import must_be_alike
 from fluxtui.engine.trainer.checkpoints import Committer
-from fluxtui.engine.trainer.clip import load_clip
+from fluxtui.engine.trainer.clip import Clip, load_clip
 from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
 from fluxtui.engine.trainer.ema import Ema
 from fluxtui.engine.trainer.encode import fill_caches
 from fluxtui.engine.trainer.events import Events
-from fluxtui.engine.trainer.lora import add_lora
+from fluxtui.engine.trainer.lora import Adapter, add_lora
 from fluxtui.engine.trainer.objective import penalty_of
+from fluxtui.engine.trainer.rank_agreement import must_agree_with_rank_0
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.resume import resume
 from fluxtui.engine.trainer.run import Run
+from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter, Prompt
 from fluxtui.engine.trainer.source import open_model
+from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.wishes import Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
@@ -33,6 +39,7 @@ from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.prompts import prompts_of
 from fluxtui.persist.record import Phase
+from fluxtui.persist.spec import Spec
 
 
 def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:
@@ -42,28 +49,17 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     here = runtime.begin(job)
     wishes = Wishes.from_environment(signals, here)
     reporter.leave_early = wishes.leave_early
-    beside = max(1, len(job.devices))  # ranks that share this machine's memory
-    home = Home(Path(job.home))
-    planned = look_ahead(spec, home, folder, here.card, beside, reporter.note) if here.is_first else None
-    components = open_model(spec.model, Path(job.home), job.model_commit, reporter)
-    look_again(spec, planned, components.folder, home, folder, here.card, beside, reporter.note)
+    components = _open_components(job, folder, here, reporter)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
-    others = {"the model": components.model_key, "FluxTUI": __version__} | checkpoints.versions()
-    must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, others)
+    must_agree = partial(must_agree_with_rank_0, here, (digest, dataset.fingerprint), folder.dataset_file)
+    must_agree({"the model": components.model_key, "FluxTUI": __version__} | checkpoints.versions())
     asked = prompts_of(spec.sample, spec.dataset.trigger)
-    encoded = fill_caches(dataset, spec, components, reporter, here, home.cache, [one.text for one in asked])
+    encoded = fill_caches(dataset, spec, components, reporter, here, Home(Path(job.home)).cache, [one.text for one in asked])
 
     transformer, weights = load_base(components, spec, here, partial(_loaded, reporter), reporter.say)
-    must_be_alike(here, (digest, dataset.fingerprint), folder.dataset_file, {"the base's weights": weights})
-    adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
-    ready_blocks(transformer, components, spec, here, reporter.say)
-    transformer.train()
-    clip = load_clip(spec, components, here, adapter.place)
-    if clip:
-        reporter.note("CLIP is trained along: its pooled output is computed in every step, not taken from the caches")
-    of_clip = dict(clip.adapter.named_parameters()) if clip else None
-    groups = optim.groups_of(spec.train, dict(adapter.named_parameters()), of_clip)
-    optimizer = optim.new_optimizer(groups, spec.train)
+    must_agree({"the base's weights": weights})
+    adapter, clip = _add_adapters(spec, transformer, components, here, reporter)
+    optimizer, groups = _new_optimizer(spec, adapter, clip)
     named = {name: parameter for group in groups for name, parameter in group.named.items()}  # in the optimizer's order
     per_epoch = steps_per_epoch(dataset, spec.train, here.ranks)
     steps = spec.train.steps or spec.train.epochs * per_epoch
@@ -74,10 +70,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     committer = Committer(job, folder, reporter, here, digest, components.model_key, weights, named, optimizer, ema)
     state = resume(committer, [adapter, clip.adapter] if clip else [adapter])
     check_float32([*named.values()], optimizer)
-    if state.step > steps:
-        raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
-    if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
-        state.epoch, state.position = state.epoch + 1, 0
+    _place_in_plan(state, spec, steps, per_epoch)
     reporter.leave_early = None
     guidance = spec.train.guidance if components.guidance_embeds else None
     prompts = [Prompt(one, *(tensor.unsqueeze(0) for tensor in encoded.prompt(one.text))) for one in asked]
@@ -107,6 +100,44 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
         events=Events(folder.path / "tensorboard", state.step, reporter) if spec.sample.tensorboard and here.is_first else None,
     )
+
+
+def _open_components(job: TrainJob, folder: SessionFolder, here: Runtime, reporter: Reporter) -> Components:
+    """The pipeline's parts on this disk, fetched if need be. Raises `Refusal` where they would not fit, before any are loaded."""
+    spec, home = job.spec, Home(Path(job.home))
+    ranks = max(1, len(job.devices))  # that share this machine's memory
+    planned = look_ahead(spec, home, folder, here.card, ranks, reporter.note) if here.is_first else None
+    components = open_model(spec.model, home.root, job.model_commit, reporter)
+    look_again(spec, planned, components.folder, home, folder, here.card, ranks, reporter.note)
+    return components
+
+
+def _add_adapters(
+    spec: Spec, transformer: nn.Module, components: Components, here: Runtime, reporter: Reporter
+) -> tuple[Adapter, Clip | None]:
+    """The adapter of the transformer, which is ready to train then, and that of CLIP where it is trained along."""
+    adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
+    ready_blocks(transformer, components, spec, here, reporter.say)
+    transformer.train()
+    clip = load_clip(spec, components, here, adapter.place)
+    if clip:
+        reporter.note("CLIP is trained along: its pooled output is computed in every step, not taken from the caches")
+    return adapter, clip
+
+
+def _new_optimizer(spec: Spec, adapter: Adapter, clip: Clip | None) -> tuple[torch.optim.Optimizer, list[optim.Group]]:
+    """The optimizer, and the groups of parameters that it has, each with its share of the learning rate."""
+    of_clip = dict(clip.adapter.named_parameters()) if clip else None
+    groups = optim.groups_of(spec.train, dict(adapter.named_parameters()), of_clip)
+    return optim.new_optimizer(groups, spec.train), groups
+
+
+def _place_in_plan(state: LoopState, spec: Spec, steps: int, per_epoch: int) -> None:
+    """The loaded state held against the plan of this attempt. Raises `UsageError` where it is beyond its last step."""
+    if state.step > steps:
+        raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
+    if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
+        state.epoch, state.position = state.epoch + 1, 0
 
 
 def _loaded(reporter: Reporter, done: int, total: int) -> None:

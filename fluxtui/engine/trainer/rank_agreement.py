@@ -17,7 +17,7 @@ from fluxtui.persist.text import clean
 _NAMED = 5  # files named in the sentence
 
 
-def must_be_alike(runtime: Runtime, dataset: tuple[str, Fingerprint], written: Path, others: Mapping[str, str]) -> None:
+def must_agree_with_rank_0(runtime: Runtime, dataset: tuple[str, Fingerprint], written: Path, others: Mapping[str, str]) -> None:
     """Compare with rank 0. `dataset` is digest and fingerprint here, `written` what rank 0 wrote of its own in `dataset.toml`.
 
     Raises `DataError` or `Refusal` on the rank that differs; the keeper then ends the others.
