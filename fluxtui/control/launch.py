@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 from fluxtui.control.changed import refuse_changed
 from fluxtui.control.create import check_inputs, start_folder
 from fluxtui.control.watch import settled
-from fluxtui.persist import overview, recipe
+from fluxtui.persist import kept_spec, overview, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
@@ -56,7 +56,7 @@ def start(
     seen = settled(home, name)
     _refuse(seen, resume)
     folder = home.session(name)
-    written = recipe.load_spec(folder.spec_file)
+    written = kept_spec.load(folder)
     carried = recipe.still_fitting(written, seen.record.overrides) if seen.record else {}  # as the keeper will
     spec = recipe.apply(written, {**carried, **(overrides or {})}, recipe.CHANGEABLE_TABLES)
     if seen.record is None or seen.record.phase != "prove":

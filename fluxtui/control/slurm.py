@@ -8,7 +8,7 @@ from fluxtui.control import engine
 from fluxtui.control.create import check_inputs, start_folder
 from fluxtui.control.launch import ERRORS
 from fluxtui.control.watch import settled
-from fluxtui.persist import recipe, toml
+from fluxtui.persist import kept_spec, toml
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import Home
 from fluxtui.persist.slurm import SlurmJob, job_file
@@ -28,7 +28,7 @@ def submit(home: Home, name: str, options: Sequence[str] = ()) -> str:
     job = job_of(home, name)
     if job and (state := state_of(job)):
         raise RefusedError(f"{name} is in Slurm already: job {job} is {state.lower()}; fluxtui stop {name} takes it back.")
-    spec = recipe.load_spec(home.session(name).spec_file)
+    spec = kept_spec.load(home.session(name))
     check_inputs(home, spec)
     words = ["--home", str(home.root), "--session", name]
     words += ["--start-from", str(start_folder(home, spec))] if spec.model.start_from else []

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxtui.engine import life, wire
 from fluxtui.engine.slurm_options import options
-from fluxtui.persist import overview, recipe, toml
+from fluxtui.persist import kept_spec, overview, toml
 from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
 from fluxtui.persist.home import Home
@@ -63,7 +63,7 @@ def submit(home: Home, name: str, start_from: str, sets: list[str]) -> str:
     except ImportError:
         raise FluxTUIError("jobs are submitted by submitit, which is not installed: pip install 'fluxtui[slurm]'") from None
     folder = home.session(name)
-    spec = recipe.load_spec(folder.spec_file)
+    spec = kept_spec.load(folder)
     where = slurm_folder(folder)
     make_folder(where)
     try:

@@ -48,6 +48,11 @@ class SessionFolder:
         return self.path / "session.toml"
 
     @property
+    def kept_spec_file(self) -> Path:
+        """The keeper's copy of the spec."""
+        return self.attempts / "session.toml"
+
+    @property
     def attempts(self) -> Path:
         return self.path / "attempts"
 

@@ -26,6 +26,7 @@ _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _REFRESH_SECONDS = 86400.0
 _HOLDER_LIMIT = 64  # bytes
+_NO_LOCK = "{path} is not a regular file, so it cannot be a lock; remove it"
 
 
 class Lock:
@@ -121,11 +122,16 @@ class Lock:
 
 
 def _open(path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | _FLAGS, 0o600)
+    try:
+        descriptor = os.open(path, flags | _FLAGS, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise StorageError(_NO_LOCK.format(path=path)) from error
+        raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise StorageError(f"{path} is not a regular file, so it cannot be a lock; remove it")
+    raise StorageError(_NO_LOCK.format(path=path))
 
 
 def _lock(path: Path, descriptor: int, holder: str) -> tuple[bool, int | None]:

@@ -7,11 +7,14 @@ file again only when its inode, time or size changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from fluxtui.persist import commit, room, session_facts, state
+from fluxtui.persist import commit, kept_spec, room, session_facts, state
+from fluxtui.persist.durable import must_be_own_folder
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.record import ACTIVE, Record
@@ -188,20 +191,30 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
     head, spec_problem = _head(f"{path}/session.toml")
     try:
         attempt, record, record_problem = _newest(folder, f"{path}/attempts", head.id)
-        trouble = session_facts.Trouble(spec_problem, record_problem)
+        is_kept = bool(spec_problem) and kept_spec.is_there(folder)
+        trouble = session_facts.Trouble(spec_problem, record_problem, is_spec_kept=is_kept)
     except FluxTUIError as error:
         attempt, record, trouble = 0, None, session_facts.Trouble(spec_problem, attempts=str(error))
     facts = session_facts.gather(folder, record, trouble, here)
+    shown = state.derive(record, facts)
+    if head.name and head.name != folder.name:
+        shown = replace(shown, remedy=_renamed(shown.remedy, head.name, folder.name))
     return Overview(
         name=folder.name,
         path=folder.path,
         title=head.title,
         id=head.id,
         kind=head.kind,
-        shown=state.derive(record, facts),
+        shown=shown,
         record=record,
         attempt=attempt,
     )
+
+
+def _renamed(remedy: str, old: str, new: str) -> str:
+    """What an attempt left as the command that follows, of a session that was renamed or copied since: its own name, not the
+    other's, which may be there as well."""
+    return re.sub(rf"(\bfluxtui [a-z]+ |--from ){re.escape(old)}(?![a-z0-9_])", rf"\g<1>{new}", remedy)
 
 
 def _newest(folder: SessionFolder, attempts: str, session_id: str) -> tuple[int, Record | None, str]:
@@ -211,6 +224,8 @@ def _newest(folder: SessionFolder, attempts: str, session_id: str) -> tuple[int,
     """
     numbers = folder.attempt_numbers()
     if not numbers:
+        if os.path.lexists(attempts):
+            must_be_own_folder(folder.attempts)  # what lies in its place would stop a resume
         return 0, None, _orphaned(folder)
     name = f"{numbers[-1]:04d}.toml"
     try:

@@ -22,6 +22,7 @@ class Head(Struct, frozen=True):
     """What stands above the first table of session.toml."""
 
     id: str = ""
+    name: str = ""  # that it was made with; a folder that was renamed or copied has another
     title: str = ""
     kind: str = ""
 

@@ -47,6 +47,7 @@ class Trouble:
     spec: str = ""
     record: str = ""    # the newest one
     attempts: str = ""  # their folder
+    is_spec_kept: bool = False  # its keeper has a copy of the spec
 
 
 def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here: Here) -> Facts:
@@ -78,6 +79,7 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
         unreadable=trouble.spec or trouble.record,
         unlisted=trouble.attempts,
         is_spec_readable=not trouble.spec,
+        is_spec_kept=trouble.is_spec_kept,
     )
 
 

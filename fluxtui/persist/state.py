@@ -62,7 +62,8 @@ class Facts:
     output: Output = ""                         # of a completed session: the product against its proof
     unreadable: str = ""                        # why the newest record or the spec cannot be read: one sentence
     unlisted: str = ""                          # why its attempts cannot be listed, so that nothing can follow: one sentence
-    is_spec_readable: bool = True               # a record that cannot be read stops no resume; a spec does
+    is_spec_readable: bool = True               # a record that cannot be read stops no resume; a spec does ...
+    is_spec_kept: bool = False                  # ... unless its keeper kept a copy of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,12 @@ def _unreadable(facts: Facts) -> Shown:
         verb = "kill" if facts.is_spec_readable else "stop"
         why = f"{facts.unreadable.rstrip('.')}. A keeper is at work on it all the same."
         return Shown("unreadable", why, f"fluxtui {verb} {facts.name}")
-    remedy = f"fluxtui resume {facts.name}" if facts.is_spec_readable else f"mend session.toml, or fluxtui rm {facts.name}"
-    return Shown("unreadable", facts.unreadable, remedy)
+    if facts.is_spec_readable:
+        return Shown("unreadable", facts.unreadable, f"fluxtui resume {facts.name}")
+    if facts.is_spec_kept:
+        why = f"{facts.unreadable.rstrip('.')}. Its keeper has a copy of the settings, which a resume takes."
+        return Shown("unreadable", why, f"fluxtui resume {facts.name}")
+    return Shown("unreadable", facts.unreadable, f"mend session.toml, or fluxtui rm {facts.name}")
 
 
 def _terminal(record: Record, facts: Facts) -> Shown:

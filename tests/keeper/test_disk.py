@@ -163,6 +163,27 @@ def test_a_folder_of_records_that_was_taken_away_is_made_again(journal, is_trans
     assert toml.read(one.folder.attempt_file(1), Record) == made.record
 
 
+@pytest.mark.parametrize("is_transition", [True, False])
+def test_no_record_is_written_where_a_link_in_its_folders_place_leads(journal, tmp_path: Path, is_transition):
+    one, made = journal
+    os.rename(one.folder.attempts, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0001.toml").write_bytes(b"a stranger's")
+    one.folder.attempts.symlink_to(tmp_path / "elsewhere")
+    if is_transition:
+        made.transition("failed", reason="why it failed")
+        assert made.is_owed
+        assert "is a link, and a session never leads out of its folder" in one.log()
+    else:
+        made.acknowledge("id", "stop", "accepted")  # a beat that is due at once
+        made.tick()
+        with pytest.raises(StorageError):
+            made.begin(msgspec.structs.replace(made.record))
+    assert (tmp_path / "elsewhere" / "0001.toml").read_bytes() == b"a stranger's"
+    one.folder.attempts.unlink()
+    until(lambda: made.acknowledge("id", "stop", "") or made.tick() or not made.is_owed, 3)
+    assert toml.read(one.folder.attempt_file(1), Record) == made.record
+
+
 def test_a_disk_that_does_not_say_whether_the_folder_is_there_ends_nothing(journal, monkeypatch):
     one, made = journal
     real = os.lstat

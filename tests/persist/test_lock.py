@@ -135,8 +135,9 @@ def test_a_lock_names_its_holder_before_it_is_seen_to_be_held(tmp_path: Path, mo
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("elsewhere")])
 def test_what_cannot_be_a_lock_is_a_sentence_and_never_blocks(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "lock")
-    with pytest.raises(StorageError):
-        Lock.take(tmp_path / "lock")
+    for ask in (Lock.take, Lock.held):
+        with pytest.raises(StorageError, match="lock is not a regular file, so it cannot be a lock; remove it"):
+            ask(tmp_path / "lock")
     assert not (tmp_path / "elsewhere").exists()
     with pytest.raises(StorageError):
         Lock.take(tmp_path / "missing" / "lock")

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxtui.persist import defaults, overview, overview_json, process, recipe, record_cache, toml
+from fluxtui.persist import commit, defaults, overview, overview_json, process, recipe, record_cache, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -302,3 +302,37 @@ def test_a_spec_without_an_id_is_unreadable_and_no_new_session(home: Home) -> No
     folder.spec_file.write_bytes(b"")
     seen = overview.look(home, "a")
     assert (seen.state, seen.is_resumable) == ("unreadable", False)
+
+
+@pytest.mark.parametrize("what", ["a file", "a FIFO", "a link", "a folder of another"])
+def test_what_lies_in_the_place_of_the_attempts_is_named_and_no_resume_that_it_would_stop(home: Home, what: str) -> None:
+    folder = make(home, "a")
+    commit.commit_checkpoint(folder.checkpoints, commit.step_name(3), {"state": b"x"}, {"step": 3})
+    shutil.rmtree(folder.attempts)
+    if what == "a file":
+        folder.attempts.write_bytes(b"x")
+    elif what == "a FIFO":
+        os.mkfifo(folder.attempts)
+    elif what == "a link":
+        folder.attempts.symlink_to("nowhere")
+    elif os.geteuid() == 0:
+        folder.attempts.mkdir()
+        os.chown(folder.attempts, 65534, 65534)
+    else:
+        pytest.skip("only root can give a folder away")
+    seen = overview.look(home, "a")
+    assert (seen.state, seen.is_resumable) == ("unreadable", False)
+    assert str(folder.attempts) in seen.reason
+    assert seen.remedy == "mend that; then fluxtui show a"
+    os.rename(folder.attempts, folder.path / "away")
+    assert overview.look(home, "a").remedy == "fluxtui resume a"
+
+
+def test_a_session_that_was_renamed_or_copied_names_itself_in_what_follows(home: Home) -> None:
+    """The other one may be there as well, and be another session by now."""
+    left = "fluxtui new one-2 --from one --set train.learning_rate=5e-5; or fluxtui resume one goes on, one by one"
+    folder = make(home, "one", status="failed", reason="why", remedy=left)
+    shutil.copytree(folder.path, folder.path.with_name("two"))
+    assert overview.look(home, "one").remedy == left
+    renamed = "fluxtui new two-2 --from two --set train.learning_rate=5e-5; or fluxtui resume two goes on, one by one"
+    assert overview.look(home, "two").remedy == renamed

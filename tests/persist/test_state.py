@@ -162,6 +162,14 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
         "spec",
         "mend session.toml",
     ),
+    (
+        "spec torn, its keeper kept a copy",
+        record(),
+        replace(FREE, unreadable="The spec is torn.", is_spec_readable=False, is_spec_kept=True),
+        "unreadable",
+        "torn. Its keeper has a copy",
+        "fluxtui resume a",
+    ),
 ]
 
 

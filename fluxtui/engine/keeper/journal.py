@@ -20,7 +20,7 @@ import msgspec
 from fluxtui.engine.keeper.clock import Watch, wall
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.persist import toml
-from fluxtui.persist.durable import make_own_folder
+from fluxtui.persist.durable import make_own_folder, must_be_own_folder
 from fluxtui.persist.errors import DamagedError, StorageError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
@@ -73,6 +73,7 @@ class Journal:
         self.check_lock()
         record = msgspec.structs.replace(record, beat_at=wall())
         path = self._folder.attempt_file(record.attempt)
+        must_be_own_folder(path.parent)
         try:
             toml.write(path, record)
         except StorageError:
@@ -156,8 +157,12 @@ class Journal:
         self._pause = min(BEAT, max(PROGRESS, 10 * took))  # a disk that is slow to sync does not take up the keeper's time
 
     def _write(self, write: Callable[[Path, Record], None], path: Path) -> None:
-        """Where the folder of the records was taken away it is made again: the record is not lost with it."""
+        """Where the folder of the records was taken away it is made again: the record is not lost with it.
+
+        Where a link was put in its place nothing is written: it leads out of the session.
+        """
         try:
+            must_be_own_folder(path.parent)
             write(path, self.record)
         except StorageError as error:
             if error.errno != errno.ENOENT:

@@ -23,9 +23,9 @@ from fluxtui.engine.keeper.history import is_chosen, read_history, set_newer_asi
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, process, recipe, session_facts
+from fluxtui.persist import commit, kept_spec, process, recipe, session_facts
 from fluxtui.persist.durable import sweep_temporaries, write_file
-from fluxtui.persist.errors import ExitCode, NotFoundError, RefusedError, StorageError, UsageError
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import Record
@@ -111,7 +111,7 @@ def open_session(arguments: Arguments) -> Opened:
         raise RefusedError(f"{folder.name} is already running; `fluxtui show {folder.name}` says where it is")
     new = recipe.parse_sets(arguments.sets)
     folder.complete()
-    written = recipe.load_spec(folder.spec_file)
+    written = kept_spec.load(folder)
     history = read_history(folder, written.id)
     overrides = {**recipe.still_fitting(written, history[-1].overrides if history else {}), **new}
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
@@ -123,6 +123,7 @@ def open_session(arguments: Arguments) -> Opened:
         log = Log(folder.log_file)
     except OSError as error:
         raise StorageError.of(error, "open", folder.log_file) from error
+    _keep_spec(folder, log)
     loop = Loop()
     journal = Journal(folder, lock, log, loop.watch)
     maker = None if is_chosen(arguments.resume) else unproven(folder, spec, history)
@@ -131,6 +132,19 @@ def open_session(arguments: Arguments) -> Opened:
         set_newer_aside(folder, arguments.resume, log)
     journal.begin(_first_record(folder, arguments, history, spec, digest, overrides))
     return Opened(Duties(home, folder, spec, loop, log, journal), maker)
+
+
+def _keep_spec(folder: SessionFolder, log: Log) -> None:
+    """A lost `session.toml` is made again from the copy; of one that is there a copy is kept. Raises `StorageError`."""
+    if kept_spec.is_lost(folder):
+        aside = kept_spec.put_back(folder)
+        kept = f"; what lay in its place is kept as {aside.name}" if aside else ""
+        log.line(f"session.toml was lost, and is made again from the copy in {folder.attempts.name}/{kept}")
+        return
+    try:
+        kept_spec.keep(folder)
+    except FluxTUIError as error:
+        log.line(f"no copy of the settings is kept: {error}")
 
 
 def sweep(folder: SessionFolder) -> None:
