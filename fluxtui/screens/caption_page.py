@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -15,6 +14,7 @@ from fluxtui.persist.dataset_parts import pairs_of, parts_of
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
+from fluxtui.screens.caption_files import MOST, CaptionFiles
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
 from fluxtui.screens.page import Page
@@ -25,7 +25,6 @@ from fluxtui.screens.watch import Detail
 if TYPE_CHECKING:
     from fluxtui.persist.spec import DatasetSpec
 
-MOST = 64 << 10  # bytes of a caption that is edited here
 LIST = 46  # cells of the list of names
 
 
@@ -43,7 +42,7 @@ class CaptionPage(Page, Walker):
         self._texts: dict[Path, str] = {}  # image -> caption, as shown
         self._trouble = ""
         self._at = 0
-        self._undo: list[tuple[Path, bytes | None]] = []  # caption file, what it held before
+        self._files = CaptionFiles()
         self._drawings = Drawings(self)
 
     @property
@@ -160,18 +159,20 @@ class CaptionPage(Page, Walker):
         if chosen is None:
             front_of(self.app).say("there is no picture to caption", "warn")
             return None
-        data = self._own[chosen]
-        if data.path == dataset_folder.DEMO:
+        if self._own[chosen].path == dataset_folder.DEMO:
             front_of(self.app).say("the demo's captions are part of FluxTUI; copy its folder to change them", "warn")
             return None
-        return chosen.caption or chosen.image.with_suffix(data.caption_extension)
+        return self._caption_of(chosen)
+
+    def _caption_of(self, pair: Pair) -> Path:
+        return pair.caption or pair.image.with_suffix(self._own[pair].caption_extension)
 
     def do_caption_edit(self) -> None:
         path = self._file()
         if path is None:
             return
         try:
-            text = _raw(path)
+            text = self._files.text(path)
         except UsageError as error:
             front_of(self.app).say(str(error), "warn")
             return
@@ -193,7 +194,7 @@ class CaptionPage(Page, Walker):
             front_of(self.app).say("there is no trigger word for this picture", "warn")
             return
         try:
-            text = _raw(path)
+            text = self._files.text(path)
         except UsageError as error:
             front_of(self.app).say(str(error), "warn")
             return
@@ -203,26 +204,23 @@ class CaptionPage(Page, Walker):
         self._save(path, f"{data.trigger}, {text}" if text.strip() else data.trigger)
 
     def _save(self, path: Path, text: str) -> None:
-        self._undo.append((path, path.read_bytes() if path.exists() else None))
-        front_of(self.app).errand_quietly(lambda: self._write(path, text.encode()))
+        self._files.change(path, text)
+        front_of(self.app).errand_quietly(self._write)
 
     def do_caption_undo(self) -> None:
-        if not self._undo:
+        path = self._files.undo()
+        if path is None:
             front_of(self.app).say("nothing has been changed here", "info")
             return
-        path, before = self._undo.pop()
-        front_of(self.app).errand_quietly(lambda: self._write(path, before))
+        front_of(self.app).errand_quietly(self._write)
+        self.walk_to(next((at for at, pair in enumerate(self._pairs) if self._caption_of(pair) == path), self._at))
 
-    def _write(self, path: Path, data: bytes | None) -> None:
-        """Runs in a thread: whole, with the mode it had; None: the file was not there."""
-        from fluxtui.persist.durable import write_file
-
-        if data is None:
-            path.unlink(missing_ok=True)
-        else:
-            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
-            write_file(path, data, mode)
-        self._read()
+    def _write(self) -> None:
+        """Runs in a thread."""
+        try:
+            self._files.write_next()
+        finally:
+            self._read()
 
     def do_caption_editor(self) -> None:
         """$EDITOR on the caption, with the terminal to itself."""
@@ -231,17 +229,6 @@ class CaptionPage(Page, Walker):
             return
         front_of(self.app).opened_in_editor(path)
         self.shown()
-
-
-def _raw(path: Path) -> str:
-    """The caption as it is. Raises `UsageError` where it is not to be edited here."""
-    if not path.exists():
-        return ""
-    data = path.read_bytes() if path.stat().st_size <= MOST else b"\xff"
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{clean(path.name, 100)} is too long, or not UTF-8; E opens it in your editor.") from None
 
 
 def _shown(path: Path | None) -> str:

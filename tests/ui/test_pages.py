@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
+from fluxtui.persist import durable
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.recipe import load_spec
@@ -264,6 +266,34 @@ async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> 
         await seen(pilot, lambda: "not UTF-8" in text_of(app), "not said", 5)
         assert file.read_text() == "a picture of thing 0"
         assert [path.name for path in pictures.iterdir() if path.name.startswith(".")] == []
+
+
+async def test_captions_are_written_and_undone_in_the_order_of_the_keys_however_slow_the_disk_is(
+    captioned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, pictures = captioned
+    file, may_write = pictures / "photo0.txt", threading.Event()
+    write_file = durable.write_file
+
+    def slowly(path: Path, *rest: object) -> None:
+        """The first one is the slowest, as on a disk that wakes up."""
+        if path == file and b"ohwx" in rest[0] and not may_write.is_set():
+            assert may_write.wait(20)
+        write_file(path, *rest)
+
+    monkeypatch.setattr(durable, "write_file", slowly)
+    async with opened(home, (120, 40), "mine") as (app, pilot):
+        await pilot.press("enter", "7")
+        await seen(pilot, lambda: "a picture of thing 0" in text_of(app), "no captions")
+        await pilot.press("t", "t")
+        assert "has ohwx already" in text_of(app), "the second key saw what the first one did not yet write"
+        await pilot.press("j", "t", "u", "u")
+        assert app.screen.page.here() == 0, "the one that was undone is in view"
+        may_write.set()
+        await seen(pilot, lambda: not app.screen.page._files._waiting, "not written")
+        assert file.read_text() == "a picture of thing 0"
+        assert (pictures / "photo1.txt").read_text() == "a picture of thing 1"
+        await seen(pilot, lambda: "ohwx" not in text_of(app).partition("photo0")[2], "still shown")
 
 
 async def test_a_caption_of_a_further_folder_gets_the_trigger_of_that_folder(captioned) -> None:
