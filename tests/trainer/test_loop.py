@@ -10,10 +10,12 @@ import msgspec
 import pytest
 import torch
 
+from fluxtui.engine.trainer.checkpoints import Committer
 from fluxtui.engine.trainer.endings import NonFiniteError
-from fluxtui.engine.trainer.loop import take_step, train
+from fluxtui.engine.trainer.loop import advance, take_step, train
 from fluxtui.engine.trainer.optim import schedule
 from fluxtui.engine.trainer.run import Run
+from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics
 from fluxtui.persist.commit import remove_checkpoint
 from fluxtui.persist.spec import TrainSpec
@@ -108,6 +110,28 @@ def test_validation_called_twice_is_the_same_and_sees_only_the_adapter(new_bench
     with torch.no_grad():
         run.parameters[1].add_(1.0)
     assert run.validation_loss() != first
+
+
+def test_a_stop_after_the_epoch_that_is_the_last_lets_the_run_complete(new_bench: NewBench) -> None:
+    run = new_bench("last", train__steps=0, train__epochs=2).prepare_here()
+    run.wishes._after_epoch = True
+    assert train(run) is TrainerExit.STOPPED
+    assert run.state.step == run.steps_per_epoch
+    run.close()
+    last = new_bench("only", train__steps=0, train__epochs=1).prepare_here()
+    last.wishes._after_epoch = True
+    assert train(last) is TrainerExit.DONE
+    last.close()
+
+
+def test_what_was_trained_is_saved_before_minutes_go_into_samples(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_bench("order", train__steps=3, checkpoint__every_steps=2, sample__every_steps=2).prepare_here()
+    order: list[str] = []
+    monkeypatch.setattr(Committer, "commit", lambda self, state: order.append(f"commit {state.step}"))
+    monkeypatch.setattr(Run, "draw", lambda self, is_last=False: order.append(f"draw {self.state.step}"))
+    assert advance(run, 3)
+    assert order == ["commit 2", "draw 2"]
+    run.close()
 
 
 @pytest.mark.parametrize("broken", ["loss", "weights"])

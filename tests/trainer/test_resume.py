@@ -203,6 +203,8 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_accepted_on_demand(
     run = bench.run_here(accept_changes=True)
     assert run.state.inexact_since == 10
     assert bench.run_here().state.inexact_since == 10  # and stays known, though nothing changed since
+    bench.spec = recipe.apply(bench.spec, {"train.learning_rate": 6e-4})
+    assert bench.run_here(accept_changes=True).state.inexact_since == 10, "a second change took the first one's place"
 
 
 def test_a_changed_library_is_refused(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
