@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fluxtui import control
 from fluxtui.cli.out import say
-from fluxtui.persist import keys, recipe
+from fluxtui.persist import compatibility, keys, recipe
 from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import Home, SessionFolder
 
 
 def demo_arguments(parser: ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def new_verb(arguments: Namespace) -> int:
             raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
         sets["dataset.folders"] = keys.check("dataset.folders", further)
     left = _take_prompts(sets, arguments.prompts)
-    control.create(
+    made = control.create(
         home,
         arguments.name,
         dataset=next(iter(arguments.dataset), ""),
@@ -80,8 +80,14 @@ def new_verb(arguments: Namespace) -> int:
     )
     for sentence in left:
         say(f"not carried over as it stands: {sentence}")
+    _say_what_reads(made)
     say(f"{arguments.name} is made; fluxtui start {arguments.name} starts it.")
     return int(ExitCode.DONE)
+
+
+def _say_what_reads(made: SessionFolder) -> None:
+    if told := compatibility.only_read_by(recipe.load_spec(made.spec_file)):
+        say(f"{told}; lora.kind=lora is read by all.")
 
 
 def _take_prompts(sets: dict[str, object], path: Path | None) -> list[str]:
@@ -109,7 +115,7 @@ def import_verb(arguments: Namespace) -> int:
     home = Home.open()
     found = importers.read(arguments.file)
     found.left += _take_prompts(found.sets, arguments.prompts)
-    control.create(
+    made = control.create(
         home,
         arguments.name,
         dataset=arguments.dataset or found.dataset,
@@ -121,6 +127,7 @@ def import_verb(arguments: Namespace) -> int:
     for path in found.near:
         if path in (arguments.dataset or found.dataset, arguments.model or found.model):
             say(f"found beside outputs/: {path}")
+    _say_what_reads(made)
     say(f"{arguments.name} is made from a configuration of {found.source}; fluxtui start {arguments.name} starts it.")
     return int(ExitCode.DONE)
 

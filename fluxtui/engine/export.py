@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.endings import ending_of
 from fluxtui.persist import commit, recipe, tensorfile
+from fluxtui.persist.compatibility import READ_BY
 from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -23,7 +24,7 @@ from fluxtui.persist.spec import Spec
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("diffusers", "kohya", "comfyui")
+FORMATS = READ_BY["lora"]
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 MOST_LOST_OF_A_TENSOR = 0.01  # bf16 takes 0.2 % of numbers of all sizes
 MOST_LOST = {"bf16": 0.02, "fp16": 0.02, "fp32": 1e-6}  # of a module's update, by rounding; more means that numbers vanished
@@ -91,9 +92,6 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     size = output.stat().st_size
     what = f"{form}, {dtype}, {len(tensors)} tensors of step {step}, {size:,} bytes"
     return f"{output} written: {what}; read back, {lost:.2%} lost to rounding"
-
-
-READ_BY = {"lora": FORMATS, "dora": ("diffusers",), "lokr": ("comfyui",)}
 
 
 def must_carry(form: str, spec: Spec) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from fluxtui.engine import quiet
 from fluxtui.engine.plan_table import Plan, table
 from fluxtui.persist import output, recipe
+from fluxtui.persist.compatibility import only_read_by
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.spec import Spec
@@ -135,6 +136,7 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
         estimated_step_seconds=estimated,
         seconds=steps * step_seconds if steps and step_seconds else None,
         is_assumed=found.path is None,
+        only_read_by=only_read_by(spec),
     )
 
 

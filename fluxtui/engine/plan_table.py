@@ -49,6 +49,7 @@ class Plan:
     estimated_step_seconds: float | None  # by the work and what this card sustains; None for cards that are not known
     seconds: float | None  # for all steps, by the first of these that is known
     is_assumed: bool  # the model is not on this disk: FLUX.1's published shape was taken
+    only_read_by: str  # the sentence about a product that not every program reads; "" where all do
 
 
 def table(found: Plan) -> str:
@@ -79,6 +80,8 @@ def table(found: Plan) -> str:
     lines.append(_on_card(found))
     lines.append(f"on disk: {words(found.disk)} for checkpoints of {words(found.checkpoint)} each and the product")
     lines += [f"steps: {found.steps or 'known once the data set was read'}", _time(found)]
+    if found.only_read_by:
+        lines.append(f"the file: {found.only_read_by}")
     if found.is_assumed:
         lines.append("the model is not on this disk yet: the published shape of FLUX.1 was taken")
     return "\n".join(lines)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fluxtui.persist import optimizers
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.spec import AdapterKind, Spec
+
+READ_BY: Mapping[AdapterKind, tuple[str, ...]] = {  # the formats of `fluxtui export` that can hold it
+    "lora": ("diffusers", "kohya", "comfyui"), "dora": ("diffusers",), "lokr": ("comfyui",),
+}  # fmt: skip
 
 
 def check(spec: Spec) -> None:
@@ -12,6 +18,15 @@ def check(spec: Spec) -> None:
     problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_dropout(spec)
     if problem:
         raise UsageError(problem)
+
+
+def only_read_by(spec: Spec) -> str:
+    """Where not every program reads what will be trained: which does. Said before hours are spent on it."""
+    return {
+        "lora": "",
+        "dora": "diffusers alone reads a DoRA; the names of ComfyUI and kohya cannot carry one",
+        "lokr": "ComfyUI alone reads a LoKr of FLUX.1; diffusers and the names of kohya cannot carry one",
+    }[spec.lora.kind]
 
 
 def _problem_of_timesteps(spec: Spec) -> str:

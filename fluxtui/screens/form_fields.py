@@ -14,7 +14,7 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.create import check_inputs, dataset_with
-from fluxtui.persist import dataset_folder, dataset_parts, defaults, keys, model_folder, recipe
+from fluxtui.persist import compatibility, dataset_folder, dataset_parts, defaults, keys, model_folder, recipe
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home, safe_name
 from fluxtui.persist.spec import DatasetSpec, Spec
@@ -229,6 +229,8 @@ def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> l
         found.append(("training", f"{train.steps} steps of {batch}, about {words.count(epochs, 'epoch')}"))
     elif each:
         found.append(("training", f"{train.epochs} epochs, about {_steps(spec, images)} steps of {batch}"))
+    if told := compatibility.only_read_by(spec):
+        found.append(("read by", told))
     prompts = len(spec.sample.prompts)
     found.append(("samples", f"{words.count(prompts, 'prompt')}" if prompts else "none: no prompt is given"))
     try:

@@ -38,6 +38,16 @@ def test_further_folders_are_given_as_the_first_is_and_written_absolute(lab: Lab
     assert spec_of(lab, "b").dataset.folders == [f"{folders}/two"]
 
 
+@pytest.mark.parametrize(("kind", "told"), [("lora", ""), ("dora", "diffusers alone reads"), ("lokr", "ComfyUI alone reads")])
+def test_which_programs_read_the_adapter_is_told_before_it_is_trained(lab: Lab, folders: Path, kind: str, told: str) -> None:
+    make = ("--model", "pico", "--dataset", "one", "--set", f"lora.kind={kind}")
+    (folders / "kohya.toml").write_text('network_module = "networks.lora_flux"\n')
+    for asked in (lab.call("new", "a", *make), lab.call("import", "b", "kohya.toml", *make)):
+        assert asked.code == 0, asked.err
+        assert ("alone reads" in asked.err) == bool(told)
+        assert told in asked.err
+
+
 def test_a_further_folder_that_is_wrong_is_refused_by_its_name(lab: Lab, folders: Path) -> None:
     make = ("new", "a", "--model", "pico", "--dataset", "one")
     assert "no data set folder" in lab.call(*make, "--dataset", "nowhere").sentence

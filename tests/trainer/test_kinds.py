@@ -12,14 +12,19 @@ from torch.nn import functional
 from fluxtui.engine.export import export
 from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.family.flux1.targets import target_names
+from fluxtui.engine.plan import plan_of
+from fluxtui.engine.plan_table import table
 from fluxtui.engine.prove import prove
 from fluxtui.engine.trainer.lora import Adapter, add_lora
 from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import tensorfile
 from fluxtui.persist.commit import remove_checkpoint
+from fluxtui.persist.compatibility import only_read_by
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.home import Home
 from fluxtui.persist.layers import LayerSize, problem_of, sizes_of
 from fluxtui.persist.spec import LoraSpec
+from fluxtui.screens.form_fields import evaluate
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -110,9 +115,18 @@ def test_each_kind_resumes_exactly_and_is_proven(new_bench: NewBench, sets: dict
 
 
 @pytest.mark.parametrize(("kind", "form"), [("dora", "diffusers"), ("lokr", "comfyui")])
-def test_what_a_format_cannot_carry_is_refused(new_bench: NewBench, tmp_path: Path, kind: str, form: str) -> None:
+def test_what_a_format_cannot_carry_is_told_before_and_refused(
+    new_bench: NewBench, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, form: str
+) -> None:
     bench = new_bench(train__steps=2, lora__kind=kind, checkpoint__every_steps=1)
+    told = only_read_by(bench.spec)
+    assert told.lower().startswith(f"{form} alone reads"), told
+    planned = plan_of(Home(bench.root), bench.spec, None)
+    assert planned.only_read_by == told
+    assert f"the file: {told}" in table(planned)
+    assert ("read by", told) in evaluate(Home(bench.root), {"lora.kind": kind}).facts
     bench.run_here()
+    assert f"warning: {told}" in capfd.readouterr().out
     bench.write_record()
     path = tmp_path / "out.safetensors"
     for other in {"diffusers", "kohya", "comfyui"} - {form}:

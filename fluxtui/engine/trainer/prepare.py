@@ -35,6 +35,7 @@ from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.wishes import Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
+from fluxtui.persist.compatibility import only_read_by
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.prompts import prompts_of
@@ -65,6 +66,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     steps = spec.train.steps or spec.train.epochs * per_epoch
     if here.is_first and (doubt := optim.too_long_a_warmup(spec.train, steps)):
         reporter.say(f"warning: {doubt}")
+    if here.is_first and (told := only_read_by(spec)):
+        reporter.say(f"warning: {told}")
 
     ema = Ema(spec.train.ema_decay, named, partial(optim.evaluated, optimizer, [*named.values()]))
     committer = Committer(job, folder, reporter, here, digest, components.model_key, weights, named, optimizer, ema)
