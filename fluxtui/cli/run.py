@@ -29,7 +29,7 @@ def start_verb(arguments: Namespace) -> int:
         name = control.create_from_file(home, path).name
         say(f"{name} is made.")
     control.start(home, name, priority=arguments.priority)
-    say(f"{name} started; it goes on when you leave. fluxtui shows it; fluxtui logs {name} -f follows its log.")
+    say(f"{name} started; it keeps running when you leave. fluxtui shows it; fluxtui logs {name} -f follows its log.")
     return int(ExitCode.DONE)
 
 

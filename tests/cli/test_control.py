@@ -36,7 +36,7 @@ def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
     assert next_line(lab) == "fluxtui start a"
     started = lab.call("start", "a")
     assert (started.code, started.out) == (0, "")
-    assert "goes on when you leave" in started.err
+    assert "keeps running when you leave" in started.err
     waited = lab.call("wait", "a", "--timeout", "60")
     assert waited.code == 0, waited
     assert waited.out.strip() == str(lab.home.session("a").product)
