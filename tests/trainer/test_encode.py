@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
-from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
+from fluxtui.engine.family.flux1.encode import compute_in_float32, encode_image_mean, encode_prompts, pixels_of
 from fluxtui.engine.trainer import encode
 from fluxtui.engine.trainer.dataset import Batch, Dataset, plan_epoch, read_dataset
 from fluxtui.engine.trainer.encode import fill_caches
@@ -82,6 +82,42 @@ def entries(folder: Path) -> dict[str, int]:
 
 
 # ---- what is in them
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_cpu_that_is_slow_in_bf16_takes_t5s_products_in_float32(
+    is_slow: bool, fill: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As beside a GPU that has no room for T5: what is held and what is cached stays bf16."""
+    taken: set[torch.dtype] = set()
+    layers: list[torch.nn.Linear] = []
+    load = Components.load_text_encoders
+
+    def watched(*given: Any) -> Any:
+        encoders = load(*given)
+        layers.extend(module for module in encoders.t5.modules() if isinstance(module, torch.nn.Linear))
+        for layer in layers:
+            layer.register_forward_hook(lambda _layer, _inputs, made: taken.add(made.dtype))
+        return encoders
+
+    monkeypatch.setattr(Components, "load_text_encoders", watched)
+    monkeypatch.setattr(encode, "are_slow_in_bf16", lambda: is_slow)
+    runtime = Runtime(torch.device("cpu"), torch.bfloat16, 0, 1, card=10 * 10**9)
+    encoded, _ = fill(("a red square",), runtime=runtime)
+    assert taken == {torch.float32 if is_slow else torch.bfloat16}
+    assert {layer.weight.dtype for layer in layers} == {torch.bfloat16}
+    states, _ = encoded.prompt("a red square")
+    assert states.dtype == torch.bfloat16
+
+
+def test_t5_computed_in_float32_is_nearer_to_itself_in_float32(tiny_dev: Path) -> None:
+    dtypes = (torch.float32, torch.bfloat16, torch.bfloat16)
+    whole, plain, cast = (Components(tiny_dev).load_text_encoders(dtype, "cpu") for dtype in dtypes)
+    whole.t5.to(torch.bfloat16).to(torch.float32)  # the same weights
+    compute_in_float32(cast.t5)
+    wanted = encode_prompts(whole, ["a red square"])[0]
+    error = [(encode_prompts(one, ["a red square"])[0].float() - wanted).norm() for one in (plain, cast)]
+    assert error[1] < 0.5 * error[0]
 
 
 @pytest.mark.parametrize("kind", ["dev", "schnell"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts, pixels_of
+from fluxtui.engine.family.flux1.encode import are_slow_in_bf16, compute_in_float32, encode_image_mean, encode_prompts, pixels_of
 from fluxtui.engine.memory.presets import is_text_on_cpu
 from fluxtui.engine.trainer.cache import Cache, EntryKey
 from fluxtui.engine.trainer.dataset import Dataset, class_caption
@@ -131,9 +131,11 @@ def _encode_captions(missing: Mapping[EntryKey, str], components: Components, ru
     if is_apart:
         store.reporter.say("the text encoders run on the CPU: this GPU has no room for T5; seconds a caption")
     encoders = components.load_text_encoders(runtime.dtype, "cpu" if is_apart else runtime.device)
+    if is_apart and runtime.dtype == torch.bfloat16 and are_slow_in_bf16():
+        compute_in_float32(encoders.t5)
     for number, (entry, caption) in enumerate(missing.items(), start=1):
         states, pooled = encode_prompts(encoders, [caption])
-        store.put(entry, {"prompt_embeds": states[0], "pooled": pooled[0]})
+        store.put(entry, {"prompt_embeds": states[0].to(runtime.dtype), "pooled": pooled[0]})
         store.reporter.progress(Phase.ENCODE, item=number, items=len(missing), unit="captions")
     del encoders
     _free(runtime.device)

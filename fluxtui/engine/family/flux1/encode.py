@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -12,6 +14,32 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from fluxtui.engine.family.flux1.components import TextEncoders
+
+
+class _ComputesInFloat32(nn.Linear):
+    """A layer whose weight stays as it is held; only its product is taken in float32."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return functional.linear(inputs.float(), self.weight.float(), bias)
+
+
+def are_slow_in_bf16() -> bool:
+    """CPUs of desktops have AVX2 alone, and torch takes bf16 products there in a plain loop: T5 takes minutes a caption."""
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def compute_in_float32(encoder: nn.Module) -> None:
+    """An encoder keeps its bf16 weights and computes in float32: for CPUs that `are_slow_in_bf16`.
+
+    A weight is cast for its product only, so memory stays as planned.
+    """
+    for module in encoder.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _ComputesInFloat32
+        else:  # norms and embeddings
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
 
 
 @torch.inference_mode()
