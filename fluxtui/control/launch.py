@@ -30,7 +30,7 @@ from fluxtui.persist.text import clean
 if TYPE_CHECKING:
     import subprocess
 
-HANDSHAKE_SECONDS = 15.0
+HANDSHAKE_SECONDS = 30.0  # of which it may look for 7 s whether another machine is at work on it
 _LINE_LIMIT = 64 * 1024
 ERRORS: dict[int, type[FluxTUIError]] = {
     ExitCode.USAGE: UsageError,

@@ -25,6 +25,7 @@ from fluxtui.persist.state import Facts, Output
 _BEAT_LATE = 10.0       # seconds; a look without memory takes a late beat for the time spent in state D
 
 _waiting_since: dict[ProcessIdentity, float] = {}       # state D first seen; a front that lives long remembers
+_beats: dict[str, tuple[str, datetime | None, float | None]] = {}   # nonce of an attempt, its beat, when that was seen to change
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
         is_new_keeper=lock_held and record is not None and _is_anothers(folder, record),
         keeper_state=keeper_state,
         trainer_states=trainer_states,
+        beat_seconds=None if record is None else _beat_seconds(str(folder.path), record),
         storage_seconds=storage,
         output=output_of(folder, record) if record is not None and record.status == "completed" else "",
         unreadable=trouble.spec or trouble.record,
@@ -81,6 +83,21 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
         is_spec_readable=not trouble.spec,
         is_spec_kept=trouble.is_spec_kept,
     )
+
+
+def _beat_seconds(session: str, record: Record) -> float | None:
+    """How long ago this process saw the beat of the session's attempt change; None where it has not yet."""
+    if record.status not in ACTIVE:
+        _beats.pop(session, None)
+        return None
+    nonce, beat, changed = _beats.get(session, ("", None, None))
+    moment = time.monotonic()
+    if nonce == record.nonce and beat != record.beat_at:
+        changed = moment
+    elif nonce != record.nonce:
+        changed = None
+    _beats[session] = (record.nonce, record.beat_at, changed)
+    return None if changed is None else moment - changed
 
 
 def _prover(record: Record) -> tuple[ProcessIdentity, ...]:

@@ -58,6 +58,7 @@ class Facts:
     is_new_keeper: bool = False                 # the lock's holder is not the keeper of the newest record: its own is to come
     keeper_state: str | None = None             # R S D T t; None: not to be seen (gone, or of another pid namespace)
     trainer_states: tuple[str, ...] = ()        # of the ranks that are alive
+    beat_seconds: float | None = None           # since the beat was last seen to change, by the asker's own watch; None: not yet
     storage_seconds: float = 0.0                # how long keeper or a rank has been in state D
     output: Output = ""                         # of a completed session: the product against its proof
     unreadable: str = ""                        # why the newest record or the spec cannot be read: one sentence
@@ -103,7 +104,7 @@ def derive(record: Record | None, facts: Facts) -> Shown:
         return Shown("new", "not started yet", f"fluxtui start {facts.name}")
     if record.status not in ACTIVE:
         return _terminal(record, facts)
-    if is_elsewhere(record, facts.now, facts.host, facts.boot_id):
+    if is_elsewhere(record, facts.now, facts.host, facts.boot_id) or _beats_elsewhere(record, facts):
         return Shown("elsewhere", f"running on {record.host}", f"on {record.host}: fluxtui show {facts.name}")
     if not facts.lock_held:
         return _lost(record, facts)
@@ -149,9 +150,21 @@ def is_elsewhere(record: Record, now: datetime, host: str, boot_id: str) -> bool
 
     Another name with the same boot is this machine, in another container.
     """
-    if record.status not in ACTIVE or record.boot_id == boot_id or record.host == host or record.beat_at is None:
+    if not is_of_another_machine(record, host, boot_id) or record.beat_at is None:
         return False
     return abs((now - record.beat_at).total_seconds()) <= ELSEWHERE_SECONDS
+
+
+def is_of_another_machine(record: Record, host: str, boot_id: str) -> bool:
+    """Whether its keeper, if it lives, lives on another machine, whose clock may be any time off."""
+    return record.status in ACTIVE and record.boot_id != boot_id and record.host != host
+
+
+def _beats_elsewhere(record: Record, facts: Facts) -> bool:
+    """The clocks of two machines may differ by more than a beat stays fresh: who has seen it change knows better."""
+    if facts.beat_seconds is None or facts.beat_seconds > ELSEWHERE_SECONDS:
+        return False
+    return is_of_another_machine(record, facts.host, facts.boot_id)
 
 
 def _lost(record: Record, facts: Facts) -> Shown:
@@ -203,5 +216,8 @@ def _doubt(record: Record, facts: Facts) -> Shown | None:
 
 
 def _beat_age(record: Record, facts: Facts) -> float | None:
-    """Seconds since the last beat by the wall clock; negative after the clock was set back. None before the first."""
+    """Seconds since the last beat: by the asker's own watch where it saw one, so that no clock that is set makes a keeper silent
+    or well; else by the wall clock, negative after it was set back. None before the first."""
+    if facts.beat_seconds is not None:
+        return facts.beat_seconds
     return None if record.beat_at is None else (facts.now - record.beat_at).total_seconds()

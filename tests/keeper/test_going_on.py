@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -10,7 +11,8 @@ import pytest
 from keeper_lab import Lab, Session, until
 
 from fluxtui.engine.keeper import startup
-from fluxtui.persist import commit, overview, process, toml
+from fluxtui.engine.keeper.clock import wall
+from fluxtui.persist import commit, overview, process, state, toml
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.record import Record
 
@@ -113,6 +115,39 @@ def test_front_and_keeper_agree_on_what_runs_elsewhere(one: Session, _what, chan
             startup._refuse(one.folder, arguments, history, history[0].recipe_sha256)
     else:
         startup._refuse(one.folder, arguments, history, history[0].recipe_sha256)
+
+
+def test_of_another_machine_whose_clock_is_off_a_record_that_changes_is_alive_and_one_that_does_not_is_dead(
+    one: Session, monkeypatch: pytest.MonkeyPatch
+):
+    """No lock of it is seen, as on a file system that cannot lock."""
+    known = msgspec.structs.replace(one.record(), status="running", host="another", boot_id="another", finished_at=None)
+    is_over = threading.Event()
+
+    def write_beat() -> None:
+        toml.write_beat(one.folder.attempt_file(1), msgspec.structs.replace(known, beat_at=wall() + timedelta(hours=3)))
+
+    def live() -> None:
+        while not is_over.wait(0.3):
+            write_beat()
+
+    write_beat()
+    other = threading.Thread(target=live)
+    other.start()
+    try:
+        assert overview.look(one.lab.home, "one").state in ("lost", "elsewhere")  # by one look nobody can tell
+        until(lambda: overview.look(one.lab.home, "one").state == "elsewhere", 5)
+        refused = one.start(may_fail=True)
+        assert refused.wait() == 4
+        assert "is running on another, whose clock is not this machine's" in refused.answer["error"]
+    finally:
+        is_over.set()
+        other.join()
+    assert one.attempts == [1]
+    monkeypatch.setattr(state, "ELSEWHERE_SECONDS", 0.5)
+    until(lambda: overview.look(one.lab.home, "one").state == "lost", 5)
+    one.lab.plan()
+    assert one.run().status == "completed"
 
 
 def test_a_changed_product_that_cannot_be_set_aside_refuses_the_start_and_leaves_no_record(

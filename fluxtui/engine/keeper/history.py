@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 from fluxtui.engine.keeper import proof
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, recipe, toml
+from fluxtui.persist import commit, process, recipe, toml
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.record import ACTIVE, Phase, Record, Result
 from fluxtui.persist.spec import Spec
+from fluxtui.persist.state import is_of_another_machine
 
+STILL_SECONDS = 7.0  # a beat comes every 5 s
 _LAST_BREATH = 5.0  # seconds that a trainer whose keeper was just killed may take to be gone
 
 
@@ -27,6 +30,21 @@ def read_history(folder: SessionFolder, session_id: str) -> list[Record]:
         if record.session_id == session_id:
             found.append(record)
     return found
+
+
+def must_be_still(folder: SessionFolder, history: list[Record]) -> None:
+    """Of another machine, whose locks may not be seen here and whose clock may be off, only a record that no longer changes is
+    dead. Looks for longer than a beat. Raises `RefusedError`."""
+    if not history or not is_of_another_machine(last := history[-1], socket.gethostname(), process.boot_id()):
+        return
+    end = time.monotonic() + STILL_SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        if (now := read_history(folder, last.session_id)[-1:]) and now[0].beat_at != last.beat_at:
+            raise RefusedError(
+                f"{folder.name} is running on {last.host}, whose clock is not this machine's; stop it first with "
+                f"`fluxtui stop {folder.name}`, and set both clocks"
+            )
 
 
 def is_chosen(resume: str) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 from fluxtui.engine import wire
 from fluxtui.engine.keeper.clock import wall
 from fluxtui.engine.keeper.duties import Duties
-from fluxtui.engine.keeper.history import is_chosen, read_history, set_newer_aside, unproven
+from fluxtui.engine.keeper.history import is_chosen, must_be_still, read_history, set_newer_aside, unproven
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.session_log import Log
@@ -117,6 +117,7 @@ def open_session(arguments: Arguments) -> Opened:
     spec = recipe.apply(written, overrides, recipe.CHANGEABLE_TABLES)
     digest = recipe.recipe_sha256(spec)
     _refuse(folder, arguments, history, digest)
+    must_be_still(folder, history)
     sweep(folder)  # not before it is known that no other machine, whose locks are not seen here, is at work on it
     must_have_room(folder)
     try:
