@@ -30,7 +30,9 @@ def check_verb(arguments: Namespace) -> int:
 
 
 def plan_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME | SPEC.toml | -", help="a session, or a spec; - reads it as JSON on stdin")
+    parser.add_argument(
+        "name", metavar="NAME | SPEC.toml | -", help="a session, or a spec file; - reads a spec as JSON from stdin"
+    )
     parser.add_argument("--json", action="store_true", help="one object, as documented in docs/memory.md")
 
 
@@ -62,8 +64,8 @@ def _give_on_stdin(spec: Spec) -> None:
 
 
 def keys_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only keys that hold this word")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only keys that contain this word")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one a key")
 
 
 def keys_verb(arguments: Namespace) -> int:
@@ -99,8 +101,8 @@ def _as_json(key: keys.Key) -> dict[str, object]:
 
 def cache_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prune", action="store_true", help="remove what no running session uses")
-    parser.add_argument("--keep", type=float, default=0.0, metavar="GIB", help="with --prune: the newest so many GiB stay")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", type=float, default=0.0, metavar="GIB", help="with --prune: keep the newest GIB gibibytes")
+    parser.add_argument("--json", action="store_true", help="sizes in bytes, as one object")
 
 
 def cache_verb(arguments: Namespace) -> int:

@@ -14,10 +14,10 @@ from fluxtui.persist.home import Home
 
 
 def checkpoints_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--rm", default="", dest="remove", metavar="C", help="remove this one")
-    parser.add_argument("--verify", action="store_true", help="hash every file")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("--rm", default="", dest="remove", metavar="C", help="remove this checkpoint")
+    parser.add_argument("--verify", action="store_true", help="hash every file and compare")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one a checkpoint")
 
 
 def checkpoints_verb(arguments: Namespace) -> int:

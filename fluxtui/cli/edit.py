@@ -14,9 +14,9 @@ from fluxtui.persist.home import Home
 
 
 def edit_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument(
-        "--set", action="append", default=[], dest="sets", metavar="K=V", help="any of fluxtui keys; without it $EDITOR"
+        "--set", action="append", default=[], dest="sets", metavar="K=V", help="a key of `fluxtui keys`; else $EDITOR opens"
     )
 
 

@@ -16,9 +16,9 @@ _POLL = 0.2  # seconds
 
 
 def logs_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
-    parser.add_argument("-n", type=how_many, default=50, dest="count", metavar="N", help="lines to begin with (50)")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing as the log grows")
+    parser.add_argument("-n", type=how_many, default=50, dest="count", metavar="N", help="number of lines to start with (50)")
 
 
 def how_many(text: str) -> int:

@@ -15,7 +15,7 @@ from fluxtui.persist.home import Home, SessionFolder
 
 def demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--headless", action="store_true", help="wait and print progress instead of opening the UI")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="as of fluxtui new")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="as for fluxtui new")
 
 
 def demo_verb(arguments: Namespace) -> int:
@@ -43,19 +43,19 @@ def demo_verb(arguments: Namespace) -> int:
 
 def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a-z, 0-9, '.', '_' and '-'")
-    dataset = "folder of images with captions, or demo; several times: further ones, like 'DIR --repeats 5'"
+    dataset = "folder of images with captions, or demo; repeat it for more folders, like 'DIR --repeats 5'"
     parser.add_argument("--dataset", action="append", default=[], metavar="DIR", help=dataset)
-    parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder, or a file; else FLUX.1-dev")
-    parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is learned")
+    parser.add_argument("--model", default="", metavar="M", help="pico, a hub id, a folder or a file; default FLUX.1-dev")
+    parser.add_argument("--trigger", default="", metavar="T", help="word that stands for what is to be learned")
     parser.add_argument("--title", default="", help="free text")
-    prompts = "sample prompts, one a line: 'TEXT --w 768 --h 512 --d 7'; kohya's files"
+    prompts = "file of sample prompts, one a line: 'TEXT --w 768 --h 512 --d 7', or one of kohya's"
     parser.add_argument("--prompts", type=Path, default=None, metavar="FILE", help=prompts)
     parser.add_argument(
         "--recipe", "--preset", default="", dest="preset", metavar="R", help="subject, style, face, fast or fluxgym"
     )
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="any of fluxtui keys")
-    parser.add_argument("--from", default="", dest="origin", metavar="NAME", help="begin with the settings of another session")
-    parser.add_argument("--checkpoint", default="", metavar="C", help="with --from: and with its weights; newest, or a name")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="a key of `fluxtui keys`")
+    parser.add_argument("--from", default="", dest="origin", metavar="NAME", help="copy the settings of another session")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="with --from: take over its weights too; newest, or a name")
 
 
 def new_verb(arguments: Namespace) -> int:
@@ -101,12 +101,12 @@ def _take_prompts(sets: dict[str, object], path: Path | None) -> list[str]:
 
 
 def import_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("file", metavar="FILE", type=Path, help="ui_state.json, a kohya TOML or JSON, or an ai-toolkit YAML")
-    parser.add_argument("--dataset", default="", metavar="DIR", help="where the file names none, or another is meant")
-    parser.add_argument("--model", default="", metavar="M", help="where the file names none, or another is meant")
-    parser.add_argument("--prompts", type=Path, default=None, metavar="FILE", help="sample prompts, as of fluxtui new")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="over what the file says")
+    parser.add_argument("--dataset", default="", metavar="DIR", help="pictures to use instead of those that the file names")
+    parser.add_argument("--model", default="", metavar="M", help="model to use instead of the one that the file names")
+    parser.add_argument("--prompts", type=Path, default=None, metavar="FILE", help="sample prompts, as for fluxtui new")
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="overrides what the file says")
 
 
 def import_verb(arguments: Namespace) -> int:
@@ -133,7 +133,7 @@ def import_verb(arguments: Namespace) -> int:
 
 
 def rm_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 

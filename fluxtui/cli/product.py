@@ -17,7 +17,7 @@ DTYPES = ("bf16", "fp16", "fp32")
 
 
 def verify_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--json", action="store_true", help="the proof as one object")
 
 
@@ -34,12 +34,13 @@ def verify_verb(arguments: Namespace) -> int:
 
 
 def export_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--checkpoint", default="", metavar="C", help="instead of the finished file: newest, or a name")
-    parser.add_argument("--ema", action="store_true", help="the averaged weights")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="diffusers, kohya or comfyui: whose tensor names to use")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    checkpoint = "export a checkpoint instead of the finished file: newest, or its name"
+    parser.add_argument("--checkpoint", default="", metavar="C", help=checkpoint)
+    parser.add_argument("--ema", action="store_true", help="the averaged weights instead of the trained ones")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="bf16 (default), fp16 or fp32")
 
 
 def export_verb(arguments: Namespace) -> int:
@@ -53,9 +54,9 @@ def export_verb(arguments: Namespace) -> int:
 
 
 def publish_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
-    parser.add_argument("--public", action="store_true", help="private unless this is given")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository, made if it does not exist")
+    parser.add_argument("--public", action="store_true", help="make it public; private without this")
 
 
 def publish_verb(arguments: Namespace) -> int:

@@ -15,8 +15,8 @@ from fluxtui.persist.home import Home
 
 
 def start_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME | SPEC.toml", help="a session, or a spec to make one from and start it")
-    parser.add_argument("--priority", type=_whole, default=0, metavar="N", help="place in the queue; smaller goes first")
+    parser.add_argument("name", metavar="NAME | SPEC.toml", help="a session, or a spec file to make and start one from")
+    parser.add_argument("--priority", type=_whole, default=0, metavar="N", help="place in the queue; smaller numbers go first")
 
 
 def start_verb(arguments: Namespace) -> int:
@@ -34,7 +34,7 @@ def start_verb(arguments: Namespace) -> int:
 
 
 def submit_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument(
         "--slurm", action="append", default=[], metavar="K=V",
         help="an option of sbatch as submitit names it: partition, account, qos, time (minutes), gpus_per_node, mem …",
@@ -49,7 +49,7 @@ def submit_verb(arguments: Namespace) -> int:
 
 
 def join_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--node", type=_whole, required=True, metavar="K", help="1, 2, …: the number of this machine")
 
 
@@ -63,11 +63,12 @@ def join_verb(arguments: Namespace) -> int:
 
 
 def resume_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", default="")
-    parser.add_argument("--checkpoint", default="", metavar="C", help="from this one; newer ones are set aside")
-    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help="not of the recipe; it stays")
-    parser.add_argument("--accept-changes", action="store_true", help="go on though recipe, data, model or libraries changed")
-    parser.add_argument("--lost", action="store_true", help="all that a reboot or a dead keeper ended, for a boot script")
+    parser.add_argument("name", metavar="NAME", nargs="?", default="", help="the session; not with --lost")
+    parser.add_argument("--checkpoint", default="", metavar="C", help="resume from this checkpoint; newer ones are set aside")
+    settings = "a setting outside the recipe; kept for later attempts"
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="K=V", help=settings)
+    parser.add_argument("--accept-changes", action="store_true", help="resume although recipe, data, model or libraries changed")
+    parser.add_argument("--lost", action="store_true", help="every session that a reboot or a dead keeper ended")
 
 
 def resume_verb(arguments: Namespace) -> int:
@@ -99,7 +100,7 @@ def _resume_lost(home: Home) -> int:
 
 
 def stop_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--after-epoch", action="store_true", help="finish the epoch first")
 
 
@@ -108,7 +109,7 @@ def stop_verb(arguments: Namespace) -> int:
 
 
 def kill_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
 
 
 def kill_verb(arguments: Namespace) -> int:
@@ -116,7 +117,7 @@ def kill_verb(arguments: Namespace) -> int:
 
 
 def checkpoint_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
 
 
 def checkpoint_verb(arguments: Namespace) -> int:
@@ -124,7 +125,7 @@ def checkpoint_verb(arguments: Namespace) -> int:
 
 
 def sample_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
 
 
 def sample_verb(arguments: Namespace) -> int:
@@ -132,8 +133,8 @@ def sample_verb(arguments: Namespace) -> int:
 
 
 def queue_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--priority", type=_whole, required=True, metavar="N", help="smaller goes first; 0 unless changed")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("--priority", type=_whole, required=True, metavar="N", help="smaller numbers go first; default 0")
 
 
 def queue_verb(arguments: Namespace) -> int:
@@ -146,8 +147,8 @@ def _tell(answer: Answer) -> int:
 
 
 def wait_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--timeout", type=_seconds, default=None, metavar="S", help="seconds; exit code 5 after them")
+    parser.add_argument("name", metavar="NAME", help="the session")
+    parser.add_argument("--timeout", type=_seconds, default=None, metavar="S", help="give up after S seconds, with exit code 5")
     parser.add_argument("--progress", action="store_true", help="print progress on stderr")
 
 

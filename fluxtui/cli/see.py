@@ -44,7 +44,7 @@ def _row(seen: Overview) -> tuple[str, ...]:
 
 
 def show_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--json", action="store_true", help="one object, as documented in docs/command-line.md")
 
 
@@ -102,7 +102,7 @@ def _attempts(home: Home, seen: Overview) -> None:
 
 
 def metrics_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="the session")
     parser.add_argument("--json", action="store_true", help="a list of objects, one a step")
     count = "the last N steps; else 20, and all with --json"
     parser.add_argument("-n", type=how_many, default=None, metavar="N", dest="count", help=count)
