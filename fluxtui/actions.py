@@ -60,6 +60,8 @@ TABLE: tuple[Action, ...] = (
         ("kill", "K", "kill", "End it at once; what was trained since the last checkpoint is lost.", 6, why.kill, "kill NAME"),
         ("checkpoint", "c", "checkpoint", "Write a checkpoint after this step.", 13, why.while_training, "checkpoint NAME"),
         ("sample", "p", "sample", "Draw the sample pictures after this step.", 14, why.while_training, "sample NAME"),
+        ("sooner", "<", "sooner", "Start it before all other waiting sessions.", 0, why.waits, "queue NAME --priority N"),
+        ("later", ">", "later", "Start it after all other waiting sessions.", 0, why.waits, "queue NAME --priority N"),
         ("verify", "v", "verify",
          "Prove the finished file again: hashes, keys, numbers, and that diffusers loads it.", 15, why.verify, "verify NAME"),
         ("clone", "N", "clone",

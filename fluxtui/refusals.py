@@ -96,6 +96,14 @@ def while_training(situation: Situation) -> str:
     return "" if session.status == "running" else f"{stands(session)}; this needs a running one"
 
 
+def waits(situation: Situation) -> str:
+    if why := needs_session(situation):
+        return why
+    session = situation.session
+    assert session is not None
+    return "" if session.state == "queued" else f"{stands(session)}; only one that waits has a place to change"
+
+
 def not_running(session: Overview) -> str:
     if session.state == "new":
         return f"{session.name} has not been started yet: s starts it"

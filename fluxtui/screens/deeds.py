@@ -131,6 +131,14 @@ class Deeds(App[int], Doer):
     def do_sample(self) -> None:
         self._ask_keeper("sample")
 
+    def do_sooner(self) -> None:
+        name = self._chosen().name
+        self.errand(lambda: errands.moved(self.home, name, first=True))
+
+    def do_later(self) -> None:
+        name = self._chosen().name
+        self.errand(lambda: errands.moved(self.home, name, first=False))
+
     def _ask_keeper(self, verb: str) -> None:
         name = self._chosen().name
         self.errand(lambda: errands.asked(self.home, name, verb))

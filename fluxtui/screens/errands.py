@@ -59,6 +59,20 @@ def asked(home: Home, name: str, verb: str) -> str:
     return deeds[verb]().sentence
 
 
+def moved(home: Home, name: str, first: bool) -> str:
+    """To the one end or the other of those that wait."""
+    from fluxtui import control
+
+    waiting = [seen.record for seen in overview.look_all(home) if seen.state == "queued" and seen.name != name and seen.record]
+    if not waiting:
+        return f"{name} is the only one that waits"
+    places = [record.priority for record in waiting]
+    answer = control.queue(home, name, min(places) - 1 if first else max(places) + 1)
+    if answer.is_pending:
+        return answer.sentence
+    return f"{name} starts {'before' if first else 'after'} all others that wait"
+
+
 def removed(home: Home, name: str) -> str:
     from fluxtui import control
 

@@ -161,7 +161,7 @@ class Pane(Widget):
             left.add(" ").extend(heading.cut(max(0, width - 8))).add(" ")
         corner = self.corner(max(0, width - left.width - 6))
         right = Line()
-        if corner.spans and left.width + corner.width + 5 <= width:
+        if corner.width and left.width + corner.width + 5 <= width:
             right.add(" ").extend(corner).add(" ")
         right.add(glyphs.horizontal + right_end, role)
         return both_ends(left.add(glyphs.horizontal * max(0, width - left.width - right.width), role), right, width)

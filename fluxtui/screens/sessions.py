@@ -43,13 +43,16 @@ _RANK = {
 }
 
 
-def _moment(session: Overview) -> float:
+def _place(session: Overview) -> tuple[float, float]:
+    """Among those of the same state: what waits in the order in which it will start, the rest by what was last at work."""
+    if session.state == "queued" and session.record and session.queued_at:
+        return (session.record.priority, session.queued_at.timestamp())
     moment = session.finished_at or session.started_at
-    return moment.timestamp() if moment else 0.0
+    return (0.0, -moment.timestamp() if moment else 0.0)
 
 
 SORTS: dict[str, Callable[[Overview], tuple[object, ...]]] = {
-    "activity": lambda session: (_RANK.get(session.state, 4), -_moment(session), session.name),
+    "activity": lambda session: (_RANK.get(session.state, 4), _place(session), session.name),
     "name": lambda session: (session.name,),
     "state": lambda session: (session.state, session.name),
     "progress": lambda session: (-(session.step / session.steps if session.steps else -1.0), session.name),

@@ -103,6 +103,39 @@ async def test_a_finished_session_is_announced_until_put_away(lab: Home) -> None
             end(lab)
 
 
+async def test_those_that_wait_are_listed_as_they_will_start_and_change_places(lab: Home) -> None:
+    for name in ("trains", "b-first", "a-second", "alone"):
+        make(lab, name)
+
+    def waiting() -> list[str]:
+        return [session.name for session in app.board.sessions._shown if session.state == "queued"]
+
+    async with opened(lab, (120, 36), "trains") as (app, pilot):
+        try:
+            for at, name in enumerate(("trains", "b-first", "a-second")):
+                app.board.sessions.select(name)
+                await pilot.press("s")
+                await seen(pilot, lambda name=name: overview.look(lab, name).state in {"running", "queued"}, name, 60)
+                await seen(pilot, lambda at=at: len(waiting()) == at, "not shown", 60)
+            assert waiting() == ["b-first", "a-second"]
+            app.board.sessions.select("a-second")
+            await pilot.press("less_than_sign")
+            await seen(pilot, lambda: waiting() == ["a-second", "b-first"], "not moved", 60)
+            said = "a-second starts before all others that wait"
+            await seen(pilot, lambda: any(said in notice.text for notice in app.board_of_notices.notices), "not said")
+            await pilot.press("greater_than_sign")
+            await seen(pilot, lambda: waiting() == ["b-first", "a-second"], "not moved back", 60)
+            app.board.sessions.select("b-first")
+            await pilot.press("x")
+            await seen(pilot, lambda: waiting() == ["a-second"], "not withdrawn", 60)
+            app.board.sessions.select("alone")
+            await pilot.press("less_than_sign")
+            why = "alone is new; only one that waits has a place to change"
+            assert any(why in notice.text for notice in app.board_of_notices.notices)
+        finally:
+            end(lab)
+
+
 async def test_two_uis_show_the_same_within_seconds(lab: Home) -> None:
     make(lab, "both")
     async with opened(lab, (120, 36), "both") as (one, first), opened(lab, (100, 30), "both") as (two, second):

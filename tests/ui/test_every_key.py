@@ -26,7 +26,7 @@ WAYS = {  # context -> the keys that lead there from the dashboard
     "help": ("question_mark",),
 }
 _NAMED = {"/": "slash", "?": "question_mark", "+": "plus", "_": "underscore", "-": "minus", "=": "equals_sign", ":": "colon",
-          "&": "ampersand"}  # fmt: skip
+          "<": "less_than_sign", ">": "greater_than_sign", "&": "ampersand"}  # fmt: skip
 
 
 def _pressed_as(key: str) -> str:

@@ -58,7 +58,7 @@ async def test_a_notice_is_put_away_where_space_is_typed_and_the_hidden_ones_are
 
 @pytest.mark.parametrize("key", ["2", "3"])
 async def test_the_log_opens_from_pages_whose_cursor_has_its_letter_and_help_says_how(states: Fabricated, key: str) -> None:
-    async with opened(states.home, (80, 50), "paused-fox") as (app, pilot):
+    async with opened(states.home, (80, 60), "paused-fox") as (app, pilot):
         await on_page(pilot, app, key)
         await pilot.press("l")
         assert isinstance(app.screen, SessionScreen)
