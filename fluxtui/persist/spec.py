@@ -286,6 +286,10 @@ class HardwareSpec(Table, frozen=True):
     check_memory: Annotated[
         bool, Meta(description="a session whose plan does not fit the GPU is refused before anything is loaded")
     ] = True
+    deterministic: Annotated[
+        bool,
+        Meta(description="steps on a GPU are the same each time; false: perhaps faster, and no resume is exact by bytes"),
+    ] = True
     compile: Annotated[bool, Meta(description="torch.compile of the repeated blocks: faster after minutes of compiling")] = False
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads of a rank; 0: all cores, fixed by the first attempt")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 
+from fluxtui.engine import life
+from fluxtui.engine.memory import probe
 from fluxtui.engine.trainer import runtime
-from fluxtui.engine.trainer.train import let_segments_grow
+from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.train import let_segments_grow, run_job
+from fluxtui.engine.wire import TrainerExit
+from fluxtui.persist.record import Phase
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
@@ -79,6 +86,44 @@ def test_a_step_is_taken_by_deterministic_kernels_alone_or_the_log_says_that_it_
             runtime.exactly(first("CUDA error: an illegal memory access"), told.append)
     finally:
         torch.use_deterministic_algorithms(True)
+
+
+class Telling(Reporter):
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.told: list[dict[str, Any]] = []
+
+    def progress(self, phase: Phase | None = None, **what: Any) -> None:
+        self.told.append(what)
+
+
+@pytest.mark.parametrize("is_deterministic", [True, False])
+def test_deterministic_kernels_can_be_let_go_and_every_checkpoint_then_says_so(
+    is_deterministic: bool, new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: a meter in place of one has the first step taken there."""
+    strict, told = list[tuple[bool, bool]](), Telling()
+
+    def probed(_run: object, _meter: object) -> None:
+        strict.append((torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()))
+        with runtime.loosely():
+            assert torch.are_deterministic_algorithms_enabled()
+
+    monkeypatch.setattr(probe, "meter_of", lambda _device: object())
+    monkeypatch.setattr(probe, "probe_and_tell", probed)
+    monkeypatch.setattr(life, "has_its_parent", lambda: True)
+    bench = new_bench(hardware__deterministic=is_deterministic, train__steps=2)
+    try:
+        assert run_job(bench.new_job(), told, life.StopFlag()) == TrainerExit.DONE
+        assert strict == [(is_deterministic, False)]
+        assert torch.are_deterministic_algorithms_enabled() == is_deterministic, "drawing and drawing again does not change it"
+    finally:
+        torch.use_deterministic_algorithms(True)
+    since = None if is_deterministic else 0
+    assert [line["inexact_since"] for line in told.told if "inexact_since" in line] == ([] if is_deterministic else [0])
+    counters = json.loads((bench.folder.checkpoints / bench.checkpoints()[0] / "counters.json").read_bytes())
+    assert counters["inexact_since"] == since
+    assert any("not exact by bytes" in line.get("note", "") for line in told.told) != is_deterministic
 
 
 L40S = (48_305_799_168, 47_677_177_856)  # bytes by the driver, and by torch, which leaves out what the driver reserves

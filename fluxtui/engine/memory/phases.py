@@ -71,7 +71,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
     activations = _activations(spec, model, Shape(
         dtype=dtype, is_coded=held.precision in CODECS, lora=spec.lora, tokens=(side // 16) ** 2, text_tokens=model.text_tokens,
         batch=spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing,
-        splits=_splits(card),
+        splits=_splits(card) if spec.hardware.deterministic else 0,
     ))  # fmt: skip
     lora = 4 * activations.lora_parameters
     optimizer = int(_STATE[spec.train.optimizer] * activations.lora_parameters)

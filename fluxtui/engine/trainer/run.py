@@ -100,6 +100,12 @@ class Run:
         epoch = min(self.state.epoch + 1, self.epochs)
         self.reporter.progress(Phase.TRAIN, step=self.state.step, steps=self.steps, epoch=epoch, epochs=self.epochs)
 
+    def is_inexact_from_now_on(self) -> None:
+        """The record and every checkpoint say so from here on; a resume keeps the first such step."""
+        if self.state.inexact_since is None:
+            self.state.inexact_since = self.state.step
+        self.reporter.progress(inexact_since=self.state.inexact_since)
+
     def plan(self, epoch: int) -> tuple[Batch, ...]:
         """The global batches of an epoch; from here on `load` gives its micro-batches in order, read ahead."""
         if self._planned[0] != epoch:

@@ -70,7 +70,8 @@ class Runtime:
 
 def begin(job: TrainJob) -> Runtime:
     """Threads, deterministic kernels, device and process group, before anything is computed."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so; read when it starts
+    if job.spec.hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so; read when it starts
     from accelerate import PartialState
     from accelerate.utils import check_cuda_p2p_ib_support
 
@@ -94,8 +95,8 @@ def begin(job: TrainJob) -> Runtime:
     return replace(here, card=here.least(own_card(job, device)))
 
 
-def exactly(first: Callable[[], None], note: Callable[[str], None]) -> None:
-    """Take a first step of training with deterministic kernels alone, and keep to them from then on.
+def exactly(first: Callable[[], None], note: Callable[[str], None]) -> bool:
+    """Take a first step of training with deterministic kernels alone, and keep to them from then on; whether that was possible.
 
     Only so is the backward pass of attention on a GPU the same each time: where torch may do no more than warn, flash and
     memory-efficient attention add up in whatever order, and cuDNN's may be chosen. Where another kernel of this torch has no
@@ -104,23 +105,33 @@ def exactly(first: Callable[[], None], note: Callable[[str], None]) -> None:
     torch.use_deterministic_algorithms(True)
     try:
         first()
+        return True
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise
         torch.use_deterministic_algorithms(True, warn_only=True)
         note(f"steps are not the same each time on this GPU, and a resume is not exact: {first_line(error)}")
         first()
+        return False
+
+
+def freely(first: Callable[[], None], note: Callable[[str], None]) -> bool:
+    """The same with whatever kernels torch takes for the fastest, where `hardware.deterministic` is off: never exact."""
+    torch.use_deterministic_algorithms(False)
+    note("hardware.deterministic is off: steps are not the same each time on this GPU, and a resume is not exact by bytes")
+    first()
+    return False
 
 
 @contextmanager
 def loosely() -> Iterator[None]:
     """While inside, kernels without a deterministic form are only warned of: nothing that is trained depends on them."""
-    is_loose = torch.is_deterministic_algorithms_warn_only_enabled()
+    is_on, is_loose = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(True, warn_only=is_loose)
+        torch.use_deterministic_algorithms(is_on, warn_only=is_loose)
 
 
 def own_card(job: TrainJob, device: torch.device) -> int | None:

@@ -44,7 +44,7 @@ class LoopState:
     step: int = 0  # optimizer steps done, over all attempts
     epoch: int = 0  # epochs completed
     position: int = 0  # optimizer steps done of the epoch that is under way
-    inexact_since: int | None = None  # the step from which on a changed recipe, library or data set was accepted
+    inexact_since: int | None = None  # the step from which on a changed recipe, library or data was accepted, or kernels let go
 
 
 class Counters(msgspec.Struct, frozen=True):

@@ -115,7 +115,9 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
             return TrainerExit.STOPPED
         try:
             if meter := meter_of(run.runtime.device):
-                runtime.exactly(partial(probe_and_tell, run, meter), reporter.note)
+                how = runtime.exactly if job.spec.hardware.deterministic else runtime.freely
+                if not how(partial(probe_and_tell, run, meter), reporter.note):
+                    run.is_inexact_from_now_on()
             ending = train(run)
         finally:
             run.close()
