@@ -25,7 +25,7 @@ from fluxtui.persist.text import clean
 # The rest of [dataset] is of the whole: the memory that a step takes goes by the resolution, the loss by the class word.
 OWN = (
     "repeats", "trigger", "regularisation", "regularisation_weight", "recursive", "masks", "caption_extension", "caption_lines",
-    "caption_dropout", "shuffle_tags", "keep_tags", "flip",
+    "caption_dropout", "shuffle_tags", "keep_tags", "tag_dropout", "flip",
 )  # fmt: skip
 ALPHA = "alpha"  # of dataset.masks: each picture's own transparency
 _OPTION = re.compile(r"\s+--(?=[A-Za-z])")

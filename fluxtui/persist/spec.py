@@ -104,6 +104,9 @@ class DatasetSpec(Table, frozen=True):
         int, Meta(ge=0, le=64, description="orders that a caption of comma-separated tags is trained in, besides its own; 0: off")
     ] = 0
     keep_tags: Annotated[int, Meta(ge=0, le=1000, description="tags at the beginning that stay; a leading trigger does")] = 0
+    tag_dropout: Annotated[
+        float, Meta(ge=0.0, lt=1.0, description="share of the tags that each of these orders leaves out; not those that stay")
+    ] = 0.0
     caption_dropout: Annotated[float, Meta(ge=0.0, le=1.0, description="share of samples trained with an empty caption")] = 0.0
 
 

@@ -188,7 +188,7 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
         network_weights="/l.safetensors", fp8_base=True, blocks_to_swap=18, bucket_reso_steps=64, prior_loss_weight=0.5,
         output_name="mine", optimizer_args=["weight_decay=0.1", "betas=0.9,0.99"], text_encoder_lr=[2e-5],
         network_args=["loraplus_unet_lr_ratio=4"], min_timestep=100, max_timestep=900, lr_scheduler="cosine_with_restarts",
-        lr_scheduler_num_cycles=4, huber_schedule="constant", network_dropout=0.1,
+        lr_scheduler_num_cycles=4, huber_schedule="constant", network_dropout=0.1, caption_tag_dropout_rate=0.2,
     ).sets  # fmt: skip
     assert found | {
         "dataset.flip": True, "dataset.keep_tags": 2, "dataset.shuffle_tags": 16, "train.loss": "pseudo_huber",
@@ -196,7 +196,7 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
         "hardware.stream_blocks": 27, "dataset.bucket_step": 64, "dataset.regularisation_weight": 0.5, "title": "mine",
         "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5, "train.betas": [0.9, 0.99], "train.lora_plus": 4.0,
         "train.timestep_min": 0.1, "train.timestep_max": 0.9, "train.scheduler": "cosine_with_restarts",
-        "train.scheduler_cycles": 4, "lora.dropout": 0.1,
+        "train.scheduler_cycles": 4, "lora.dropout": 0.1, "dataset.tag_dropout": 0.2,
     } == found  # fmt: skip
 
 

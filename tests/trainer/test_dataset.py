@@ -108,6 +108,28 @@ def test_a_caption_without_tags_has_one_order(text: str) -> None:
     assert shuffles(text, "", 8, 0) == [text]
 
 
+@pytest.mark.parametrize("orders", [0, 64])
+def test_tags_are_left_out_at_their_rate_and_those_that_stay_never(orders: int) -> None:
+    text = "zorp, ring, " + ", ".join(f"tag {number}" for number in range(40))
+    found = shuffles(text, "zorp", orders, 1, 0.3)
+    assert found[0] == text
+    assert len(found) == (orders or 16) + 1
+    shown = [order.split(", ")[2:] for order in found[1:]]
+    assert all(order.startswith("zorp, ring, ") for order in found)
+    assert sum(map(len, shown)) / (40 * len(shown)) == pytest.approx(0.7, abs=0.05)
+    assert all((tags == sorted(tags, key=text.split(", ").index)) == (orders == 0) for tags in shown)
+    assert shuffles("one, two", "", orders, 0, 0.999) == ["one, two"]  # none is left without a word
+
+
+def test_a_line_of_many_tags_counts_as_much_as_a_line_of_words(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "a ring on a table\nring, gold, shiny, indoors, photo\n")
+    found = read_dataset(spec_of(tmp_path, caption_lines=True, shuffle_tags=12))
+    plan = [slot.caption for epoch in range(400) for batch in plan_epoch(found, TrainSpec(), epoch) for slot in batch.slots]
+    assert 150 < plan.count("a ring on a table") < 250
+    assert set(plan) == set(found.items[0].captions)
+    assert len(found.items[0].captions) > 10
+
+
 def test_every_tag_comes_to_every_place() -> None:
     places = Counter(order.split(", ").index("a") for order in shuffles("a, b, c, d", "", 64, 0))
     assert set(places) == {0, 1, 2, 3}

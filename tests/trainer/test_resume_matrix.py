@@ -51,7 +51,8 @@ def sets_of(on: dict[str, bool], steps: int) -> dict[str, Any]:
         "dataset__resolution": [48, 64] if on["multi_resolution"] else [64],
         "dataset__caption_dropout": 0.3 * on["caption_dropout"],
         "dataset__masks": "masks" if on["masks"] else "", "dataset__flip": on["flip"],
-        "dataset__shuffle_tags": 3 * on["tags"], "dataset__class_word": "square" if on["class_word"] else "",
+        "dataset__shuffle_tags": 3 * on["tags"], "dataset__tag_dropout": 0.3 * on["tags"],
+        "dataset__class_word": "square" if on["class_word"] else "",
         "train__clip_learning_rate": 5e-4 * on["clip"],
         **({"train__optimizer": "schedule_free", "train__scheduler": "constant"} if on["schedule_free"] else {}),
     }  # fmt: skip

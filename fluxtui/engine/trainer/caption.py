@@ -9,6 +9,7 @@ from fluxtui.engine.trainer.refusal import DataError
 
 CAPTION_LIMIT = 64 * 1024       # bytes; T5 takes 512 tokens, some 2,500 characters
 PLACEHOLDER = "[trigger]"
+IN_ORDER = 16       # captions with tags left out, where the order of the tags stays
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -41,20 +42,22 @@ def with_trigger(text: str, trigger: str) -> str:
     return f"{trigger}, {text}" if text else trigger
 
 
-def shuffles(text: str, trigger: str, orders: int, keep: int) -> list[str]:
+def shuffles(text: str, trigger: str, orders: int, keep: int, left_out: float = 0.0) -> list[str]:
     """The caption and up to `orders` other orders of its comma-separated tags; the first `keep` tags stay where they are.
 
-    A trigger word that stands first stays besides. The orders are a function of the caption alone, so that sessions share
-    their embeddings; which one a sample takes is drawn like any choice among captions.
+    A trigger word that stands first stays besides. Each order leaves out each of its other tags with probability `left_out`;
+    where `orders` is 0, so do `IN_ORDER` copies of the caption as it is. They are a function of the caption alone, so that
+    sessions share their embeddings; which one a sample takes is drawn like any choice among captions.
     """
     tags = [tag for tag in (part.strip() for part in text.split(",")) if tag]
     fixed = keep + (bool(trigger) and bool(tags) and tags[0].lower() == trigger.lower())
     head, tail = tags[:fixed], tags[fixed:]
     found = [text]
     if len(tail) > 1:
-        for number in range(orders):
-            order = draws.permutation(0, "caption_shuffle", number, len(tail), extra=text)
-            found.append(", ".join([*head, *(tail[place] for place in order)]))
+        for number in range(orders or (IN_ORDER if left_out else 0)):
+            order = draws.permutation(0, "caption_shuffle", number, len(tail), extra=text) if orders else range(len(tail))
+            kept = [tail[at] for at in order if draws.uniform(0, "tag_dropout", number, at, extra=text) >= left_out]
+            found += [", ".join([*head, *kept])] if head or kept else []
     return list(dict.fromkeys(found))
 
 

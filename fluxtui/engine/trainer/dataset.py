@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b, sha256
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,7 @@ class Item:
     mask_sha256: str = ""
     has_alpha_mask: bool = False        # the mask is the picture's own transparency
     part: int = 0                       # which folder of the data set it is of: 0 is dataset.path
+    orders: tuple[int, ...] = ()        # how many of `captions`, from the first on, are orders of one; (): each is one by itself
 
     @property
     def caption(self) -> str:
@@ -187,9 +189,12 @@ def class_caption(item: Item, caption: str, spec: DatasetSpec) -> str | None:
 
 
 def _caption(item: Item, seed: int, step: int, slot: int) -> str:
+    """One of its captions, each as likely however many orders it has; then one of those."""
     if len(item.captions) == 1:
         return item.captions[0]
-    return item.captions[draws.choice(seed, "caption", step, slot, len(item.captions))]
+    orders = item.orders or (1,) * len(item.captions)
+    chosen = draws.choice(seed, "caption", step, slot, len(orders))
+    return item.captions[sum(orders[:chosen]) + draws.choice(seed, "caption_order", step, slot, orders[chosen])]
 
 
 def _by_bucket(dataset: Dataset) -> dict[Bucket, list[tuple[Item, Place]]]:
@@ -253,8 +258,8 @@ def _item(
         hashed = facts[relative_name(folder, mask)].sha256
         check_mask(clean(relative_name(folder, mask), 300), read_header(mask), fact.width, fact.height)
     return Item(
-        name, pair.image, fact.sha256, fact.width, fact.height, captions, found, weight, keeps, mask, hashed,
-        has_alpha_mask=spec.masks == ALPHA, part=part,
+        name, pair.image, fact.sha256, fact.width, fact.height, tuple(chain(*captions)), found, weight, keeps, mask, hashed,
+        has_alpha_mask=spec.masks == ALPHA, part=part, orders=tuple(map(len, captions)),
     )  # fmt: skip
 
 
@@ -273,12 +278,12 @@ def trigger_for(image: Path, spec: DatasetSpec) -> str:
 
 def _captions(
     folder: Path, pair: dataset_folder.Pair, trigger: str, spec: DatasetSpec, facts: dict[str, FileFact]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], ...]:
     if pair.caption is None:
         if not trigger:
             name = clean(relative_name(folder, pair.image), 300)
             raise DataError(f"{name} has no caption and no trigger word; write a caption", kind="caption-missing")
-        return (trigger,)
+        return ((trigger,),)
     key = relative_name(folder, pair.caption)
     data = read_regular(pair.caption, LONGEST_CAPTION)
     # another text of the same size and time (rsync, touch -r) is a change too, and so is one since the fact was taken
@@ -286,8 +291,8 @@ def _captions(
     return captions_of(data, clean(key, 300), trigger, spec)
 
 
-def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tuple[str, ...]:
-    """The texts that a caption file gives, trigger in place (DataError, naming the file, where it gives none)."""
+def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tuple[tuple[str, ...], ...]:
+    """The captions that a file gives, each in its orders, trigger in place (DataError, naming the file, where it gives none)."""
     lines = caption_lines(data, name)
     text = " ".join(lines)
     if PLACEHOLDER in text and not trigger:
@@ -296,8 +301,9 @@ def captions_of(data: bytes, name: str, trigger: str, spec: DatasetSpec) -> tupl
     if not text and not trigger:
         raise DataError(f"{name} is blank and has no trigger word; write a caption, or set dataset.trigger", kind="caption-blank")
     texts = (with_trigger(line, trigger) for line in (lines if spec.caption_lines and lines else [text]))
-    orders = (order for line in texts for order in shuffles(line, trigger, spec.shuffle_tags, spec.keep_tags))
-    return tuple(dict.fromkeys(orders))
+    return tuple(
+        tuple(shuffles(line, trigger, spec.shuffle_tags, spec.keep_tags, spec.tag_dropout)) for line in dict.fromkeys(texts)
+    )
 
 
 def hold_out_of(items: tuple[Item, ...], hold_out: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from fluxtui.engine.trainer.buckets import Place, TooSmallError, places, table
@@ -292,7 +293,7 @@ def _of_caption(
         yield Finding("warning", "caption-blank", name, f"{name} is blank; its image is trained with the trigger word alone")
     elif trigger and not all(PLACEHOLDER in text or has_trigger(text, trigger) for text in texts):
         yield Finding("warning", "caption-without-trigger", name, f"{name} lacks the trigger word, which is put before it")
-    longest = max(map(counter.count, captions))
+    longest = max(map(counter.count, chain(*captions)))
     if longest > counter.limit:
         about = "" if counter.is_exact else "about "
         yield Finding("warning", "caption-too-long", name, (

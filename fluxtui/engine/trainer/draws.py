@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Purpose = Literal[
     "noise", "sigma", "caption", "caption_dropout", "epoch_order", "batch_order", "flip", "lora_dropout",
-    "rank_dropout", "module_dropout", "caption_shuffle", "validation_noise", "lora_init",
+    "rank_dropout", "module_dropout", "caption_shuffle", "caption_order", "tag_dropout", "validation_noise", "lora_init",
 ]
 
 _STANDARD_NORMAL = NormalDist()
