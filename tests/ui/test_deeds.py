@@ -120,9 +120,9 @@ async def test_those_that_wait_are_listed_as_they_will_start_and_change_places(l
             assert waiting() == ["b-first", "a-second"]
             app.board.sessions.select("a-second")
             await pilot.press("less_than_sign")
-            await seen(pilot, lambda: waiting() == ["a-second", "b-first"], "not moved", 60)
             said = "a-second starts before all others that wait"
-            await seen(pilot, lambda: any(said in notice.text for notice in app.board_of_notices.notices), "not said")
+            await seen(pilot, lambda: any(said in notice.text for notice in app.board_of_notices.notices), "not said", 60)
+            await seen(pilot, lambda: waiting() == ["a-second", "b-first"], "not moved", 60)
             await pilot.press("greater_than_sign")
             await seen(pilot, lambda: waiting() == ["b-first", "a-second"], "not moved back", 60)
             app.board.sessions.select("b-first")
