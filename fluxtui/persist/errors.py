@@ -80,6 +80,8 @@ _SENTENCES = {
     errno.EIO: "the disk failed (input/output error); look at `dmesg`, and point FLUXTUI_HOME at a sound disk",
     errno.EACCES: "permission denied; make the folder yours, or point FLUXTUI_HOME at one that is",
     errno.EPERM: "the system does not permit it; make the folder yours and mutable, or point FLUXTUI_HOME at another",
+    errno.EISDIR: "a folder lies in its place; move it away",
+    errno.ENOTDIR: "something else lies in the place of its folder; move it away",
     errno.EMFILE: "too many open files; raise `ulimit -n`",
     errno.ENFILE: "the machine has too many open files; close other programs",
 }
