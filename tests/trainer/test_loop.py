@@ -114,12 +114,12 @@ def test_validation_called_twice_is_the_same_and_sees_only_the_adapter(new_bench
 
 def test_a_stop_after_the_epoch_that_is_the_last_lets_the_run_complete(new_bench: NewBench) -> None:
     run = new_bench("last", train__steps=0, train__epochs=2).prepare_here()
-    run.wishes._after_epoch = True
+    run.requests._after_epoch = True
     assert train(run) is TrainerExit.STOPPED
     assert run.state.step == run.steps_per_epoch
     run.close()
     last = new_bench("only", train__steps=0, train__epochs=1).prepare_here()
-    last.wishes._after_epoch = True
+    last.requests._after_epoch = True
     assert train(last) is TrainerExit.DONE
     last.close()
 

@@ -144,7 +144,7 @@ def test_a_stop_is_not_kept_waiting_by_a_drawing_and_saves_its_step(new_bench: N
     def and_stop(phase: Phase | None = None, **said: Any) -> None:
         told(phase, **said)
         if phase is Phase.SAMPLE and run.state.step and said["item"] == 2:
-            run.wishes.signals.signals.append("SIGTERM")
+            run.requests.signals.signals.append("SIGTERM")
 
     monkeypatch.setattr(Reporter, "progress", lambda _self, phase=None, **said: and_stop(phase, **said))
     assert train(run) == TrainerExit.STOPPED

@@ -33,13 +33,13 @@ def advance(run: Run, last_step: int) -> bool:
     """Steps until `last_step` are done. False where a stop was asked before that; the state is committed then."""
     state = run.state
     while state.step < last_step:
-        wish = run.wishes.take()
-        if wish.stop or wish.checkpoint:
+        requested = run.requests.take()
+        if requested.stop or requested.checkpoint:
             run.commit()
-        if wish.sample:
+        if requested.sample:
             run.draw()
-        run.acknowledge(wish)
-        if wish.stop:
+        run.acknowledge(requested)
+        if requested.stop:
             return False
 
         batches = run.plan(state.epoch)
@@ -53,7 +53,7 @@ def advance(run: Run, last_step: int) -> bool:
         run.record(took, run.validate_if_due(epoch_ended))
         run.commit_if_due(epoch_ended)
         run.draw_if_due(epoch_ended)
-        if epoch_ended and wish.stop_after_epoch and state.step < run.steps:
+        if epoch_ended and requested.stop_after_epoch and state.step < run.steps:
             run.commit()
             return False
     return True

@@ -26,13 +26,13 @@ from fluxtui.engine.trainer.lora import Adapter, add_lora
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.rank_agreement import must_agree_with_rank_0
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.requests import Requests
 from fluxtui.engine.trainer.resume import resume
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter, Prompt
 from fluxtui.engine.trainer.source import open_model
 from fluxtui.engine.trainer.state import LoopState
-from fluxtui.engine.trainer.wishes import Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
 from fluxtui.persist.compatibility import only_read_by
@@ -48,8 +48,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     spec = job.spec
     reporter.progress(Phase.LOAD, versions=checkpoints.versions() | {"fluxtui": __version__})
     here = runtime.begin(job)
-    wishes = Wishes.from_environment(signals, here)
-    reporter.leave_early = wishes.leave_early
+    requests = Requests.from_environment(signals, here)
+    reporter.leave_early = requests.leave_early
     components = _open_components(job, folder, here, reporter)
     digest = checkpoints.dataset_digest(dataset.fingerprint)
     must_agree = partial(must_agree_with_rank_0, here, (digest, dataset.fingerprint), folder.dataset_file)
@@ -82,7 +82,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         folder=folder,
         reporter=reporter,
         runtime=here,
-        wishes=wishes,
+        requests=requests,
         components=components,
         dataset=dataset,
         encoded=encoded,

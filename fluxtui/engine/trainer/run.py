@@ -27,11 +27,11 @@ from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import evaluated
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.requests import Requested, Requests, StopAsked
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.validate import validation_loss
-from fluxtui.engine.trainer.wishes import StopAsked, Wish, Wishes
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
 from fluxtui.persist.home import SessionFolder
@@ -60,7 +60,7 @@ class Run:
     folder: SessionFolder
     reporter: Reporter
     runtime: Runtime
-    wishes: Wishes
+    requests: Requests
     components: Components
     dataset: Dataset
     encoded: Encoded
@@ -158,9 +158,9 @@ class Run:
         with self.adapter.off():
             return self.predict(*inputs)
 
-    def acknowledge(self, wish: Wish) -> None:
+    def acknowledge(self, requested: Requested) -> None:
         """The requests were carried out, or will be at the end of the epoch."""
-        for request in wish.ids:
+        for request in requested.ids:
             self.reporter.progress(Phase.TRAIN, acknowledged=request)
 
     def record(self, took: Took, validation_loss: float | None) -> None:
@@ -213,7 +213,7 @@ class Run:
         if self.runtime.is_first:
             try:
                 with evaluated(self.optimizer, self.parameters):
-                    self.painter.draw(self.state.step, None if is_last else self.wishes.leave_drawing)
+                    self.painter.draw(self.state.step, None if is_last else self.requests.leave_drawing)
             except StopAsked:
                 self.reporter.say(f"a stop was asked: the samples of step {self.state.step} are left as they are")
             if self.events:

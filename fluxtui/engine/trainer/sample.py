@@ -20,8 +20,8 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.memory.streaming import BlockSwapError
 from fluxtui.engine.trainer.endings import first_line
 from fluxtui.engine.trainer.reporter import Reporter
+from fluxtui.engine.trainer.requests import StopAsked
 from fluxtui.engine.trainer.runtime import loosely
-from fluxtui.engine.trainer.wishes import StopAsked
 from fluxtui.persist.commit import step_name
 from fluxtui.persist.durable import make_own_folder, write_file
 from fluxtui.persist.prompts import SamplePrompt

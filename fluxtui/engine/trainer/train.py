@@ -103,7 +103,7 @@ def run_job(job: TrainJob, reporter: Reporter, signals: life.StopFlag) -> Traine
         from fluxtui.engine.trainer import runtime
         from fluxtui.engine.trainer.loop import train
         from fluxtui.engine.trainer.prepare import prepare
-        from fluxtui.engine.trainer.wishes import StopAsked
+        from fluxtui.engine.trainer.requests import StopAsked
 
         try:
             run = prepare(job, folder, dataset, reporter, signals)

@@ -1,4 +1,4 @@
-"""What is asked of the loop from outside: the keeper's requests and the signals, read at step boundaries."""
+"""Reads what is asked of the loop, at step boundaries: the keeper's requests and signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StopAsked(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Requested:
     """What to do before the next step. The same on every rank."""
 
     stop: bool = False  # commit and leave
@@ -30,7 +30,7 @@ class Wish:
 
 
 @dataclass(slots=True)
-class Wishes:
+class Requests:
     """Reads requests without ever waiting for one. Rank 0 has the pipe; every rank has its signals."""
 
     fd: int | None
@@ -42,20 +42,20 @@ class Wishes:
     _decoder: msgspec.json.Decoder[wire.RequestLine] = field(default_factory=lambda: msgspec.json.Decoder(wire.RequestLine))
 
     @staticmethod
-    def from_environment(signals: StopFlag, runtime: Runtime) -> Wishes:
+    def from_environment(signals: StopFlag, runtime: Runtime) -> Requests:
         fd = os.environ.get(wire.REQUEST_FD)
         if fd:
             os.set_blocking(int(fd), False)
-        return Wishes(int(fd) if fd else None, signals, runtime)
+        return Requests(int(fd) if fd else None, signals, runtime)
 
-    def take(self) -> Wish:
-        """Everything asked since the last call. A wish to stop after the epoch stays until the end."""
+    def take(self) -> Requested:
+        """Everything asked since the last call. A stop after the epoch stays until the end."""
         requests, self._waiting = self._waiting + self._read(), []
         verbs = {request.verb for request in requests}
         self._after_epoch = self._after_epoch or "stop-after-epoch" in verbs
         mine = ["stop" in verbs or bool(self.signals), self._after_epoch, "checkpoint" in verbs, "sample" in verbs]
         stop, after_epoch, checkpoint, sample = self.runtime.any(mine)
-        return Wish(stop, after_epoch, checkpoint, sample, tuple(request.id for request in requests))
+        return Requested(stop, after_epoch, checkpoint, sample, tuple(request.id for request in requests))
 
     def leave_early(self) -> None:
         """Raises `StopAsked` where a stop was asked before training began: then there is nothing to commit.
