@@ -140,8 +140,8 @@ def _of_card(index: int, card: Card, seen: Torch) -> CardFinding:
         return CardFinding(subject, "bad", f"{name}: {card.trouble}", mend)
     if card.capability < _BF16_SINCE:
         mend = (
-            "bf16 is emulated here, and attention takes memory by the square of the tokens, which no plan counts: slow, and "
-            "512 px at the most; an Ampere card or newer is what FLUX.1 wants"
+            "bf16 is emulated here, and attention computes in float32: slow, and a little more memory than planned; "
+            "an Ampere card or newer is what FLUX.1 wants"
         )
         return CardFinding(subject, "note", f"{name}, without bf16", mend)
     return CardFinding(subject, "good", f"{name}, bf16" + (", fp8" if card.capability >= _FP8_SINCE else ""))
@@ -157,6 +157,13 @@ def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
         if built <= capability and (match[1] == "compute" or built[0] == capability[0]):
             return True
     return False
+
+
+def is_without_bf16(index: int | None) -> bool:
+    """Whether this card, or the current one, is older than Ampere."""
+    import torch
+
+    return torch.cuda.get_device_capability(index) < _BF16_SINCE
 
 
 def _of_bitsandbytes(seen: Torch) -> CardFinding:

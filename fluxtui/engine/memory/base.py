@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fluxtui.engine.cards import is_without_bf16
+from fluxtui.engine.family.flux1.transformer import attend_in_float32
 from fluxtui.engine.memory.checksum import WeightsSum
 from fluxtui.engine.memory.lanes import lane_to
 from fluxtui.engine.memory.precision import CODECS
@@ -44,6 +46,9 @@ def ready_blocks(
     transformer: FluxTransformer2DModel, components: Components, spec: Spec, here: Runtime, say: Callable[[str], None]
 ) -> BlockStreamer | None:
     """Checkpointing, streaming and compiling of the blocks, once the adapter is in them. What swaps is said."""
+    if here.device.type == "cuda" and here.dtype == torch.bfloat16 and is_without_bf16(here.device.index):
+        attend_in_float32(transformer, here.dtype)
+        say("this GPU is older than Ampere: attention computes in float32, and a step takes many times as long")
     if spec.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if spec.hardware.compile:

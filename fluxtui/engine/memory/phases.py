@@ -18,8 +18,9 @@ MARGIN = 10**9  # bytes that a plan leaves free of a card
 CUDA_CONTEXT = 1 << 30  # bytes that a process takes on a GPU before its first tensor; about
 _TEXT_WORK = 300 << 20  # bytes: T5's largest layer at 512 tokens, its scores in float32 included
 
-# bytes of optimizer state a trained parameter
-_STATE = {"adamw": 8.0, "adamw8bit": 2.04, "adafactor": 0.1, "lion": 4.0, "prodigy": 16.0, "schedule_free": 8.0}
+# bytes of optimizer state a trained parameter; adafactor keeps a number for each row and column: see `state_bytes`
+_STATE = {"adamw": 8.0, "adamw8bit": 2.04, "adafactor": 4.0, "lion": 4.0, "prodigy": 16.0, "schedule_free": 8.0}
+_SHARE = 1 / 512  # of the short side, beside the long one's: a factor's columns are as many at the least
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
         splits=_splits(card) if spec.hardware.deterministic else 0,
     ))  # fmt: skip
     lora = 4 * activations.lora_parameters
-    optimizer = int(_STATE[spec.train.optimizer] * activations.lora_parameters)
+    optimizer = state_bytes(spec, activations.lora_parameters)
     averaged = lora if spec.train.ema_decay else 0
     clip = width * model.clip if spec.train.clip_learning_rate else 0
     stays = weights.on_device + clip + lora + optimizer + averaged
@@ -100,6 +101,12 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
         host=weights.hosted,
         host_encoding=encoders if is_text_on_cpu(card) else 0,
     )
+
+
+def state_bytes(spec: Spec, parameters: int) -> int:
+    """Of the optimizer of so many trained numbers."""
+    whole = _STATE[spec.train.optimizer] * parameters
+    return int(whole * (1 / spec.lora.rank + _SHARE) if spec.train.optimizer == "adafactor" else whole)
 
 
 def _summed(spec: Spec, lora: int) -> int:

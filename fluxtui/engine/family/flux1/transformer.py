@@ -75,6 +75,28 @@ def velocity(
     return unpack(predicted.float(), height, width)
 
 
+_MADE_BY = ("norm_q", "norm_k", "norm_added_q", "norm_added_k", "to_v", "add_v_proj")  # what of attention q, k and v come from
+_GO_ON_IN = ("to_out", "to_add_out")
+
+
+def attend_in_float32(transformer: FluxTransformer2DModel, dtype: torch.dtype) -> None:
+    """Attention alone computes in float32, for GPUs older than Ampere; all else stays in `dtype`.
+
+    Of bf16 torch has no fused attention there and makes matrices of tokens by tokens, gigabytes at 1024 px; in float32 it has.
+    """
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        attention: Any = block.attn
+        for name in _MADE_BY:
+            if getattr(attention, name, None) is not None:
+                getattr(attention, name).register_forward_hook(lambda _layer, _inputs, made: made.float())
+        for name in _GO_ON_IN:
+            if (layer := getattr(attention, name, None)) is not None:
+                first = layer[0] if isinstance(layer, torch.nn.ModuleList) else layer
+                first.register_forward_pre_hook(lambda _layer, inputs: tuple(value.to(dtype) for value in inputs))
+        if getattr(attention, "to_out", None) is None:  # a single block joins it to the MLP's
+            attention.register_forward_hook(lambda _layer, _inputs, made: made.to(dtype))
+
+
 def scale_latents(mean: torch.Tensor, vae_config: Mapping[str, Any]) -> torch.Tensor:
     """x0 of the objective from the VAE's mean: `(mean - shift_factor) * scaling_factor`."""
     shift, factor = float(vae_config.get("shift_factor") or 0.0), float(vae_config["scaling_factor"])
