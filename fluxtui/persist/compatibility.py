@@ -15,7 +15,7 @@ READ_BY: Mapping[AdapterKind, tuple[str, ...]] = {  # the formats of `fluxtui ex
 
 def check(spec: Spec) -> None:
     """Raises `UsageError` with the first thing to set otherwise."""
-    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_dropout(spec)
+    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_adapter(spec)
     if problem:
         raise UsageError(problem)
 
@@ -36,8 +36,10 @@ def _problem_of_timesteps(spec: Spec) -> str:
     return f"[train] timestep_min is {low:g}, and timestep_max {high:g}; set train.timestep_min below train.timestep_max."
 
 
-def _problem_of_dropout(spec: Spec) -> str:
-    named = [name for name in ("rank_dropout", "module_dropout") if getattr(spec.lora, name)]
+def _problem_of_adapter(spec: Spec) -> str:
+    named = [name for name in ("rank_dropout", "module_dropout", "max_norm") if getattr(spec.lora, name)]
+    if spec.lora.max_norm and spec.train.optimizer == "schedule_free":
+        return "[lora] max_norm changes weights that schedule_free keeps twice; set lora.max_norm=0, or another train.optimizer."
     if spec.lora.kind == "lora" or not named:
         return ""
     return f"[lora] {named[0]} is of a plain LoRA, and kind is {spec.lora.kind!r}; set lora.{named[0]}=0, or lora.kind=lora."

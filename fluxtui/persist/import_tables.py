@@ -60,6 +60,8 @@ class Source:
 
 _ONE_FOLDER = "all of a session lies in sessions/NAME of the home here"
 _OTHER_STATE = "it holds the state of another program; --set lora.weights=FILE begins with a finished LoRA"
+_NOISE_OF_OTHERS = ("noise_offset", "adaptive_noise_scale", "multires_noise_iterations", "min_snr_gamma")
+_NOT_OF_FLUX = "it is of the noise of older models; sd-scripts does nothing with it for FLUX.1"
 
 _KOHYA: Table = {
     "pretrained_model_name_or_path": ("model", model),
@@ -69,6 +71,10 @@ _KOHYA: Table = {
     "image_dir": ("dataset", same),
     **{name: ("part of the model", part) for name in ("clip_l", "t5xxl", "ae")},
     **{name: ("", nothing(_ONE_FOLDER)) for name in ("output_dir", "logging_dir")},
+    **{name: ("", nothing(_NOT_OF_FLUX)) for name in _NOISE_OF_OTHERS},
+    "ip_noise_gamma": ("", nothing("no noise is put into the model here beside that of the noise level")),
+    "random_crop": ("", nothing("a picture is cropped in its middle, so that its latents are made once")),
+    "color_aug": ("", nothing("latents are made once, of the picture as it is")),
     "resume": ("", nothing(_OTHER_STATE)),
     "output_name": ("title", same),
     "class_tokens": ("dataset.trigger", same),
@@ -86,6 +92,7 @@ _KOHYA: Table = {
     "network_dim": ("lora.rank", whole),
     "network_alpha": ("lora.alpha", number),
     "network_dropout": ("lora.dropout", dropout),
+    "scale_weight_norms": ("lora.max_norm", number),
     "network_weights": ("lora.weights", same),
     "learning_rate": ("train.learning_rate", number),
     "unet_lr": ("train.learning_rate", number),
@@ -212,6 +219,7 @@ _KOHYA_DONE: Mapping[str, frozenset[str]] = {
     "persistent_data_loader_workers": _YES, "enable_bucket": _YES, "bucket_no_upscale": _YES,
     "model_prediction_type": frozenset({"raw"}), "weighting_scheme": frozenset({"none"}), "loss_type": frozenset({"l2"}),
     "huber_schedule": frozenset({"constant"}), "huber_scale": frozenset({"1", "1.0"}),
+    **{name: _NO | {"0.0"} for name in (*_NOISE_OF_OTHERS, "ip_noise_gamma", "random_crop", "color_aug", "scale_weight_norms")},
     "highvram": _YES | _NO, "disable_mmap_load_safetensors": _YES | _NO, "fp8_base": _NO, "blocks_to_swap": frozenset({"0"}),
 }  # fmt: skip
 _FLUXGYM_DONE: Mapping[str, frozenset[str]] = {

@@ -125,6 +125,9 @@ class LoraSpec(Table, frozen=True):
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="dropout on the input of the adapter")] = 0.0
     rank_dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="share of a layer's ranks that a sample leaves out")] = 0.0
     module_dropout: Annotated[float, Meta(ge=0.0, lt=1.0, description="share of the layers that a sample leaves out")] = 0.0
+    max_norm: Annotated[
+        float, Meta(ge=0.0, le=1e6, description="longest that a layer's update (B A, scaled) may become; 0: any. 1 is usual")
+    ] = 0.0
     targets: Annotated[
         str,
         Meta(

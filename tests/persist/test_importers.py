@@ -189,6 +189,7 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
         output_name="mine", optimizer_args=["weight_decay=0.1", "betas=0.9,0.99"], text_encoder_lr=[2e-5],
         network_args=["loraplus_unet_lr_ratio=4"], min_timestep=100, max_timestep=900, lr_scheduler="cosine_with_restarts",
         lr_scheduler_num_cycles=4, huber_schedule="constant", network_dropout=0.1, caption_tag_dropout_rate=0.2,
+        scale_weight_norms=1.0,
     ).sets  # fmt: skip
     assert found | {
         "dataset.flip": True, "dataset.keep_tags": 2, "dataset.shuffle_tags": 16, "train.loss": "pseudo_huber",
@@ -197,6 +198,7 @@ def test_keys_that_have_a_counterpart_are_carried_over(tmp_path: Path) -> None:
         "train.weight_decay": 0.1, "train.clip_learning_rate": 2e-5, "train.betas": [0.9, 0.99], "train.lora_plus": 4.0,
         "train.timestep_min": 0.1, "train.timestep_max": 0.9, "train.scheduler": "cosine_with_restarts",
         "train.scheduler_cycles": 4, "lora.dropout": 0.1, "dataset.tag_dropout": 0.2,
+        "lora.max_norm": 1.0,
     } == found  # fmt: skip
 
 

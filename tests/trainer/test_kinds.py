@@ -15,6 +15,7 @@ from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.plan import plan_of
 from fluxtui.engine.plan_table import table
 from fluxtui.engine.prove import prove
+from fluxtui.engine.trainer.loop import advance
 from fluxtui.engine.trainer.lora import Adapter, add_lora
 from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import tensorfile
@@ -100,7 +101,10 @@ def test_rank_and_alpha_by_pattern(tiny_dev: Path) -> None:
         assert bool(problem_of(entry)) == bool(what)
 
 
-@pytest.mark.parametrize("sets", [{"lora__kind": "dora"}, {"lora__kind": "lokr"}, {"lora__layers": LAYERS, "lora__alpha": 2.0}])
+@pytest.mark.parametrize(
+    "sets",
+    [{"lora__kind": "dora"}, {"lora__kind": "lokr"}, {"lora__layers": LAYERS, "lora__alpha": 2.0, "lora__max_norm": 0.004}],
+)
 def test_each_kind_resumes_exactly_and_is_proven(new_bench: NewBench, sets: dict[str, object]) -> None:
     bench = new_bench(train__steps=6, checkpoint__every_steps=3, **sets)
     bench.run_here()
@@ -139,6 +143,32 @@ def test_what_a_format_cannot_carry_is_told_before_and_refused(
     assert {tensor.dtype for tensor in from_safetensors(path).values()} == {torch.float32}
 
 
+def test_updates_are_kept_from_growing_beyond_a_length(new_bench: NewBench) -> None:
+    longest = 0.03
+    bench = new_bench(
+        train__steps=3, train__learning_rate=1e-2, lora__max_norm=longest, lora__alpha=2.0, lora__layers=LAYERS,
+        train__clip_learning_rate=1e-2,
+    )  # fmt: skip
+    run = bench.prepare_here()
+    seen: list[dict[str, torch.Tensor]] = []
+    names = [name for adapter in run.adapters for name, _ in adapter.named_parameters()]
+    parameters = [parameter for adapter in run.adapters for parameter in adapter.parameters()]
+
+    def updates(values: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        held = dict(zip(names, values, strict=True))
+        scales = {name: scale for adapter in run.adapters for name, scale in adapter.scales.items()}
+        return {name: scale * held[f"{name}.lora_B"] @ held[f"{name}.lora_A"] for name, scale in scales.items()}
+
+    run.optimizer.register_step_post_hook(lambda *_: seen.append(updates([p.detach().clone() for p in parameters])))
+    for step in (1, 2, 3):
+        advance(run, step)
+        for name, kept in updates([p.detach() for p in parameters]).items():
+            made = seen[-1][name]
+            torch.testing.assert_close(kept, made * min(1.0, longest / max(float(made.norm()), 1e-12)), rtol=1e-4, atol=1e-7)
+    lengths = [float(update.norm()) for one in seen for update in one.values()]
+    assert min(lengths) < longest < max(lengths)  # some were too long, and some were left alone
+
+
 def test_layers_of_several_ranks_are_exported_with_their_own_updates(new_bench: NewBench, tmp_path: Path) -> None:
     bench = new_bench(train__steps=2, lora__layers=LAYERS, lora__alpha=2.0)
     bench.run_here()
@@ -155,6 +185,8 @@ def test_what_does_not_go_together_is_refused_before_training(new_bench: NewBenc
         ("rslora", {"lora__kind": "lokr", "lora__rslora": True}, "lora.rslora"),
         ("clip", {"lora__kind": "lokr", "train__clip_learning_rate": 1e-4}, "clip_learning_rate=0"),
         ("ranks", {"lora__kind": "dora", "lora__rank_dropout": 0.1}, "lora.rank_dropout=0"),
+        ("long", {"lora__kind": "lokr", "lora__max_norm": 1.0}, "lora.max_norm=0"),
+        ("free", {"train__optimizer": "schedule_free", "train__scheduler": "constant", "lora__max_norm": 1.0}, "lora.max_norm=0"),
     ):
         with pytest.raises(FluxTUIError) as caught:
             new_bench(name, **sets).prepare_here()

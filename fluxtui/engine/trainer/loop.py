@@ -82,6 +82,9 @@ def take_step(run: Run, batch: Batch) -> Took:
         group["lr"] = took.learning_rate * share
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    if run.job.spec.lora.max_norm:
+        for adapter in run.adapters:
+            adapter.shorten(run.job.spec.lora.max_norm)
     run.ema.update(step + 1)
     return replace(took, seconds=time.monotonic() - started)
 

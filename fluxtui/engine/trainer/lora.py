@@ -127,6 +127,19 @@ class Adapter:
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
 
+    @torch.no_grad()
+    def shorten(self, longest: float) -> None:
+        """Scales A and B of each layer whose update `scale B A` is longer than that (Frobenius' norm), both alike.
+
+        sd-scripts' `scale_weight_norms`, for each module of diffusers by itself. Of a plain LoRA alone.
+        """
+        for name, layer in self.layers.items():
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            squared = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0.0)  # without the product of the full size
+            kept = (longest / (self.scales[name] * squared.sqrt())).clamp(max=1.0).sqrt()  # by 0: infinite, so 1
+            a.mul_(kept)
+            b.mul_(kept)
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """The base alone, while inside. (peft's own switch takes away `requires_grad` too, which the optimizer relies on.)"""
