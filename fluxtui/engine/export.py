@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +85,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
         case _:
             tensors = tensors_of({module: {"lora_A": a, "lora_B": b} for module, (a, b) in factors.items()}, kind)
     described = describe(spec, tensors, step, form=form, has_guidance=guidance_embeds(home, spec, folder))
-    write_file(output, to_safetensors(tensors, described))
+    write_file(output, to_safetensors(tensors, described), _mode(output))
     try:
         lost = read_back(output, exact, factors, shapes, dtype)
     except FluxTUIError:
@@ -92,6 +94,15 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     size = output.stat().st_size
     what = f"{form}, {dtype}, {len(tensors)} tensors of step {step}, {size:,} bytes"
     return f"{output} written: {what}; read back, {lost:.2%} lost to rounding"
+
+
+def _mode(output: Path) -> int:
+    """As any program would write it, unlike the files of a session: the one that reads it may be another user's."""
+    if output.exists():
+        return stat.S_IMODE(output.stat().st_mode)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def must_carry(form: str, spec: Spec) -> None:
@@ -116,7 +127,8 @@ def _export_as_it_is(
 
     tensors = tensors_of(parts, dtype)
     _must_hold(tensors, tensors_of(parts, torch.float32), str(dtype).removeprefix("torch."))
-    write_file(output, to_safetensors(tensors, describe(spec, tensors, step, form=form, has_guidance=has_guidance)))
+    described = describe(spec, tensors, step, form=form, has_guidance=has_guidance)
+    write_file(output, to_safetensors(tensors, described), _mode(output))
     found = from_safetensors(output)
     if found.keys() != tensors.keys() or not all(torch.equal(found[key], tensors[key]) for key in tensors):
         output.unlink()

@@ -181,6 +181,7 @@ class Deeds(App[int], Doer):
 
         def write(wanted: Export | None) -> None:
             if wanted is not None:
+                self.say(f"writing {wanted.path}")
                 self.errand(partial(errands.exported, self.home, name, wanted), "good")
 
         self.push_screen(ExportBox(name, checkpoint, has_average), write)

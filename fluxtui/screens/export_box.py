@@ -17,6 +17,7 @@ from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.pane import Pane
 
 FORMATS = ("diffusers", "kohya", "comfyui")
+READERS = ("for diffusers, ComfyUI", "for Forge, sd-scripts", "for ComfyUI alone")  # of each format
 DTYPES = ("bf16", "fp16", "fp32")
 WEIGHTS = ("as trained", "averaged (EMA)")
 LABEL = 10
@@ -86,6 +87,8 @@ class _Box(Pane):
             for choice, text in enumerate(choices):
                 is_chosen = choice == self._chosen[name]
                 line.add(f"{self.glyphs.bullet if is_chosen else ' '} {text}  ", "!text" if is_chosen else "dim")
+            if name == "format":
+                line.add(f" {READERS[self._chosen[name]]}", "dim")
             lines.append(line)
         line = self._label("file", len(self._choices))
         room = max(8, width - LABEL - 4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,13 +185,22 @@ def test_without_a_checkpoint_the_products_own_step_is_exported(trained: Bench, 
 
 def test_a_checkpoint_and_another_precision_can_be_exported(trained: Bench, tmp_path: Path) -> None:
     early, late = tmp_path / "early.safetensors", tmp_path / "late.safetensors"
+    late.touch(0o640)
     assert "of step 4" in export(trained.root, "little", "diffusers", early, "step-000000004", "fp32", False)
     assert "of step 8" in export(trained.root, "little", "diffusers", tmp_path / "new.safetensors", "newest", "fp32", False)
     assert "of step 8" in export(trained.root, "little", "diffusers", late, "", "fp32", False)
     assert {tensor.dtype for tensor in from_safetensors(early).values()} == {torch.float32}
     assert tensorfile.tensors_sha256(early) != tensorfile.tensors_sha256(late)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (early, late)]
+    assert modes == [0o666 & ~umask(), 0o640], "another user's program could not read it"
     with pytest.raises(NotFoundError, match="step-000000005"):
         export(trained.root, "little", "diffusers", early, "step-000000005", "fp32", False)
+
+
+def umask() -> int:
+    now = os.umask(0o077)
+    os.umask(now)
+    return now
 
 
 def multiply(bench: Bench, ending: str, factor: float) -> None:
