@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import signal
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,58 @@ def test_every_sentence_about_the_disk_stands_in_the_docs() -> None:
     said = [cells[0] for cells in rows("What the disk says")]
     for number, sentence in errors._SENTENCES.items():
         assert sentence in said, (number, sentence)
+
+
+WHERE_SESSIONS_ARE_REFUSED = (
+    "engine/keeper", "engine/trainer/resume.py", "engine/trainer/train.py", "persist/home.py", "persist/durable.py",
+    "persist/commit.py", "persist/lock.py", "persist/regular.py", "control/launch.py", "control/ask.py", "control/remove.py",
+    "control/room.py", "control/changed.py", "control/edit.py", "control/watch.py",
+)  # fmt: skip
+NAMES = r"…|\b(?:name|host|file|step n|user n|node [kl])\b|session\.edited\.toml|training\.log|\d+|[;:]|\. |, "
+OF_A_CHECKPOINT = "that of another session than"  # why one is set aside, which the log says; no refusal
+
+
+def literal(node: ast.AST) -> str:
+    """A string as it stands in the source, with … for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return str(node.value) if isinstance(node, ast.Constant) else ""
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"[`*]", "", text)).lower()
+
+
+def stands_in(text: str, sentence: str) -> bool:
+    """Whether the longest part of the sentence, between names, numbers and stops, is in that text."""
+    return max((re.sub(r"^and ", "", part.strip(" .,:;")) for part in re.split(NAMES, plain(sentence))), key=len) in text
+
+
+def test_every_refusal_of_a_session_stands_in_the_docs() -> None:
+    root, docs, found = Path(refusals.__file__).parent, plain(TEXT), []
+    for place in WHERE_SESSIONS_ARE_REFUSED:
+        for path in [root / place] if place.endswith(".py") else sorted((root / place).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
+                    continue
+                if ast.unparse(node.exc.func) in ("StorageError", "RefusedError", "DamagedError", "TimedOutError"):
+                    found.append(literal(node.exc.args[0]))
+    found = [one for one in found if re.search(r"\w{4}", one) and OF_A_CHECKPOINT not in one]
+    assert len(found) > 40
+    assert not [sentence for sentence in found if not stands_in(docs, sentence)]
+
+
+def test_every_sentence_that_the_docs_quote_stands_in_the_code() -> None:
+    root = Path(refusals.__file__).parent
+    code = plain(" ".join(
+        literal(node) for path in root.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    ))  # fmt: skip
+    parts = {heading: TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] for heading in ("Requests", "Checkpoints")}
+    said = [quoted for part in parts.values() for quoted in re.findall(r"(?<![*\w])\*([^*]+)\*", part)]
+    said += [cells[0] for heading in ("Refusals", "What lies in the way") for cells in rows(heading)]
+    assert len(said) > 40
+    assert not [sentence for sentence in said if not stands_in(code, sentence)]
 
 
 @pytest.mark.parametrize(("what", "record", "facts", "shown", "_reason", "_remedy"), TABLE, ids=[row[0] for row in TABLE])
