@@ -24,7 +24,6 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens.board import Board
-from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for
 from fluxtui.screens.ending import endings, goodbye, title_of
 from fluxtui.screens.gallery import Gallery
@@ -34,6 +33,7 @@ from fluxtui.screens.look import Look
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.painter import Painter
 from fluxtui.screens.pane import Pane
+from fluxtui.screens.session_actions import JobDone
 from fluxtui.screens.sessions_watch import FirstLook
 from fluxtui.screens.settings import Settings, read_settings
 from fluxtui.screens.sheet import Sheet
@@ -188,7 +188,7 @@ class FluxApp(KeysInOrder, Ways):
         session = self.sessions.get(name) if name else self.board.sessions.selected
         return Situation(session, PICO.is_dir(), is_kept=session is not None and session.name == self._kept_name)
 
-    # Deeds that are not of a session
+    # Actions that are not of a session
 
     def do_quit(self) -> None:
         self.exit(0)
@@ -224,7 +224,7 @@ class FluxApp(KeysInOrder, Ways):
         if isinstance(self.screen, Sheet):
             self.screen.notices.show()
 
-    def on_errand_done(self, message: ErrandDone) -> None:
+    def on_job_done(self, message: JobDone) -> None:
         message.done()
 
     def _send_title(self) -> None:

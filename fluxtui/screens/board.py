@@ -224,7 +224,7 @@ class Board(Sheet):
         if self._zoom or (self.gauges.has_focus != (self.gauges.frame != "bare") and self.app.size.width < HISTORY):
             self.place()
 
-    # Deeds
+    # Actions
 
     def do_focus_next(self) -> None:
         self.focus_next()

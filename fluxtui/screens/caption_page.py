@@ -59,7 +59,7 @@ class CaptionPage(Page, Walker):
 
     def shown(self) -> None:
         if self._data is not None:
-            front_of(self.app).errand_quietly(self._read)
+            front_of(self.app).run_quietly(self._read)
 
     def copied(self) -> tuple[str, str]:
         chosen = self.chosen
@@ -205,14 +205,14 @@ class CaptionPage(Page, Walker):
 
     def _save(self, path: Path, text: str) -> None:
         self._files.change(path, text)
-        front_of(self.app).errand_quietly(self._write)
+        front_of(self.app).run_quietly(self._write)
 
     def do_caption_undo(self) -> None:
         path = self._files.undo()
         if path is None:
             front_of(self.app).say("nothing has been changed here", "info")
             return
-        front_of(self.app).errand_quietly(self._write)
+        front_of(self.app).run_quietly(self._write)
         self.walk_to(next((at for at, pair in enumerate(self._pairs) if self._caption_of(pair) == path), self._at))
 
     def _write(self) -> None:

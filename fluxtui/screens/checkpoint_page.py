@@ -68,7 +68,7 @@ class CheckpointPage(Page, Walker):
     def take_detail(self, detail: Detail) -> None:
         if list(detail.checkpoints) != list(self._names):
             self._names = detail.checkpoints
-            front_of(self.app).errand_quietly(self._list)
+            front_of(self.app).run_quietly(self._list)
 
     def _list(self) -> None:
         """Runs in a thread."""

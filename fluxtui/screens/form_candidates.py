@@ -1,4 +1,4 @@
-"""Ways to go on typing a folder or a model: what lies on this machine, what the hub has, what was used before. For a thread."""
+"""Completions for a folder or a model: what lies on this machine, what the hub has, what was used before. For a thread."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Report(Pane, Walker):
         if sets is not None:  # all that the doctor goes by
             own = {f"dataset.{name}": getattr(sets, name) for name in sets.__struct_fields__ if name != "path"}
             arguments += [word for one in recipe.format_sets(own) for word in ("--set", one)]
-        front_of(self.app).errand_quietly(lambda: self._run(arguments))
+        front_of(self.app).run_quietly(lambda: self._run(arguments))
 
     def _run(self, arguments: list[str]) -> None:
         """Runs in a thread."""

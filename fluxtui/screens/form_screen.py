@@ -11,13 +11,13 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.persist.home import Home
-from fluxtui.screens.deeds import ErrandDone
 from fluxtui.screens.doing import bindings_for, front_of
 from fluxtui.screens.form import Form
 from fluxtui.screens.form_fields import Evaluation, evaluate
 from fluxtui.screens.form_plan import Planner
 from fluxtui.screens.form_report import Report
 from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.session_actions import JobDone
 from fluxtui.screens.sheet import Sheet
 
 BESIDE = 104  # columns from which the report stands beside the questions
@@ -46,7 +46,7 @@ class FormScreen(Sheet):
         is_clone = bool(draft.origin) and not draft.edits
         self.form = Form(title if draft.origin else "new session", is_clone, draft.edits, draft.answers)
         self.report = Report()
-        self.planner = Planner(home, lambda: self.app.post_message(ErrandDone(self._planned)))
+        self.planner = Planner(home, lambda: self.app.post_message(JobDone(self._planned)))
         self._serial = 0
         self._is_evaluating = False
 
@@ -90,7 +90,7 @@ class FormScreen(Sheet):
         self._is_evaluating = True
         serial, answers = self._serial, dict(self._draft.answers)
         focus = self.form.answering.question.name if self.form.answering.question else ""
-        front_of(self.app).errand_quietly(lambda: self._evaluate(serial, answers, focus))
+        front_of(self.app).run_quietly(lambda: self._evaluate(serial, answers, focus))
 
     def _evaluate(self, serial: int, answers: dict[str, str], focus: str) -> None:
         """Runs in the thread."""

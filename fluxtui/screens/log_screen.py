@@ -113,7 +113,7 @@ class LogScreen(Sheet):
         if self.view.path == before:
             self._show(self._path, 0)
         else:
-            front_of(self.app).errand_quietly(lambda: self.app.call_from_thread(self._show_older, before, before.exists()))
+            front_of(self.app).run_quietly(lambda: self.app.call_from_thread(self._show_older, before, before.exists()))
 
     def _show_older(self, path: Path, is_there: bool) -> None:
         if is_there:

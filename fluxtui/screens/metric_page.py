@@ -190,7 +190,7 @@ class MetricPage(Page, Doer):
             line.add("  " if at else "").extend(part.to(each))
         return line
 
-    # Deeds
+    # Actions
 
     def do_metric_next(self) -> None:
         names = list(NAMES)

@@ -36,7 +36,7 @@ class Overlay:
         return [(name, self._seen[name]) for name in self._names if name in self._seen]
 
     def choose(self, session: Overview) -> None:
-        front_of(self._page.app).errand_quietly(lambda: self._look(session))
+        front_of(self._page.app).run_quietly(lambda: self._look(session))
 
     def _look(self, session: Overview) -> None:
         """Runs in a thread: which sessions have metrics."""

@@ -62,7 +62,7 @@ class Drawings:
             self._asked.add(key)
             kind = look_of(self._pane.app).kind
             gallery = gallery_of(self._pane.app)
-            front_of(self._pane.app).errand_quietly(lambda: self._make(key, kind, gallery))
+            front_of(self._pane.app).run_quietly(lambda: self._make(key, kind, gallery))
         return self._made.get(key)
 
     def _make(self, key: tuple[Path, int, int], kind: TerminalKind, gallery: Gallery) -> None:

@@ -51,7 +51,7 @@ class SamplePage(Page, Doer):
             self.shown()
 
     def shown(self) -> None:
-        front_of(self.app).errand_quietly(self._list)
+        front_of(self.app).run_quietly(self._list)
 
     def copied(self) -> tuple[str, str]:
         files = self._pictures()
@@ -144,7 +144,7 @@ class SamplePage(Page, Doer):
                 ).add(" " * GAP)
         return lines
 
-    # Deeds
+    # Actions
 
     def do_sample_left(self) -> None:
         self.at_step = max(0, self._place() - 1)

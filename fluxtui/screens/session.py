@@ -180,7 +180,7 @@ class SessionScreen(Sheet):
             for page in self.pages.values():
                 page.take_detail(detail)
 
-    # Deeds
+    # Actions
 
     def do_back(self) -> None:
         self.dismiss()

@@ -88,7 +88,7 @@ class SpecPage(Reader):
         front_of(self.app).edit_in_editor(self._path.name)
 
     def do_spec_other(self) -> None:
-        front_of(self.app).errand_quietly(self._next_other)
+        front_of(self.app).run_quietly(self._next_other)
 
     def _next_other(self) -> None:
         """Runs in a thread: the next session that can be read; after the last one the defaults."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluxtui.screens.board import Board
-from fluxtui.screens.deeds import Deeds
 from fluxtui.screens.notices import NoticeBoard
+from fluxtui.screens.session_actions import SessionActions
 from fluxtui.screens.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fluxtui.screens.form_screen import Draft
 
 
-class Ways(Deeds):
+class Ways(SessionActions):
     """The app, as far as it opens screens."""
 
     board: Board

@@ -69,7 +69,7 @@ class TwoFronts(AnySession):
         self.do(deeds)
 
     def do(self, deeds: list[str]) -> None:
-        """Deeds of one front, or of two at once, and what each was told held against what happens."""
+        """Requests of one front, or of two at once, and what each was told held against what happens."""
         answers = self.at_once(deeds)
         begun = [answer for deed, answer in answers if deed in BEGINS and isinstance(answer, int)]
         assert len(set(begun)) == len(begun), f"one attempt was begun twice: {answers}"

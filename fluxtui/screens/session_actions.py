@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fluxtui.screens.form_fields import Evaluation
 
 
-class ErrandDone(Message):
+class JobDone(Message):
     """A thread has finished its errand; `done` is to be called on the loop."""
 
     def __init__(self, done: Callable[[], None]) -> None:
@@ -33,7 +33,7 @@ class ErrandDone(Message):
         self.done = done
 
 
-class Deeds(App[int], Doer):
+class SessionActions(App[int], Doer):
     """The app, as far as it acts. Every `do_` is reached by `action_do` only after the table has not refused it."""
 
     home: Home
@@ -42,7 +42,7 @@ class Deeds(App[int], Doer):
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
         raise NotImplementedError
 
-    def errand(
+    def run_job(
         self, work: Callable[[], str], kind: str = "info", otherwise: Callable[[FluxTUIError], bool] | None = None
     ) -> None:
         """Run `work` in a thread; say what it returns. An error is said too, unless `otherwise` (on the loop) takes it."""
@@ -55,12 +55,12 @@ class Deeds(App[int], Doer):
                 done = partial(self._say_error, error, otherwise)
             except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
                 done = partial(self.say, _fault(error), "bad", True)
-            self.post_message(ErrandDone(done))
+            self.post_message(JobDone(done))
             self.watch_disk.hurry()
 
         threading.Thread(target=carry_out, daemon=True, name="errand").start()
 
-    def errand_quietly(self, work: Callable[[], None]) -> None:
+    def run_quietly(self, work: Callable[[], None]) -> None:
         """Run something in a thread that shows its own result; only what goes wrong is said.
 
         It runs in the caller's context, which names the app: a widget that was left meanwhile finds it by its screen no more.
@@ -70,10 +70,10 @@ class Deeds(App[int], Doer):
             try:
                 work()
             except (FluxTUIError, OSError) as error:
-                self.post_message(ErrandDone(partial(self.say, clean(str(error)), "warn")))
+                self.post_message(JobDone(partial(self.say, clean(str(error)), "warn")))
             except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
                 if self.is_running:
-                    self.post_message(ErrandDone(partial(self.say, _fault(error), "bad", True)))
+                    self.post_message(JobDone(partial(self.say, _fault(error), "bad", True)))
 
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(carry_out,), daemon=True, name="errand").start()
@@ -95,7 +95,7 @@ class Deeds(App[int], Doer):
 
     def do_start(self) -> None:
         name = self._chosen().name
-        self.errand(lambda: errands.started(self.home, name), "info")
+        self.run_job(lambda: errands.started(self.home, name), "info")
 
     def do_resume(self) -> None:
         session = self._chosen()
@@ -117,7 +117,7 @@ class Deeds(App[int], Doer):
             self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
             return True
 
-        self.errand(lambda: errands.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
+        self.run_job(lambda: errands.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
 
     def do_stop(self) -> None:
         self._ask_keeper("stop")
@@ -133,34 +133,34 @@ class Deeds(App[int], Doer):
 
     def do_sooner(self) -> None:
         name = self._chosen().name
-        self.errand(lambda: errands.moved(self.home, name, first=True))
+        self.run_job(lambda: errands.moved(self.home, name, first=True))
 
     def do_later(self) -> None:
         name = self._chosen().name
-        self.errand(lambda: errands.moved(self.home, name, first=False))
+        self.run_job(lambda: errands.moved(self.home, name, first=False))
 
     def _ask_keeper(self, verb: str) -> None:
         name = self._chosen().name
-        self.errand(lambda: errands.asked(self.home, name, verb))
+        self.run_job(lambda: errands.asked(self.home, name, verb))
 
     def do_kill(self) -> None:
         session = self._chosen()
         name, last = session.name, session.checkpoint
         since = f"What was trained since {last} is lost." if last else "There is no checkpoint yet: all of it is lost."
         text = f"End {name} at once? {since} (x stops it with a checkpoint.)"
-        self._ask(f"kill {name}", text, "Kill it", lambda: self.errand(lambda: errands.asked(self.home, name, "kill")))
+        self._ask(f"kill {name}", text, "Kill it", lambda: self.run_job(lambda: errands.asked(self.home, name, "kill")))
 
     def do_delete(self) -> None:
         session = self._chosen()
         name = session.name
         what = "its checkpoints, samples, log and the finished LoRA" if session.output else "its checkpoints, samples and log"
         text = f"Delete {name} with {what}? This cannot be undone. Your pictures stay."
-        self._ask(f"delete {name}", text, "Delete it", lambda: self.errand(lambda: errands.removed(self.home, name)))
+        self._ask(f"delete {name}", text, "Delete it", lambda: self.run_job(lambda: errands.removed(self.home, name)))
 
     def do_verify(self) -> None:
         name = self._chosen().name
         self.say(f"proving {name} again")
-        self.errand(lambda: errands.verified(self.home, name), "good")
+        self.run_job(lambda: errands.verified(self.home, name), "good")
 
     def resume_from(self, name: str, checkpoint: str, newest: bool) -> None:
         """Resume from a checkpoint; where newer ones would be set aside, ask first."""
@@ -173,7 +173,7 @@ class Deeds(App[int], Doer):
     def delete_checkpoint(self, name: str, checkpoint: str) -> None:
         text = f"Delete {checkpoint} of {name}? This cannot be undone."
         deed = partial(errands.checkpoint_removed, self.home, name, checkpoint)
-        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.errand(deed))
+        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(deed))
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
         """Ask for which program, which weights and where to; then write the checkpoint as a LoRA file."""
@@ -182,7 +182,7 @@ class Deeds(App[int], Doer):
         def write(wanted: Export | None) -> None:
             if wanted is not None:
                 self.say(f"writing {wanted.path}")
-                self.errand(partial(errands.exported, self.home, name, wanted), "good")
+                self.run_job(partial(errands.exported, self.home, name, wanted), "good")
 
         self.push_screen(ExportBox(name, checkpoint, has_average), write)
 
@@ -191,7 +191,7 @@ class Deeds(App[int], Doer):
         from fluxtui.screens import form_deeds
 
         self.select_later(origin if edits else seen.values["name"])
-        self.errand(partial(form_deeds.edited if edits else form_deeds.made, self.home, origin, seen, starts), "info")
+        self.run_job(partial(form_deeds.edited if edits else form_deeds.made, self.home, origin, seen, starts), "info")
 
     def edit_in_editor(self, name: str) -> None:
         """The settings of a session in $EDITOR, with the terminal to itself; then they are looked at and taken over."""
@@ -204,7 +204,7 @@ class Deeds(App[int], Doer):
             self.say(clean(str(error)), "warn")
             return
         if self.opened_in_editor(path):
-            self.errand(partial(drafted, self.home, name))
+            self.run_job(partial(drafted, self.home, name))
 
     def opened_in_editor(self, path: Path) -> bool:
         """Whether the user's editor was at work on the file and ended well; what went wrong is said."""
@@ -221,11 +221,11 @@ class Deeds(App[int], Doer):
 
     def do_demo(self) -> None:
         self.say("making the demo")
-        self.errand(lambda: errands.demo(self.home, self._select_soon), "info")
+        self.run_job(lambda: errands.demo(self.home, self._select_soon), "info")
 
     def _select_soon(self, name: str) -> None:
         """From a thread."""
-        self.post_message(ErrandDone(partial(self.select_later, name)))
+        self.post_message(JobDone(partial(self.select_later, name)))
 
 
 def _fault(error: Exception) -> str:
