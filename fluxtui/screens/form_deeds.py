@@ -5,7 +5,7 @@ from __future__ import annotations
 from fluxtui import control
 from fluxtui.persist import recipe
 from fluxtui.persist.home import Home
-from fluxtui.screens import errands
+from fluxtui.screens import jobs
 from fluxtui.screens.form_fields import Evaluation
 
 _OWN = frozenset({"name", "preset", "weights", "model.source", "dataset.path"})  # answers that are no keys to set
@@ -25,7 +25,7 @@ def made(home: Home, origin: str, seen: Evaluation, starts: bool) -> str:
         from_session=origin,
         from_checkpoint="newest" if given.get("weights") == "newest" else "",
     )
-    return errands.started(home, name) if starts else f"{name} is made; s starts it"
+    return jobs.started(home, name) if starts else f"{name} is made; s starts it"
 
 
 def edited(home: Home, name: str, seen: Evaluation, starts: bool) -> str:
@@ -33,7 +33,7 @@ def edited(home: Home, name: str, seen: Evaluation, starts: bool) -> str:
     given, sets = _answers_of(seen)
     sets |= {key: given[key] for key in ("model.source", "dataset.path") if key in given}
     changes = control.edit(home, name, sets, given.get("preset", ""))
-    return errands.started(home, name) if starts else _said(name, changes)
+    return jobs.started(home, name) if starts else _said(name, changes)
 
 
 def drafted(home: Home, name: str) -> str:

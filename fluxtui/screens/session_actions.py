@@ -16,7 +16,7 @@ from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
-from fluxtui.screens import errands
+from fluxtui.screens import jobs
 from fluxtui.screens.doing import Doer
 from fluxtui.screens.watch import Watch
 
@@ -95,7 +95,7 @@ class SessionActions(App[int], Doer):
 
     def do_start(self) -> None:
         name = self._chosen().name
-        self.run_job(lambda: errands.started(self.home, name), "info")
+        self.run_job(lambda: jobs.started(self.home, name), "info")
 
     def do_resume(self) -> None:
         session = self._chosen()
@@ -117,7 +117,7 @@ class SessionActions(App[int], Doer):
             self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
             return True
 
-        self.run_job(lambda: errands.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
+        self.run_job(lambda: jobs.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
 
     def do_stop(self) -> None:
         self._ask_keeper("stop")
@@ -133,34 +133,34 @@ class SessionActions(App[int], Doer):
 
     def do_sooner(self) -> None:
         name = self._chosen().name
-        self.run_job(lambda: errands.moved(self.home, name, first=True))
+        self.run_job(lambda: jobs.moved(self.home, name, first=True))
 
     def do_later(self) -> None:
         name = self._chosen().name
-        self.run_job(lambda: errands.moved(self.home, name, first=False))
+        self.run_job(lambda: jobs.moved(self.home, name, first=False))
 
     def _ask_keeper(self, verb: str) -> None:
         name = self._chosen().name
-        self.run_job(lambda: errands.asked(self.home, name, verb))
+        self.run_job(lambda: jobs.asked(self.home, name, verb))
 
     def do_kill(self) -> None:
         session = self._chosen()
         name, last = session.name, session.checkpoint
         since = f"What was trained since {last} is lost." if last else "There is no checkpoint yet: all of it is lost."
         text = f"End {name} at once? {since} (x stops it with a checkpoint.)"
-        self._ask(f"kill {name}", text, "Kill it", lambda: self.run_job(lambda: errands.asked(self.home, name, "kill")))
+        self._ask(f"kill {name}", text, "Kill it", lambda: self.run_job(lambda: jobs.asked(self.home, name, "kill")))
 
     def do_delete(self) -> None:
         session = self._chosen()
         name = session.name
         what = "its checkpoints, samples, log and the finished LoRA" if session.output else "its checkpoints, samples and log"
         text = f"Delete {name} with {what}? This cannot be undone. Your pictures stay."
-        self._ask(f"delete {name}", text, "Delete it", lambda: self.run_job(lambda: errands.removed(self.home, name)))
+        self._ask(f"delete {name}", text, "Delete it", lambda: self.run_job(lambda: jobs.removed(self.home, name)))
 
     def do_verify(self) -> None:
         name = self._chosen().name
         self.say(f"proving {name} again")
-        self.run_job(lambda: errands.verified(self.home, name), "good")
+        self.run_job(lambda: jobs.verified(self.home, name), "good")
 
     def resume_from(self, name: str, checkpoint: str, newest: bool) -> None:
         """Resume from a checkpoint; where newer ones would be set aside, ask first."""
@@ -172,7 +172,7 @@ class SessionActions(App[int], Doer):
 
     def delete_checkpoint(self, name: str, checkpoint: str) -> None:
         text = f"Delete {checkpoint} of {name}? This cannot be undone."
-        deed = partial(errands.checkpoint_removed, self.home, name, checkpoint)
+        deed = partial(jobs.checkpoint_removed, self.home, name, checkpoint)
         self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(deed))
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
@@ -182,7 +182,7 @@ class SessionActions(App[int], Doer):
         def write(wanted: Export | None) -> None:
             if wanted is not None:
                 self.say(f"writing {wanted.path}")
-                self.run_job(partial(errands.exported, self.home, name, wanted), "good")
+                self.run_job(partial(jobs.exported, self.home, name, wanted), "good")
 
         self.push_screen(ExportBox(name, checkpoint, has_average), write)
 
@@ -221,7 +221,7 @@ class SessionActions(App[int], Doer):
 
     def do_demo(self) -> None:
         self.say("making the demo")
-        self.run_job(lambda: errands.demo(self.home, self._select_soon), "info")
+        self.run_job(lambda: jobs.demo(self.home, self._select_soon), "info")
 
     def _select_soon(self, name: str) -> None:
         """From a thread."""

@@ -10,7 +10,7 @@ import pytest
 
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
-from fluxtui.screens import errands
+from fluxtui.screens import jobs
 from fluxtui.screens.log_screen import LogScreen
 from fluxtui.screens.session import SessionScreen
 from tests.ui.conftest import opened, seen, text_of
@@ -51,9 +51,9 @@ def two(tmp_path: Path) -> Iterator[Two]:
 async def test_keys_on_a_sessions_screen_reach_no_other_session(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """The open session ends, the list that shows only active ones selects another: that one is not stopped."""
     asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(errands, "asked", lambda home, name, verb: asked.append((name, verb)) or verb)
+    monkeypatch.setattr(jobs, "asked", lambda home, name, verb: asked.append((name, verb)) or verb)
     resumed: list[str] = []
-    monkeypatch.setattr(errands, "resumed", lambda home, name, *_: resumed.append(name) or name)
+    monkeypatch.setattr(jobs, "resumed", lambda home, name, *_: resumed.append(name) or name)
     async with opened(two.home, (100, 30), "fox") as (app, pilot):
         await pilot.press("a", "enter")
         await seen(pilot, lambda: isinstance(app.screen, SessionScreen), "not opened")
