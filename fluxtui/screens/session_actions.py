@@ -188,15 +188,15 @@ class SessionActions(App[int], Doer):
 
     def make(self, origin: str, seen: Evaluation, starts: bool, edits: bool = False) -> None:
         """Make the session that a form describes, or change the one it is about, and perhaps start it."""
-        from fluxtui.screens import form_deeds
+        from fluxtui.screens import form_jobs
 
         self.select_later(origin if edits else seen.values["name"])
-        self.run_job(partial(form_deeds.edited if edits else form_deeds.made, self.home, origin, seen, starts), "info")
+        self.run_job(partial(form_jobs.edited if edits else form_jobs.made, self.home, origin, seen, starts), "info")
 
     def edit_in_editor(self, name: str) -> None:
         """The settings of a session in $EDITOR, with the terminal to itself; then they are looked at and taken over."""
         from fluxtui import control
-        from fluxtui.screens.form_deeds import drafted
+        from fluxtui.screens.form_jobs import drafted
 
         try:
             path = control.draft(self.home, name)

@@ -11,7 +11,7 @@ from fluxtui.actions import BY_NAME, CHAINS, TABLE, clashes, live_keys, of_conte
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
 from fluxtui.persist.overview import look_all
-from fluxtui.screens import form_deeds, jobs
+from fluxtui.screens import form_jobs, jobs
 from fluxtui.screens.caption_editor import CaptionEditor
 from fluxtui.screens.ending import goodbye
 from fluxtui.screens.export_box import ExportBox
@@ -202,7 +202,7 @@ def test_a_start_that_waits_says_so_and_for_what(tmp_path: Path, monkeypatch: py
         make_record(folder, status="queued", waiting_for="the CPU, used by ring-lora")
         waits = "patient waits for the CPU, used by ring-lora; it starts by itself"
         assert jobs.started(home, "patient").startswith(waits)
-        assert form_deeds.edited(home, "patient", Evaluation({}), starts=True).startswith(waits)
+        assert form_jobs.edited(home, "patient", Evaluation({}), starts=True).startswith(waits)
         make_record(folder, status="queued")
         assert jobs.started(home, "patient") == "patient is queued; it starts by itself"
         make_record(folder, status="running")
