@@ -24,7 +24,7 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens.board import Board
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ending import endings, goodbye, title_of
 from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of

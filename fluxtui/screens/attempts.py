@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fluxtui.persist.record import ACTIVE, Record
 from fluxtui.screens import words
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.glyphs import ROLES, Glyphs
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.pane import Pane

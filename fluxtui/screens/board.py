@@ -13,7 +13,7 @@ from textual.widget import Widget
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.attempts import Attempts
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.gauges import Gauges
 from fluxtui.screens.history import History

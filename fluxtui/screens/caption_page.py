@@ -15,7 +15,7 @@ from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
 from fluxtui.screens.caption_files import MOST, CaptionFiles
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
 from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings

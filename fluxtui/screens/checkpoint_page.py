@@ -14,7 +14,7 @@ from textual.binding import BindingType
 
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.page import Page

@@ -10,7 +10,7 @@ from typing import Any
 
 from textual.app import App
 
-from fluxtui.screens.doing import front_of
+from fluxtui.screens.dispatch import front_of
 
 MOST = 100_000  # bytes: terminals drop what is longer
 SECONDS = 3.0

@@ -9,7 +9,7 @@ from textual.events import Click
 
 from fluxtui.actions import Action, Chain, of_contexts
 from fluxtui.refusals import Situation
-from fluxtui.screens.doing import Doer, first_key, front_of
+from fluxtui.screens.dispatch import Dispatcher, first_key, front_of
 from fluxtui.screens.ink import Line
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.terminal_kind import Tier
@@ -62,5 +62,5 @@ class Footer(Pane):
     def on_click(self, event: Click) -> None:
         for start, end, name in self._places:
             actor = getattr(self.screen, "actor", None)
-            if start <= event.x < end and isinstance(actor, Doer):
+            if start <= event.x < end and isinstance(actor, Dispatcher):
                 actor.action_do(name)

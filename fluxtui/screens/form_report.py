@@ -10,7 +10,7 @@ from textual.binding import BindingType
 from fluxtui.persist import dataset_folder, recipe
 from fluxtui.persist.text import clean
 from fluxtui.screens import words
-from fluxtui.screens.doing import bindings_for, first_key, front_of
+from fluxtui.screens.dispatch import bindings_for, first_key, front_of
 from fluxtui.screens.form_fields import Evaluation, Field
 from fluxtui.screens.form_plan import Fact
 from fluxtui.screens.ink import Line, Span, wrapped

@@ -11,7 +11,7 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.persist.home import Home
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.form import Form
 from fluxtui.screens.form_fields import Evaluation, evaluate
 from fluxtui.screens.form_plan import Planner

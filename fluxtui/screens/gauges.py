@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.gauge_lines import Painting, gpu_lines, host_lines, in_one_line
 from fluxtui.screens.ink import Line, Span
 from fluxtui.screens.pane import Pane

@@ -8,7 +8,7 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.actions import TABLE, Action, Chain, keys_of, live_keys, shown_key
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.reader import Reader

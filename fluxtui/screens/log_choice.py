@@ -7,7 +7,7 @@ from functools import partial
 
 from fluxtui.persist.logfile import LogIndex
 from fluxtui.screens import copying
-from fluxtui.screens.doing import first_key
+from fluxtui.screens.dispatch import first_key
 from fluxtui.screens.ink import Line, Span
 from fluxtui.screens.log_filter import FilteredPane
 from fluxtui.screens.words import count

@@ -10,7 +10,7 @@ from textual.events import Resize
 from textual.timer import Timer
 
 from fluxtui.persist.logfile import LogIndex
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span, broken
 from fluxtui.screens.log_source import LogPage, LogSource
 from fluxtui.screens.pane import Pane

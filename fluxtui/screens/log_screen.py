@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.log_view import LogView, older
 from fluxtui.screens.notices import NoticeBoard

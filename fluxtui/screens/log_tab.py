@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from fluxtui.persist.overview import Overview
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.log_pane import LogPane
 from fluxtui.screens.page import Page
 

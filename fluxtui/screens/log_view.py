@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluxtui.persist.logfile import LogIndex
-from fluxtui.screens.doing import bindings_for, first_key, front_of
+from fluxtui.screens.dispatch import bindings_for, first_key, front_of
 from fluxtui.screens.ink import Line, Span, shorten
 from fluxtui.screens.log_choice import ChoosingPane
 from fluxtui.screens.log_scan import folds, is_literal

@@ -13,7 +13,7 @@ from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.chart import Scale
 from fluxtui.screens.curve import AXIS, Curve, drawn
-from fluxtui.screens.doing import Doer, bindings_for
+from fluxtui.screens.dispatch import Dispatcher, bindings_for
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, both_ends, shorten
 from fluxtui.screens.look import look_of
@@ -29,7 +29,7 @@ LEAST = 8  # steps: as far as zooming goes
 STRIP = 5  # rows of a small chart
 
 
-class MetricPage(Page, Doer):
+class MetricPage(Page, Dispatcher):
     """One curve large, the others small below where there is room."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_for("metrics")

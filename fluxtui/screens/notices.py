@@ -10,7 +10,7 @@ from typing import ClassVar
 from textual.timer import Timer
 
 from fluxtui.actions import BY_NAME
-from fluxtui.screens.doing import first_key
+from fluxtui.screens.dispatch import first_key
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.pane import Pane
 

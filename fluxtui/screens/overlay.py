@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fluxtui.persist.overview import Overview
-from fluxtui.screens.doing import front_of
+from fluxtui.screens.dispatch import front_of
 from fluxtui.screens.history import History
 from fluxtui.screens.page import Page
 from fluxtui.screens.session_picker import SessionPicker

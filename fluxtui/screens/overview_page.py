@@ -9,7 +9,7 @@ from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import Record
 from fluxtui.screens import words
 from fluxtui.screens.attempts import attempt_lines
-from fluxtui.screens.doing import first_key
+from fluxtui.screens.dispatch import first_key
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.reader import Reader

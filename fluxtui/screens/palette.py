@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 
 from fluxtui.actions import Action, Chain, of_contexts
 from fluxtui.refusals import Situation
-from fluxtui.screens.doing import first_key, front_of
+from fluxtui.screens.dispatch import first_key, front_of
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.ink import Line, Span, fit, wrapped
 from fluxtui.screens.pane import Pane

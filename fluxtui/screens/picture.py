@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from fluxtui.persist.text import clean
-from fluxtui.screens.doing import front_of
+from fluxtui.screens.dispatch import front_of
 from fluxtui.screens.gallery import Gallery, Placed, Way
 from fluxtui.screens.ink import Line
 from fluxtui.screens.look import look_of

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span
 from fluxtui.screens.page import Page
 from fluxtui.screens.walking import Walker

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import stands
 from fluxtui.screens import words
-from fluxtui.screens.doing import Doer, bindings_for, front_of
+from fluxtui.screens.dispatch import Dispatcher, bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
 from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings, Drawn
@@ -20,7 +20,7 @@ from fluxtui.screens.watch import Detail
 GAP = 2  # cells between pictures
 
 
-class SamplePage(Page, Doer):
+class SamplePage(Page, Dispatcher):
     """Steps from left to right, prompts from top to bottom."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_for("samples")

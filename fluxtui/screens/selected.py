@@ -12,7 +12,7 @@ from fluxtui.persist.spec import GuardSpec, Spec
 from fluxtui.screens import words
 from fluxtui.screens.chart import meter
 from fluxtui.screens.curve import Curve, captioned, drawn, span_of
-from fluxtui.screens.doing import first_key
+from fluxtui.screens.dispatch import first_key
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, both_ends, shorten, wrapped

@@ -14,7 +14,7 @@ from fluxtui.screens import words
 from fluxtui.screens.caption_page import CaptionPage
 from fluxtui.screens.checkpoint_page import CheckpointPage
 from fluxtui.screens.copying import copy
-from fluxtui.screens.doing import Doer, bindings_for, first_key, front_of
+from fluxtui.screens.dispatch import Dispatcher, bindings_for, first_key, front_of
 from fluxtui.screens.glyphs import ROLES
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, shorten
@@ -138,8 +138,8 @@ class SessionScreen(Sheet):
         return [chain for chain in CHAINS if "session" in chain and chain[0] == (self.page.context or "reader")]
 
     @property
-    def actor(self) -> Doer:
-        return self.page if isinstance(self.page, Doer) else self
+    def actor(self) -> Dispatcher:
+        return self.page if isinstance(self.page, Dispatcher) else self
 
     def panes(self) -> list[Widget]:
         return [self.tabs, *self.pages.values()]

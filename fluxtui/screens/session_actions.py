@@ -17,7 +17,7 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.text import clean
 from fluxtui.screens import jobs
-from fluxtui.screens.doing import Doer
+from fluxtui.screens.dispatch import Dispatcher
 from fluxtui.screens.watch import Watch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class JobDone(Message):
         self.done = done
 
 
-class SessionActions(App[int], Doer):
+class SessionActions(App[int], Dispatcher):
     """The app, as far as it acts. Every `do_` is reached by `action_do` only after the table has not refused it."""
 
     home: Home

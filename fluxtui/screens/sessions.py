@@ -10,7 +10,7 @@ from textual.message import Message
 
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
-from fluxtui.screens.doing import bindings_for
+from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span, fit, shorten
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.session_row import RIGHT, TITLES, columns, row

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from fluxtui.actions import CHAINS, Chain
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
-from fluxtui.screens.doing import Doer, front_of
+from fluxtui.screens.dispatch import Dispatcher, front_of
 from fluxtui.screens.footer import Footer
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span
@@ -43,7 +43,7 @@ class TooSmall(Pane):
         return [Line() for _ in range(max(0, (height - len(shown)) // 2))] + shown
 
 
-class Sheet(Screen[None], Doer):
+class Sheet(Screen[None], Dispatcher):
     """A screen whose panes are placed by `places`, a pure function of the size."""
 
     DEFAULT_CSS: ClassVar[str] = "Sheet { layers: default above notices; background: $background; overflow: hidden; }"
@@ -76,7 +76,7 @@ class Sheet(Screen[None], Doer):
         return [chain for chain in CHAINS if self.FOOTER[0] in chain]
 
     @property
-    def actor(self) -> Doer:
+    def actor(self) -> Dispatcher:
         """Who carries out an action of these contexts that was not chosen by its key."""
         return self
 

@@ -11,7 +11,7 @@ from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.overview import Overview
 from fluxtui.persist.recipe import load_spec
 from fluxtui.persist.spec import Spec
-from fluxtui.screens.doing import bindings_for, front_of
+from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, shorten, wrapped
 from fluxtui.screens.reader import Reader
 from fluxtui.screens.watch import Detail

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from fluxtui.screens.doing import Doer
+from fluxtui.screens.dispatch import Dispatcher
 
 WHEEL = 3  # places a turn of the wheel
 
 
-class Walker(Doer):
+class Walker(Dispatcher):
     """Mixed into a pane that has a place to move: a chosen line, or the line shown first."""
 
     wheel = WHEEL

@@ -6,7 +6,7 @@ import pytest
 
 from fluxtui.actions import BY_NAME, TABLE, of_contexts
 from fluxtui.app import FluxApp
-from fluxtui.screens.doing import Doer
+from fluxtui.screens.dispatch import Dispatcher
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated
 
@@ -49,13 +49,13 @@ async def test_every_key_does_what_the_table_says(states: Fabricated, context: s
                 await seen(pilot, lambda before=before: app.screen is not before, f"{key} opens nothing")
         await pilot.pause()
 
-        def note(self: Doer, name: str) -> None:
+        def note(self: Dispatcher, name: str) -> None:
             method = "do_" + name.replace("-", "_")
             places = (self, getattr(self, "screen", None), app)
             assert any(hasattr(place, method) for place in places), f"{name} has no deed in {context}"
             done.append(name)
 
-        monkeypatch.setattr(Doer, "action_do", note)
+        monkeypatch.setattr(Dispatcher, "action_do", note)
         for action in of_contexts([context]):
             for key in action.keys.split(","):
                 done.clear()

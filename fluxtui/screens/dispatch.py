@@ -55,7 +55,7 @@ def first_key(app: object, name: str, is_ascii: bool = False, chains: Sequence[C
     return shown_key((live_keys(action, chains, own) or keys_of(action, own))[0], is_ascii)
 
 
-class Doer(_Pump):
+class Dispatcher(_Pump):
     """Mixed into whatever has bindings: `do('stop')` ends in `do_stop()`, or in a sentence why not."""
 
     def situation(self) -> Situation:
