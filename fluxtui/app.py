@@ -30,6 +30,7 @@ from fluxtui.screens.gallery import Gallery
 from fluxtui.screens.glyphs import glyphs_of
 from fluxtui.screens.keys_in_order import KeysInOrder
 from fluxtui.screens.look import Look
+from fluxtui.screens.navigation import Navigation
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.painter import Painter
 from fluxtui.screens.pane import Pane
@@ -41,7 +42,6 @@ from fluxtui.screens.terminal import Terminal
 from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
 from fluxtui.screens.theme import DARK, LIGHT, Inks
 from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
-from fluxtui.screens.ways import Ways
 
 PICO = Path(__file__).parent / "demo" / "pico"
 SWITCH = 0.0005  # seconds that a thread which reads may hold up the one that answers keys
@@ -50,7 +50,7 @@ SIZE_EVERY = 2.0  # seconds between looks at the terminal's size
 PATIENCE = 0.1  # seconds that what is being drawn may take to reach the terminal once we are told to leave
 
 
-class FluxApp(KeysInOrder, Ways):
+class FluxApp(KeysInOrder, Navigation):
     """The app: owns the watching threads, the notices, the look; screens own everything seen."""
 
     TITLE = "fluxtui"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fluxtui.screens.form_screen import Draft
 
 
-class Ways(SessionActions):
+class Navigation(SessionActions):
     """The app, as far as it opens screens."""
 
     board: Board
