@@ -10,11 +10,11 @@ from fluxtui.screens import words
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.glyphs import ROLES, Glyphs
 from fluxtui.screens.ink import Line, Span, wrapped
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.pane import Pane
-from fluxtui.screens.walking import Walker
 
 
-class Attempts(Pane, Walker):
+class Attempts(Pane, MovementKeys):
     """History of the selected session."""
 
     DEFAULT_CSS: ClassVar[str] = "Attempts { height: 10; }"

@@ -17,9 +17,9 @@ from fluxtui.persist.text import clean
 from fluxtui.screens.caption_files import MOST, CaptionFiles
 from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, fit, shorten, wrapped
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.page import Page
 from fluxtui.screens.picture import Drawings
-from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LIST = 46  # cells of the list of names
 
 
-class CaptionPage(Page, Walker):
+class CaptionPage(Page, MovementKeys):
     """Names at the left, the chosen picture and its caption at the right."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_for("captions"), *bindings_for("list")]

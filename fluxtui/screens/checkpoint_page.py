@@ -17,8 +17,8 @@ from fluxtui.screens import words
 from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.history import History
 from fluxtui.screens.ink import Line, Span, wrapped
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.page import Page
-from fluxtui.screens.walking import Walker
 from fluxtui.screens.watch import Detail
 
 AVERAGE = "ema.safetensors"  # as the trainer calls it
@@ -37,7 +37,7 @@ class Kept:
     has_average: bool = False  # the averaged weights lie in it too
 
 
-class CheckpointPage(Page, Walker):
+class CheckpointPage(Page, MovementKeys):
     """A list, newest first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_for("checkpoints"), *bindings_for("list")]

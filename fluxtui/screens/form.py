@@ -13,8 +13,8 @@ from fluxtui.screens.form_answering import BUTTONS, MOST, Answering
 from fluxtui.screens.form_fields import Evaluation, Field
 from fluxtui.screens.form_keys import KEYS
 from fluxtui.screens.ink import Line, Span, shorten
+from fluxtui.screens.movement import WHEEL
 from fluxtui.screens.pane import Pane
-from fluxtui.screens.walking import WHEEL
 
 LABEL = 24
 VALUE = 30  # cells of an answer, where there is room to say behind it what is asked

@@ -14,9 +14,9 @@ from fluxtui.screens.dispatch import bindings_for, first_key, front_of
 from fluxtui.screens.form_fields import Evaluation, Field
 from fluxtui.screens.form_plan import Fact
 from fluxtui.screens.ink import Line, Span, wrapped
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.terminal_kind import Tier
-from fluxtui.screens.walking import Walker
 
 LABEL = 10
 LOW = 12  # rows below which facts stand one behind the other
@@ -24,7 +24,7 @@ MOST = 200  # findings shown
 _ROLES = {"error": "bad", "warning": "warn"}
 
 
-class Report(Pane, Walker):
+class Report(Pane, MovementKeys):
     """Findings of the data set doctor, help, facts, the plan. Scrolled with the keys of a list while it has the focus."""
 
     DEFAULT_CSS: ClassVar[str] = "Report { height: 1fr; }"

@@ -11,8 +11,8 @@ from textual.binding import BindingType
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.gauge_lines import Painting, gpu_lines, host_lines, in_one_line
 from fluxtui.screens.ink import Line, Span
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.pane import Pane
-from fluxtui.screens.walking import Walker
 
 if TYPE_CHECKING:
     from fluxtui.gpu import Gpus, HostGauges
@@ -21,7 +21,7 @@ KEPT = 120  # readings of history
 HISTORY_EVERY = 5  # readings between two points of the history: it is redrawn as a whole, which costs bytes
 
 
-class Gauges(Pane, Walker):
+class Gauges(Pane, MovementKeys):
     """What the machine has and uses. The host's lines stay; the GPUs' are scrolled where they are more than fit."""
 
     DEFAULT_CSS: ClassVar[str] = "Gauges { height: 1; }"

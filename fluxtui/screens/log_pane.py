@@ -13,8 +13,8 @@ from fluxtui.persist.logfile import LogIndex
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span, broken
 from fluxtui.screens.log_source import LogPage, LogSource
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.pane import Pane
-from fluxtui.screens.walking import Walker
 
 ROOM = 20  # lines read beyond those shown while following: wrapping and growing panes need no wait
 STAYS = 0.12  # seconds between two logs that are stayed at: longer than a held key takes to repeat
@@ -22,7 +22,7 @@ SHOWN_WITHIN = 0.05  # seconds
 AHEAD = 100  # lines read on either side of those shown, so that scrolling seldom waits
 
 
-class LogPane(Pane, Walker):
+class LogPane(Pane, MovementKeys):
     """Shows one log. Follows its end until the reader moves away; then holds the place and counts what is new."""
 
     DEFAULT_CSS: ClassVar[str] = "LogPane { height: 1fr; }"

@@ -8,11 +8,11 @@ from textual.binding import BindingType
 
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.page import Page
-from fluxtui.screens.walking import Walker
 
 
-class Reader(Page, Walker):
+class Reader(Page, MovementKeys):
     """Subclasses say `text`; the reader scrolls it."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_for("reader")

@@ -12,9 +12,9 @@ from fluxtui.persist.overview import Overview
 from fluxtui.persist.record import ACTIVE
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ink import Line, Span, fit, shorten
+from fluxtui.screens.movement import MovementKeys
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.session_row import RIGHT, TITLES, columns, row
-from fluxtui.screens.walking import Walker
 
 ATTENTION = frozenset({"failed", "lost", "stalled", "suspended", "storage", "silent", "changed", "unreadable"})
 GROUPS: dict[str, Callable[[Overview], bool]] = {
@@ -72,7 +72,7 @@ def _searchable(session: Overview) -> str:
     return f"{session.name} {session.title} {session.state} {session.phase or ''} {session.reason}".lower()
 
 
-class Sessions(Pane, Walker):
+class Sessions(Pane, MovementKeys):
     """The table. Posts `Picked` when another session is selected."""
 
     DEFAULT_CSS: ClassVar[str] = "Sessions { height: 8; }"

@@ -9,7 +9,7 @@ from fluxtui.screens.dispatch import Dispatcher
 WHEEL = 3  # places a turn of the wheel
 
 
-class Walker(Dispatcher):
+class MovementKeys(Dispatcher):
     """Mixed into a pane that has a place to move: a chosen line, or the line shown first."""
 
     wheel = WHEEL
