@@ -19,7 +19,7 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
 from fluxtui.screens.gallery import PLACEHOLDER, Gallery
-from fluxtui.screens.hanging import UNKNOWN, Cell, Hanging, Look
+from fluxtui.screens.picture_layer import UNKNOWN, Cell, Look, PictureLayer
 from fluxtui.screens.terminal_kind import TerminalKind, Tier
 
 _ATTRIBUTES = ((1, "bold"), (2, "dim"), (3, "italic"), (4, "underline"), (7, "reverse"), (9, "strike"))
@@ -66,7 +66,7 @@ class Painter:
 
     def __init__(self, kind: TerminalKind, gallery: Gallery | None = None) -> None:
         self._kind = kind
-        self._hanging = Hanging(gallery) if gallery is not None else None
+        self._hanging = PictureLayer(gallery) if gallery is not None else None
         self._rows: list[list[Cell]] = []
         self._width = 0
         self.sent = 0  # characters sent since the start

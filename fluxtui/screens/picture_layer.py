@@ -20,7 +20,7 @@ class Writes(Protocol):
     def lose_place(self) -> None: ...
 
 
-class Hanging:
+class PictureLayer:
     """Which pictures the terminal has, and which must be drawn again in this frame."""
 
     def __init__(self, gallery: Gallery) -> None:
