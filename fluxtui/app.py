@@ -23,6 +23,7 @@ from fluxtui.persist.errors import ExitCode, FluxTUIError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
 from fluxtui.refusals import Situation
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.board import Board
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.ending import endings, goodbye, title_of
@@ -37,7 +38,6 @@ from fluxtui.screens.pane import Pane
 from fluxtui.screens.session_actions import JobDone
 from fluxtui.screens.sessions_watch import FirstLook
 from fluxtui.screens.settings import Settings, read_settings
-from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal import Terminal
 from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
 from fluxtui.screens.theme import DARK, LIGHT, Inks
@@ -147,18 +147,18 @@ class FluxApp(KeysInOrder, Navigation):
             self.bell()
         self._send_title()
         for screen in self.screen_stack:
-            if isinstance(screen, Sheet) and screen is not self.board:
+            if isinstance(screen, BaseScreen) and screen is not self.board:
                 screen.take_session(self.sessions.get(screen.session_name))
 
     def on_history_seen(self, message: HistorySeen) -> None:
         for screen in self.screen_stack:
-            if isinstance(screen, Sheet):
+            if isinstance(screen, BaseScreen):
                 screen.take_history(message.name, message.history)
 
     def on_detail_seen(self, message: DetailSeen) -> None:
         self._kept_name = message.detail.name if message.detail.is_kept else ""
         for screen in self.screen_stack:
-            if isinstance(screen, Sheet):
+            if isinstance(screen, BaseScreen):
                 screen.take_detail(message.detail)
                 screen.footer.repaint()
 
@@ -176,7 +176,7 @@ class FluxApp(KeysInOrder, Navigation):
 
     def _name_in_view(self) -> str:
         """Of the session that the uppermost screen of one session shows; empty where the dashboard is all there is."""
-        sheets = (screen for screen in reversed(self.screen_stack) if isinstance(screen, Sheet))
+        sheets = (screen for screen in reversed(self.screen_stack) if isinstance(screen, BaseScreen))
         return next((sheet.session_name for sheet in sheets if sheet.session_name), "")
 
     def follow_beside(self, names: Sequence[str]) -> None:
@@ -204,7 +204,7 @@ class FluxApp(KeysInOrder, Navigation):
 
     def do_dismiss(self) -> None:
         self.board_of_notices.dismiss()
-        if isinstance(self.screen, Sheet):
+        if isinstance(self.screen, BaseScreen):
             self.screen.notices.show()
 
     def do_theme(self) -> None:
@@ -221,7 +221,7 @@ class FluxApp(KeysInOrder, Navigation):
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
         """A notice on whatever screen is on top."""
         self.board_of_notices.add(text, kind, stays)
-        if isinstance(self.screen, Sheet):
+        if isinstance(self.screen, BaseScreen):
             self.screen.notices.show()
 
     def on_job_done(self, message: JobDone) -> None:

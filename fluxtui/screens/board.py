@@ -13,6 +13,7 @@ from textual.widget import Widget
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
 from fluxtui.screens.attempts import Attempts
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.dispatch import bindings_for
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.gauges import Gauges
@@ -23,7 +24,6 @@ from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.selected import Selected
 from fluxtui.screens.sessions import ATTENTION, GROUPS, SORTS, Sessions
-from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.watch import Detail
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Header(Pane):
         return line.add(words.count(len(sessions), "session"), "dim")
 
 
-class Board(Sheet):
+class Board(BaseScreen):
     """The dashboard."""
 
     BINDINGS = bindings_for("board")

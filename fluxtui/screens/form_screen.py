@@ -11,6 +11,7 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.persist.home import Home
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.form import Form
 from fluxtui.screens.form_fields import Evaluation, evaluate
@@ -18,7 +19,6 @@ from fluxtui.screens.form_plan import Planner
 from fluxtui.screens.form_report import Report
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.session_actions import JobDone
-from fluxtui.screens.sheet import Sheet
 
 BESIDE = 104  # columns from which the report stands beside the questions
 
@@ -33,7 +33,7 @@ class Draft:
     answers: dict[str, str] = field(default_factory=dict)
 
 
-class FormScreen(Sheet):
+class FormScreen(BaseScreen):
     """New, a clone of another session, or the settings of one that was not started yet."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_for("form")

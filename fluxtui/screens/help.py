@@ -8,11 +8,11 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.actions import TABLE, Action, Chain, keys_of, live_keys, shown_key
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.ink import Line, Span, wrapped
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.reader import Reader
-from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.terminal_kind import Tier
 
 KEYS = 14  # cells
@@ -80,7 +80,7 @@ class HelpText(Reader):
         return lines
 
 
-class HelpScreen(Sheet):
+class HelpScreen(BaseScreen):
     """Full screen; q, Esc or b goes back."""
 
     BINDINGS = bindings_for("help")

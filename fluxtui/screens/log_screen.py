@@ -9,14 +9,14 @@ from typing import ClassVar
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.dispatch import bindings_for, front_of
 from fluxtui.screens.filter_line import FilterLine
 from fluxtui.screens.log_view import LogView, older
 from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.sheet import Sheet
 
 
-class LogScreen(Sheet):
+class LogScreen(BaseScreen):
     """The log of one session."""
 
     BINDINGS = bindings_for("log")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.board import Board
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.session_actions import SessionActions
-from fluxtui.screens.sheet import Sheet
 
 if TYPE_CHECKING:
     from fluxtui.screens.form_fields import Evaluation
@@ -66,17 +66,17 @@ class Navigation(SessionActions):
     def do_help(self) -> None:
         from fluxtui.screens.help import HelpScreen
 
-        if isinstance(self.screen, Sheet):
+        if isinstance(self.screen, BaseScreen):
             self.push_screen(HelpScreen(self.board_of_notices, self.screen.chains))
 
     def do_palette(self) -> None:
         from fluxtui.screens.palette import Palette
 
-        if isinstance(self.screen, Sheet):
+        if isinstance(self.screen, BaseScreen):
             self.push_screen(Palette(self.screen.contexts, self.screen.chains), self._do_chosen)
 
     def _do_chosen(self, name: str | None) -> None:
-        if name and isinstance(self.screen, Sheet):
+        if name and isinstance(self.screen, BaseScreen):
             self.screen.actor.action_do(name)
 
     def do_copy(self) -> None:

@@ -11,6 +11,7 @@ from textual.widget import Widget
 from fluxtui.actions import CHAINS, Chain
 from fluxtui.persist.overview import Overview
 from fluxtui.screens import words
+from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.caption_page import CaptionPage
 from fluxtui.screens.checkpoint_page import CheckpointPage
 from fluxtui.screens.copying import copy
@@ -25,7 +26,6 @@ from fluxtui.screens.overview_page import OverviewPage
 from fluxtui.screens.page import Page
 from fluxtui.screens.pane import Pane
 from fluxtui.screens.sample_page import SamplePage
-from fluxtui.screens.sheet import Sheet
 from fluxtui.screens.spec_page import SpecPage
 from fluxtui.screens.terminal_kind import Tier
 from fluxtui.screens.watch import Detail
@@ -97,7 +97,7 @@ class Tabs(Pane):
                 self.screen.turn_to(page)
 
 
-class SessionScreen(Sheet):
+class SessionScreen(BaseScreen):
     """One session, page by page."""
 
     BINDINGS = bindings_for("session")

@@ -43,10 +43,10 @@ class TooSmall(Pane):
         return [Line() for _ in range(max(0, (height - len(shown)) // 2))] + shown
 
 
-class Sheet(Screen[None], Dispatcher):
+class BaseScreen(Screen[None], Dispatcher):
     """A screen whose panes are placed by `places`, a pure function of the size."""
 
-    DEFAULT_CSS: ClassVar[str] = "Sheet { layers: default above notices; background: $background; overflow: hidden; }"
+    DEFAULT_CSS: ClassVar[str] = "BaseScreen { layers: default above notices; background: $background; overflow: hidden; }"
     FOOTER: ClassVar[tuple[str, ...]] = ()
     session_name = ""  # of the session that the whole screen is about; its keys act on no other
 
