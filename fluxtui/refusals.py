@@ -1,4 +1,4 @@
-"""Why a deed cannot be done now, in one sentence; empty where it can. Pure functions of the situation."""
+"""Why an action is not possible now, in one sentence; empty where it is. Pure functions of the situation."""
 
 from __future__ import annotations
 

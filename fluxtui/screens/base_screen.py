@@ -1,4 +1,4 @@
-"""The ground of every full screen: panes placed by a function, footer, notices, and what to say where room is short."""
+"""The base of every full screen: panes placed by a function, footer, notices, and a message where the terminal is too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From keys to deeds: bindings out of the table of actions, and the one way in which a deed is done or refused."""
+"""From a key to its action: bindings from the table of actions, and the one way in which an action is carried out or refused."""
 
 from __future__ import annotations
 

@@ -121,10 +121,10 @@ class _Box(Pane):
 
     def on_key(self, event: Key) -> None:
         """All but enter and esc here, in order: a binding would be carried out only after the letters typed behind it."""
-        deed = _KEYS.get(event.key)
-        if deed is not None:
+        action = _KEYS.get(event.key)
+        if action is not None:
             event.stop()
-            deed(self)
+            action(self)
         elif event.character is not None and event.is_printable:
             event.stop()
             self._insert(event.character)

@@ -159,8 +159,8 @@ class Form(Pane):
 
     def on_key(self, event: Key) -> None:
         """All keys here, one after the other: a binding would be carried out only after the letters typed behind it."""
-        deed = KEYS.get(event.key)
-        if deed is not None and deed(self.answering):
+        action = KEYS.get(event.key)
+        if action is not None and action(self.answering):
             event.stop()
             event.prevent_default()
             self.repaint()

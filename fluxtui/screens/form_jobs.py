@@ -1,4 +1,4 @@
-"""What becomes of a filled-in form, and of settings that came back from an editor. For threads: each returns what to say."""
+"""Makes or changes a session from a filled-in form or from an editor. For threads: each returns what to say."""
 
 from __future__ import annotations
 

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from fluxtui.screens.form_answering import Answering
 
 
-def _always(deed: Callable[[Answering], None]) -> Callable[[Answering], bool]:
+def _always(action: Callable[[Answering], None]) -> Callable[[Answering], bool]:
     """The key is taken, whatever comes of it."""
 
     def taken(answering: Answering) -> bool:
-        deed(answering)
+        action(answering)
         return True
 
     return taken
 
 
-_DEEDS: tuple[tuple[str, Callable[[Answering], None]], ...] = (
+_ACTIONS: tuple[tuple[str, Callable[[Answering], None]], ...] = (
     ("down", lambda answering: answering.walk(1)),
     ("up", lambda answering: answering.walk(-1)),
     ("tab", lambda answering: answering.complete()),
@@ -33,5 +33,5 @@ _DEEDS: tuple[tuple[str, Callable[[Answering], None]], ...] = (
     ("ctrl+u", lambda answering: answering.clear()),
     ("enter", lambda answering: answering.press()),
 )
-KEYS: dict[str, Callable[[Answering], bool]] = {key: _always(deed) for names, deed in _DEEDS for key in names.split()}
+KEYS: dict[str, Callable[[Answering], bool]] = {key: _always(action) for names, action in _ACTIONS for key in names.split()}
 KEYS["escape"] = lambda answering: answering.shut_list()

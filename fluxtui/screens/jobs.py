@@ -1,6 +1,6 @@
-"""What a deed does in its thread, by `control` and the engine: each returns what to say.
+"""What an action does in its thread, by `control` and the engine: each returns what to say.
 
-These two are imported by the first deed that needs them: the dashboard comes up sooner.
+Both are imported by the first action that needs them: the dashboard comes up sooner.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def resumed(home: Home, name: str, checkpoint: str, accept_changes: bool) -> str
 def asked(home: Home, name: str, verb: str) -> str:
     from fluxtui import control
 
-    deeds: dict[str, Callable[[], control.Answer]] = {
+    requests: dict[str, Callable[[], control.Answer]] = {
         "stop": lambda: control.stop(home, name),
         "stop-after-epoch": lambda: control.stop(home, name, after_epoch=True),
         "kill": lambda: control.kill(home, name),
         "checkpoint": lambda: control.checkpoint(home, name),
         "sample": lambda: control.sample(home, name),
     }
-    return deeds[verb]().sentence
+    return requests[verb]().sentence
 
 
 def moved(home: Home, name: str, first: bool) -> str:

@@ -1,4 +1,4 @@
-"""The movement keys, once for every list and every page of lines: arrows and vim letters, pages, ends, the wheel."""
+"""The movement keys of every list and page of lines: arrows and vim letters, pages, ends, the wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the screen on top to another one. Screens are imported when they are first opened: the dashboard comes up sooner."""
+"""Opening one screen from another. Screens are imported when they are first opened, so that the dashboard comes up sooner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The painter's part for real pictures: hands each over once, draws sixels over their cells, and takes them down again."""
+"""Real pictures for the painter: transmits each once, draws sixels over their cells, and removes them again."""
 
 from __future__ import annotations
 

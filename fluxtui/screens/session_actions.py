@@ -1,4 +1,4 @@
-"""What keys do to sessions. Each deed runs in a thread of its own and ends in a notice; none blocks the screen."""
+"""The actions on sessions. Each runs in a thread of its own and ends in a notice; none blocks the screen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class JobDone(Message):
-    """A thread has finished its errand; `done` is to be called on the loop."""
+    """A thread has finished its job; `done` is to be called on the loop."""
 
     def __init__(self, done: Callable[[], None]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SessionActions(App[int], Dispatcher):
             self.post_message(JobDone(done))
             self.watch_disk.hurry()
 
-        threading.Thread(target=carry_out, daemon=True, name="errand").start()
+        threading.Thread(target=carry_out, daemon=True, name="job").start()
 
     def run_quietly(self, work: Callable[[], None]) -> None:
         """Run something in a thread that shows its own result; only what goes wrong is said.
@@ -76,17 +76,17 @@ class SessionActions(App[int], Dispatcher):
                     self.post_message(JobDone(partial(self.say, _fault(error), "bad", True)))
 
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(carry_out,), daemon=True, name="errand").start()
+        threading.Thread(target=context.run, args=(carry_out,), daemon=True, name="job").start()
 
     def _say_error(self, error: FluxTUIError, otherwise: Callable[[FluxTUIError], bool] | None) -> None:
         if otherwise is None or not otherwise(error):
             self.say(clean(str(error)), "bad", stays=True)
 
-    def _ask(self, title: str, text: str, yes: str, deed: Callable[[], None]) -> None:
+    def _ask(self, title: str, text: str, yes: str, action: Callable[[], None]) -> None:
         """Do it only where the user says yes."""
         from fluxtui.screens.ask import Ask
 
-        self.push_screen(Ask(title, text, yes), lambda answer: deed() if answer else None)
+        self.push_screen(Ask(title, text, yes), lambda answer: action() if answer else None)
 
     def _chosen(self) -> Overview:
         session = self.situation().session
@@ -104,8 +104,8 @@ class SessionActions(App[int], Dispatcher):
             return
         # its trainer found the data set, the model or a library changed, and refused: a plain resume would end the same way
         text = f"{session.reason.rstrip('.')}. The run would not be exact from here on, and its record would say so."
-        deed = partial(self.resume, session.name, "auto", True)
-        self._ask(f"resume {session.name}", text, "Go on with the changes", deed)
+        action = partial(self.resume, session.name, "auto", True)
+        self._ask(f"resume {session.name}", text, "Go on with the changes", action)
 
     def resume(self, name: str, checkpoint: str = "auto", accept_changes: bool = False) -> None:
         """Go on from a checkpoint; where something changed since, show the difference and ask."""
@@ -172,8 +172,8 @@ class SessionActions(App[int], Dispatcher):
 
     def delete_checkpoint(self, name: str, checkpoint: str) -> None:
         text = f"Delete {checkpoint} of {name}? This cannot be undone."
-        deed = partial(jobs.checkpoint_removed, self.home, name, checkpoint)
-        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(deed))
+        action = partial(jobs.checkpoint_removed, self.home, name, checkpoint)
+        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(action))
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
         """Ask for which program, which weights and where to; then write the checkpoint as a LoRA file."""
