@@ -77,7 +77,7 @@ def in_one_line(host: HostGauges | None, gpus: Gpus | None, width: int, painting
 
 def _clause(text: str, room: int) -> int:
     """Where the last whole clause of a sentence ends that fits, in cells; 0 where none does. The panel has all of it."""
-    return max(0, *(text.rfind(mark, 0, max(0, room) + len(mark)) for mark in ("; ", ", ", " (")))
+    return max(0, *(text.rfind(mark, 0, max(0, room) + len(mark)) for mark in ("; ", ", ", " (", ": ")))
 
 
 def _needed(parts: Sequence[Line]) -> int:

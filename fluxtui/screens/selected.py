@@ -101,8 +101,9 @@ class Selected(Pane):
             role = ROLES.get(session.state, "text")
             role = "text" if role in {"good", "dim"} else role
             lines += [Line(Span(piece, role)) for piece in wrapped(session.reason, width)[:reason_room]]
-        if session.state == "new" and self.spec is not None and len(lines) < height:
-            lines.append(Line(Span(shorten(recipe_words(self.spec), width, self.glyphs.ellipsis), "text")))
+        if session.state == "new" and self.spec is not None:
+            pieces = wrapped(recipe_words(self.spec), width)
+            lines += [Line(Span(piece, "text")) for piece in pieces[: max(0, height - len(lines) - 1)]]
         return lines + self._next(session, width, min(NEXT, height - len(lines)))
 
     def _bar(self, session: Overview, width: int) -> Line:

@@ -113,6 +113,7 @@ def test_the_network_is_told() -> None:
     why = "no NVIDIA driver here (libnvidia-ml.so.1 is not installed); install it, or start the container with its GPUs"
     for width in (80, 83, 110):  # whole clauses: not "GPU n/a: t…", not "driver here (…"
         assert in_one_line(host, Gpus((), why, 1.0), width, PAINTING).text.endswith("GPU n/a: no NVIDIA driver here…")
+    assert in_one_line(host, Gpus((), why, 1.0), 61, PAINTING).text.endswith("GPU n/a…")
     installed = "no NVIDIA driver here (libnvidia-ml.so.1 is not installed)…"
     assert in_one_line(host, Gpus((), why, 1.0), 125, PAINTING).text.endswith(installed)
 
