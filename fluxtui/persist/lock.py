@@ -115,10 +115,12 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back; the file stays. May be called twice."""
-        for descriptor in (self._stand_in, self._descriptor):
-            if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
+        descriptors = (self._stand_in, self._descriptor)
         self._descriptor, self._stand_in = -1, None
+        for descriptor in descriptors:
+            if descriptor is not None and descriptor >= 0:
+                with contextlib.suppress(OSError):  # the holder's name was not kept (NFS says so here); closed it is all the same
+                    os.close(descriptor)
 
 
 def _open(path: Path, flags: int) -> int:

@@ -70,7 +70,8 @@ def take_requests(folder: SessionFolder) -> tuple[list[Request], list[str]]:
     except OSError as error:
         return [], [str(StorageError.of(error, "list", folder.control))]
     finally:
-        os.close(control)
+        with contextlib.suppress(OSError):  # what was taken is gone from the disk, and must not be lost for that
+            os.close(control)
 
 
 def _take(names: list[str], control: int) -> tuple[list[Request], list[str]]:

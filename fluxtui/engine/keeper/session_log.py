@@ -182,7 +182,8 @@ class _Copy:
             self._is_named = True
 
     def close(self) -> None:
-        os.close(self._fd)
+        with contextlib.suppress(OSError):  # of a disk over the network: the copy may lack its end, and the log goes on
+            os.close(self._fd)
 
     def give_up(self) -> None:
         with contextlib.suppress(OSError):
