@@ -16,6 +16,7 @@ from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.optim import Group, evaluated, new_optimizer
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.state import from_safetensors
+from fluxtui.persist import metrics
 from fluxtui.persist.commit import remove_checkpoint
 from fluxtui.persist.spec import TrainSpec
 from tests.trainer.job import Bench
@@ -72,6 +73,32 @@ def test_averages_are_those_of_their_formula_and_do_not_change_the_weights(new_b
     for name, value in expected.items():
         torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-8)
     assert averaged.result().tensors_sha256 == plain.result().tensors_sha256
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedule_free"])
+def test_the_rate_that_is_told_is_the_one_that_moves_the_weights(new_bench: NewBench, optimizer: str) -> None:
+    """Without decay, and where a gradient is not tiny, Adam's first step is as long as the rate, whatever the gradient.
+
+    Prodigy's is (1 - beta1) / sqrt(1 - beta2) of it: its averages are not corrected for their beginning at zero.
+    """
+    if optimizer in LIBRARIES:
+        pytest.importorskip(LIBRARIES[optimizer], reason="pip install 'fluxtui[optimizers]'")
+    bench = new_bench(
+        train__optimizer=optimizer, train__steps=5, train__learning_rate=RATES.get(optimizer, 1e-3), train__weight_decay=0.0,
+        train__scheduler="constant" if optimizer == "schedule_free" else "constant_with_warmup", train__warmup_steps=4,
+        train__max_grad_norm=0.0, checkpoint__every_steps=1, checkpoint__keep=9,
+    )  # fmt: skip
+    bench.run_here()
+    told = [metric.learning_rate for metric in metrics.read_all(bench.folder.metrics_file)]
+    moved = from_safetensors(bench.folder.checkpoints / "step-000000001" / states.ADAPTER_FILE)
+    longest = max(float(tensor.abs().max()) for name, tensor in moved.items() if name.endswith("lora_B"))
+    assert longest == pytest.approx(told[0] * (0.1 / 0.001**0.5 if optimizer == "prodigy" else 1.0), rel=0.05)
+    assert len(told) == 5
+    expected = {"adamw": [0.125, 0.375, 0.625, 0.875, 1.0], "schedule_free": [0.25, 0.5, 0.75, 1.0, 1.0]}
+    if optimizer in expected:
+        assert told == pytest.approx([1e-3 * share for share in expected[optimizer]])
+    else:
+        assert told[-1] < 0.1  # not 1, which is a factor on what it finds
 
 
 def test_averages_beside_schedule_free_are_of_the_weights_that_it_is_evaluated_at(new_bench: NewBench) -> None:

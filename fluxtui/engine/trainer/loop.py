@@ -14,6 +14,7 @@ from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.dataset import Batch, Slot
 from fluxtui.engine.trainer.endings import NonFiniteError
 from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses, weights_of
+from fluxtui.engine.trainer.optim import applied_rate
 from fluxtui.engine.trainer.run import Run, Took
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
@@ -75,11 +76,12 @@ def take_step(run: Run, batch: Batch) -> Took:
     norm = clip(run.parameters, spec.max_grad_norm)
     loss, preserved = losses.tolist()
     has_class = bool(run.job.spec.dataset.class_word)
-    took = Took(loss, preserved if has_class else None, norm.item(), run.rate(step), 0.0)
+    rate = run.rate(step)
+    took = Took(loss, preserved if has_class else None, norm.item(), applied_rate(run.optimizer, rate), 0.0)
     if not (math.isfinite(loss + preserved) and math.isfinite(took.gradient_norm)):
         raise NonFiniteError(f"the {'gradient' if math.isfinite(loss + preserved) else 'loss'} of step {step + 1} is not finite")
     for group, share in zip(run.optimizer.param_groups, run.shares, strict=True):
-        group["lr"] = took.learning_rate * share
+        group["lr"] = rate * share
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     if run.job.spec.lora.max_norm:

@@ -116,6 +116,16 @@ def evaluated(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tenso
             group["train_mode"] = True
 
 
+def applied_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """What the next step makes of the schedule's rate: Prodigy multiplies it by what it has found, schedule-free warms it up."""
+    group = optimizer.param_groups[0]
+    if "d_coef" in group:
+        return rate * float(group["d"])
+    if "scheduled_lr" in group and group["warmup_steps"]:
+        return rate * min(1.0, float((group["k"] + 1) / group["warmup_steps"]))
+    return rate
+
+
 def schedule(train: TrainSpec, steps: int) -> Callable[[int], float]:
     """The learning rate of optimizer step 0 … steps - 1.
 

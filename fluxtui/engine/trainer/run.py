@@ -25,7 +25,7 @@ from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
 from fluxtui.engine.trainer.events import Events
 from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
-from fluxtui.engine.trainer.optim import evaluated
+from fluxtui.engine.trainer.optim import applied_rate, evaluated
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import Requested, Requests, StopAsked
 from fluxtui.engine.trainer.runtime import Runtime
@@ -48,7 +48,7 @@ class Took:
     loss: float  # mean over the samples of the global batch
     preservation: float | None  # of what dataset.class_word draws, weighted; None without one
     gradient_norm: float  # before clipping
-    learning_rate: float
+    learning_rate: float  # as the optimizer applied it
     seconds: float
 
 
@@ -244,8 +244,8 @@ class Run:
         loss = self.validation_loss()
         self._measured(
             metrics.StepMetric(
-                attempt=self.job.attempt, step=0, epoch=0, loss=None, learning_rate=self.rate(0), seconds=0.0,
-                at=datetime.now(UTC), validation_loss=loss,
+                attempt=self.job.attempt, step=0, epoch=0, loss=None, seconds=0.0, at=datetime.now(UTC), validation_loss=loss,
+                learning_rate=applied_rate(self.optimizer, self.rate(0)),
             )
         )  # fmt: skip
         self.reporter.say(f"held-out loss before the first step: {loss:.4f}")
