@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.console import RenderableType
+from rich.text import Text
 from textual._compositor import CompositorUpdate
 from textual.events import Resize
 from textual.screen import Screen
@@ -254,6 +255,14 @@ class FluxApp(KeysInOrder, Navigation):
                 self.call_next(self._settle)
         super()._display(screen, renderable)
 
+    def _fatal_error(self) -> None:
+        """A fault of ours ends the window and no training: said in a sentence, with the traceback in a file."""
+        from fluxtui.persist.fault import record_fault
+
+        error = self._exception if isinstance(self._exception, Exception) else RuntimeError("nobody knows")
+        self._exit_renderables.append(Text(f"fluxtui: {record_fault([], error)}. Training goes on; fluxtui shows it again."))
+        self._close_messages_no_wait()
+
     def _settle(self) -> None:
         """The first frame is out: now comes what would have held it up."""
         self.watch_disk.start_gauges()
@@ -289,9 +298,9 @@ def run(home: Home, focus: str | None = None, first: FirstLook | None = None) ->
     app = FluxApp(home, focus, settings=read_settings(home.config))
     app.watch_disk.look_early(first)
     code = app.run()
-    if code is None or code == 0:
+    if not code:
         _say_goodbye(home)
-    return code or 0
+    return code or app.return_code or 0
 
 
 def _has_screen() -> bool:

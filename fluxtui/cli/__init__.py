@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.drop()
         return output.PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded)
-        from fluxtui.cli.fault import record_fault
+        from fluxtui.persist.fault import record_fault
 
         print(f"fluxtui: {record_fault(words, error)}", file=sys.stderr)
         return int(ExitCode.FAILED)

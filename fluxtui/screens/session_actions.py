@@ -229,4 +229,6 @@ class SessionActions(App[int], Dispatcher):
 
 
 def _fault(error: Exception) -> str:
-    return clean(f"a fault of FluxTUI, please report it: {type(error).__name__}: {error}", 500)
+    from fluxtui.persist.fault import record_fault
+
+    return clean(record_fault([], error), 500)

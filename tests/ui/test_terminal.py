@@ -271,3 +271,41 @@ def test_what_is_typed_in_one_burst_is_text_of_what_it_opens_and_no_command(stat
         ui.type("nsdxK")
         ui.see("sdxK")
         assert ui.process.poll() is None
+
+
+FAULTY = """
+import sys; from pathlib import Path
+from fluxtui import app; from fluxtui.persist import fault; from fluxtui.persist.home import Home
+def fails(self): raise RuntimeError("a mistake of ours")
+app.FluxApp.do_theme = fails
+fault.PACKAGE = Path(sys.argv[1]) / "package"
+sys.exit(app.run(Home.open(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_fault_of_ours_ends_the_window_with_a_sentence_and_the_terminal_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
+) -> None:
+    monkeypatch.setenv("FLUXTUI_RUNTIME", str(tmp_path / "runtime"))
+    package = tmp_path / "home" / "package"
+    package.mkdir(parents=True)
+    (package / "old.py").touch()
+    time.sleep(0.05)  # ticks of the kernel's clock: older than the process
+    with PtyApp(tmp_path / "home", 100, 24, program=FAULTY) as ui:
+        ui.see("run the demo")
+        if is_replaced:
+            (package / "new.py").touch()
+        ui.type("T")
+        assert ui.process.wait(20) == 1
+        end = time.monotonic() + 20
+        while b"shows it again" not in ui.received and time.monotonic() < end:
+            time.sleep(0.01)
+        said = " ".join(bytes(ui.received).decode("utf-8", "replace").rpartition("fluxtui: ")[2].split())
+        assert "Traceback" not in said
+        assert ui.attributes() == ui.before
+    if is_replaced:
+        assert said.startswith("FluxTUI was replaced on the disk while the UI was open")
+    else:
+        assert said.startswith("a fault of FluxTUI in the UI, please report it with")
+        assert "a mistake of ours" in (tmp_path / "runtime" / "faults.log").read_text()
