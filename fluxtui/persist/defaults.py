@@ -102,6 +102,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "fluxgym": {
         "lora.rank": 4,
         "lora.alpha": 1.0,
+        "lora.targets": "all",
         "dataset.repeats": 10,
         "dataset.resolution": [512],
         "dataset.caption_dropout": 0.0,

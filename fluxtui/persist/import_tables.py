@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fluxtui.persist.import_values import (
     Convert,
     clip_rate,
+    containing,
     content_or_style,
     dropout,
     eight_bits,
@@ -36,6 +37,7 @@ from fluxtui.persist.import_values import (
     thousandths,
     timesteps_of_ai_toolkit,
     timesteps_of_kohya,
+    train_blocks,
     two,
     vram,
     weighting,
@@ -110,6 +112,7 @@ _KOHYA: Table = {
     "optimizer_args.d_coef": ("train.d_coef", number),
     "network_args.rank_dropout": ("lora.rank_dropout", number),
     "network_args.module_dropout": ("lora.module_dropout", number),
+    "network_args.train_blocks": ("lora.targets", train_blocks),
     "network_args.loraplus_lr_ratio": ("train.lora_plus", number),
     "network_args.loraplus_unet_lr_ratio": ("train.lora_plus", number),
     "min_timestep": ("train.timestep_min", thousandths),
@@ -162,6 +165,7 @@ _AI_TOOLKIT: Table = {
             "network.module_dropout": ("lora.module_dropout", number),
             "network.network_kwargs.rank_dropout": ("lora.rank_dropout", number),
             "network.network_kwargs.module_dropout": ("lora.module_dropout", number),
+            "network.network_kwargs.only_if_contains": ("lora.targets", containing),
             "training_folder": ("", nothing(_ONE_FOLDER)),
             "save.save_every": ("checkpoint.every_steps", whole),
             "save.max_step_saves_to_keep": ("checkpoint.keep", lambda value: max(2, whole(value))),
@@ -241,6 +245,7 @@ _AI_TOOLKIT_DONE: Mapping[str, frozenset[str]] = {
 
 _KOHYA_UNSAID: Mapping[str, object] = {
     "lora.alpha": 1.0,
+    "lora.targets": "all",
     "train.scheduler": "constant",
     "train.warmup_steps": 0,
     "train.timestep_sampling": "uniform_shift",
@@ -288,7 +293,7 @@ SOURCES: Mapping[str, Source] = {
     "ai-toolkit": Source(
         _AI_TOOLKIT,
         {
-            "lora.rank": 4, "train.scheduler": "constant", "train.warmup_steps": 0,
+            "lora.rank": 4, "lora.targets": "all", "train.scheduler": "constant", "train.warmup_steps": 0,
             "train.timestep_sampling": "sigmoid", "dataset.caption_dropout": 0.0,
         },
         _AI_TOOLKIT_DONE,

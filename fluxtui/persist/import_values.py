@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +216,22 @@ def arguments(value: Value) -> dict[str, str]:
 def dropout(value: Value) -> object:
     share = float(value)
     return Changed(share, "what is dropped is the adapter's input, there its ranks") if share else share
+
+
+def train_blocks(value: Value) -> str:
+    """sd-scripts' `train_blocks`: which blocks' linear layers, all of them."""
+    names = {"all": "all", "single": r"single_transformer_blocks\..+", "double": r"transformer_blocks\..+"}
+    if str(value) not in names:
+        raise CannotError("sd-scripts knows all, single and double; see fluxtui keys lora.targets")
+    return names[str(value)]
+
+
+def containing(value: Value) -> str:
+    """ai-toolkit's `only_if_contains`: layers of the blocks whose name, behind "transformer.", holds one of these words."""
+    words = [str(word) for word in (value if isinstance(value, list) else [value])]
+    root = "transformer."
+    held = "|".join(("" if word.startswith(root) else ".*") + re.escape(word.removeprefix(root)) for word in words)
+    return rf"(?={held})(single_)?transformer_blocks\..+"
 
 
 def two(value: Value) -> list[float]:

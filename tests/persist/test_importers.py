@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,7 @@ def test_kohya_is_carried_over_and_the_rest_named(tmp_path: Path) -> None:
     assert found.sets == {
         "lora.rank": 8,
         "lora.alpha": 1.0,
+        "lora.targets": "all",
         "train.learning_rate": 8e-4,
         "train.epochs": 16,
         "train.optimizer": "adamw",
@@ -172,6 +175,37 @@ def test_what_sd_scripts_does_where_nothing_is_said_is_said_here(tmp_path: Path)
     sets = imported(tmp_path, "kohya").sets
     assert (sets["train.timestep_sampling"], sets["train.timestep_shift"], sets["train.guidance"]) == ("uniform_shift", 3.0, 3.5)
     assert sets["lora.alpha"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "wanted"),
+    [
+        ("kohya", {}, lambda name: True),
+        ("kohya", {"network_args": ["train_blocks=single"]}, lambda name: name.startswith("single")),
+        ("kohya", {"network_args": ["train_blocks=double"]}, lambda name: name.startswith("transformer_blocks")),
+        ("ai", {}, lambda name: True),
+        (
+            "ai", {"only_if_contains": ["transformer.transformer_blocks.1.attn.to_q", "proj_out"]},
+            lambda name: name.startswith("transformer_blocks.1.attn.to_q") or "proj_out" in name,
+        ),
+    ],
+)  # fmt: skip
+def test_the_layers_that_are_adapted_there_are_adapted_here(
+    tmp_path: Path, source: str, said: dict[str, Any], wanted: Callable[[str], bool]
+) -> None:
+    """sd-scripts' `create_modules` and ai-toolkit's `lora_special.py` take every linear layer of the blocks, modulation too."""
+    import torch
+
+    from fluxtui.engine.family.flux1.targets import target_names
+    from tests.trainer.tiny_flux import new_transformer
+
+    kwargs = {"config": {"process": [{"type": "sd_trainer", "network": {"type": "lora", "network_kwargs": said}}]}}
+    found = imported(tmp_path, source, **(said if source == "kohya" else kwargs))
+    assert not [line for line in found.left if "no such key" in line], found.left
+    model = new_transformer()
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    blocks = {name for name in linear if "transformer_blocks." in name}
+    assert set(target_names(model, str(found.sets["lora.targets"]))) == {name for name in blocks if wanted(name)}
 
 
 def test_what_wins_there_wins_here_and_the_loser_is_named(tmp_path: Path) -> None:
