@@ -45,6 +45,16 @@ def stirred(adapter: Adapter, strength: float = 0.1) -> Adapter:
     return adapter
 
 
+def test_no_draw_of_pefts_own_leaves_a_lokr_layer_out(tiny_dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in 2^24 is 0, from a generator that no checkpoint holds."""
+    adapter = stirred(adapted(tiny_dev, kind="lokr"))
+    layer = adapter.layers["transformer_blocks.0.ff.net.0.proj"].train()
+    inputs = torch.randn(3, layer.get_base_layer().in_features, generator=torch.Generator().manual_seed(1))
+    wanted = layer(inputs)
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.zeros(1))
+    assert torch.equal(layer(inputs), wanted)
+
+
 def test_a_dora_computes_what_the_paper_says(tiny_dev: Path) -> None:
     adapter = adapted(tiny_dev, kind="dora", alpha=8.0)
     name = "transformer_blocks.0.ff.net.0.proj"

@@ -84,6 +84,7 @@ def add_lokr(
                 shape, device = tuple(factors[adapter].shape), factors[adapter].device
                 is_zero = part in ("lokr_w2", "lokr_w2_b")
                 factors[adapter] = nn.Parameter(drawn(shape, f"{known}.{part}", seed, is_zero).to(device))
+        layer.module_dropout[adapter] = -1.0  # at 0 peft leaves a layer out where its own draw, of [0, 1), is 0: nobody's seed
         layer.get_delta_weight = _in_dtype_of_base(layer.get_delta_weight, layer.get_base_layer())
 
 
