@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 
 
 class ExitCode(enum.IntEnum):
@@ -68,9 +69,21 @@ class StorageError(FluxTUIError):
     def of(cls, error: OSError, doing: str, path: object) -> StorageError:
         """The sentence for what the system answered. `doing` is a verb phrase: "write", "sync", "rename"."""
         words = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
+        if error.errno == errno.ENOSPC and _lacks_inodes(os.path.dirname(str(path))):
+            words = _NO_INODES
         return cls(f"cannot {doing} {path}: {words}", error.errno)
 
 
+def _lacks_inodes(folder: str) -> bool:
+    """Whether bytes are free on that disk and no more files can be made."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, ValueError):
+        return False
+    return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0
+
+
+_NO_INODES = "the disk can hold no more files (`df -i`); remove some, or point FLUXTUI_HOME at another disk"
 _FULL = "the disk is full; free some room, or point FLUXTUI_HOME at a larger disk"
 _SENTENCES = {
     errno.ENOSPC: _FULL,

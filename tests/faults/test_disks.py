@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -195,3 +196,29 @@ def test_a_disk_that_turns_read_only_in_mid_commit_keeps_what_was_committed(tmp_
         assert newest_verified(disk / "checkpoints", told) == step_name(2)
         commit_checkpoint(disk / "checkpoints", step_name(3), content(3), {"step": 3})
         assert sorted(os.listdir(disk / "checkpoints")) == [step_name(1), step_name(2), step_name(3)]
+
+
+def test_a_disk_that_can_hold_no_more_files_is_not_called_full(tmp_path: Path) -> None:
+    with mounts.mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=1m,nr_inodes=30", "none") as disk:
+        commit_checkpoint(disk / "checkpoints", step_name(1), content(1), {"step": 1})
+        fillers: list[Path] = []
+        with contextlib.suppress(OSError):  # it is full then
+            while True:
+                (filler := disk / f"f{len(fillers)}").touch()
+                fillers.append(filler)
+        assert os.statvfs(disk).f_favail == 0 < os.statvfs(disk).f_bavail
+        for attempt in (
+            lambda: write_file(disk / "record", b"x"),
+            lambda: commit_checkpoint(disk / "checkpoints", step_name(2), content(2), {"step": 2}),
+        ):
+            failed = _failure(attempt)
+            assert failed is not None
+            assert "the disk can hold no more files (`df -i`)" in str(failed)
+            assert failed.errno in DISK_FULL
+        assert committed(disk / "checkpoints") == [step_name(1)]
+        fillers.pop().unlink()
+        fillers.pop().unlink()
+        mounts.fill(disk, 0)
+        failed = _failure(lambda: write_file(disk / "record", b"x" * 8192))
+        assert failed is not None
+        assert "the disk is full" in str(failed)
