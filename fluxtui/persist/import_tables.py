@@ -200,6 +200,7 @@ _AI_TOOLKIT: Table = {
             "train.loss_type": ("train.loss", loss_of_ai_toolkit),
             "train.max_grad_norm": ("train.max_grad_norm", number),
             "train.ema_config.ema_decay": ("train.ema_decay", number),
+            "train.ema_config.use_ema": ("", nothing("the product has the raw weights here; export --ema writes the averaged")),
             "train.skip_first_sample": ("sample.at_start", lambda value: not switch(value)),
             "model.name_or_path": ("model", model),
             "model.quantize": ("model.precision", eight_bits("int8", "8 bits with a scale for each row, which loses less")),
@@ -237,13 +238,14 @@ _AI_TOOLKIT_DONE: Mapping[str, frozenset[str]] = {
         "network.type": frozenset({"lora"}), "save.push_to_hub": _NO, "save.dtype": _HALF, "train.dtype": _HALF,
         "train.noise_scheduler": frozenset({"flowmatch"}),
         "train.train_unet": _YES, "train.train_text_encoder": _NO, "train.content_or_style": frozenset({"balanced"}),
-        "train.ema_config.use_ema": _YES | _NO, "model.is_flux": _YES, "model.arch": frozenset({"flux"}), "model.quantize": _NO,
+        "train.ema_config.use_ema": _NO, "model.is_flux": _YES, "model.arch": frozenset({"flux"}), "model.quantize": _NO,
         "model.quantize_te": _YES | _NO, "model.low_vram": _YES | _NO, "datasets.cache_latents_to_disk": _YES,
         "sample.sampler": frozenset({"flowmatch"}), "sample.neg": frozenset({""}), "sample.walk_seed": _YES,
     }.items()
 } | {"job": frozenset({"extension"}), "meta.version": frozenset({"1.0"}), "meta.name": frozenset({"[name]"})}  # fmt: skip
 
 _KOHYA_UNSAID: Mapping[str, object] = {
+    "lora.rank": 4,
     "lora.alpha": 1.0,
     "lora.targets": "all",
     "train.scheduler": "constant",
@@ -282,7 +284,7 @@ SOURCES: Mapping[str, Source] = {
         _FLUXGYM,
         {
             **_KOHYA_UNSAID,
-            "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0, "lora.rank": 4,
+            "train.timestep_sampling": "shift", "train.timestep_shift": 3.1582, "train.guidance": 1.0,
         },
         _FLUXGYM_DONE,
         _KOHYA_WINS,

@@ -47,7 +47,8 @@ config:
           caption_ext: txt
           caption_dropout_rate: 0.05
           resolution: [512, 768, 1024]
-      train: {batch_size: 1, steps: 2000, lr: 1e-4, optimizer: adamw8bit, noise_scheduler: flowmatch}
+      train: {batch_size: 1, steps: 2000, lr: 1e-4, optimizer: adamw8bit, noise_scheduler: flowmatch,
+              ema_config: {use_ema: true, ema_decay: 0.99}}
       model: {name_or_path: black-forest-labs/FLUX.1-dev, quantize: true}
       sample: {prompts: ["a", "b"], guidance_scale: 4}
 """
@@ -161,7 +162,9 @@ def test_ai_toolkit_is_carried_over(tmp_path: Path) -> None:
         ["a", "b"],
     )
     assert found.sets["model.precision"] == "int8"
-    assert {sentence.partition(" ")[0].rpartition(".")[2] for sentence in found.left} == {"optimizer", "quantize"}
+    assert {sentence.partition(" ")[0].rpartition(".")[2] for sentence in found.left} == {"optimizer", "quantize", "use_ema"}
+    assert found.sets["train.ema_decay"] == 0.99
+    assert "export --ema" in next(sentence for sentence in found.left if "use_ema" in sentence)  # there it is the product
 
 
 def imported(tmp_path: Path, name: str, **said: object) -> importers.Imported:
@@ -171,10 +174,10 @@ def imported(tmp_path: Path, name: str, **said: object) -> importers.Imported:
 
 
 def test_what_sd_scripts_does_where_nothing_is_said_is_said_here(tmp_path: Path) -> None:
-    """Its `sigma`: an even draw from sigmas shifted by 3; guidance 3.5; alpha 1."""
+    """Its `sigma`: an even draw from sigmas shifted by 3; guidance 3.5; rank 4, alpha 1."""
     sets = imported(tmp_path, "kohya").sets
     assert (sets["train.timestep_sampling"], sets["train.timestep_shift"], sets["train.guidance"]) == ("uniform_shift", 3.0, 3.5)
-    assert sets["lora.alpha"] == 1.0
+    assert (sets["lora.rank"], sets["lora.alpha"]) == (4, 1.0)
 
 
 @pytest.mark.parametrize(
