@@ -36,3 +36,12 @@ def new_bench(tmp_path: Path, tiny_dev: Path, pictures: Path, monkeypatch: pytes
         return Bench(tmp_path / f"home-{name}", small_spec(model or tiny_dev, data or pictures, name, **sets))
 
     return make
+
+
+@pytest.fixture
+def trained(new_bench: Callable[..., Bench]) -> Bench:
+    """A little session that was trained to its end, with a record."""
+    bench = new_bench(lora__rank=4, lora__alpha=2.0, checkpoint__every_steps=4)
+    bench.run_here()
+    bench.write_record()
+    return bench
