@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +132,17 @@ def test_settings_that_exclude_each_other_are_refused_before_anything_is_loaded(
     with pytest.raises(Refusal, match=words) as refused:
         check_settings(recipe.apply(BASE, sets))
     assert "set " in refused.value.remedy
+
+
+def test_a_machine_without_a_compiler_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = recipe.apply(BASE, {"hardware.compile": True, "hardware.stream_blocks": 0})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    check_settings(BASE)
+    with pytest.raises(Refusal, match="C compiler") as refused:
+        check_settings(compiled)
+    assert "hardware.compile=false" in refused.value.remedy
+    (tmp_path / "gcc").write_text("")
+    (tmp_path / "gcc").chmod(0o755)
+    check_settings(compiled)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
 
 from fluxtui.engine.trainer.endings import CRASHED, NonFiniteError, ending_of
 from fluxtui.engine.trainer.refusal import DataError, DataWorkerError, HungReadError
@@ -44,6 +45,7 @@ FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.
         (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), TrainerExit.PEER),
         (torch.distributed.DistBackendError(f"NCCL error in: a.cpp:1\n{NO_SHM}"), TrainerExit.CONFIGURATION),
         (torch.distributed.DistBackendError("NCCL error\nCuda failure 2 'out of memory'"), TrainerExit.GPU_MEMORY),
+        (InductorError(RuntimeError("Failed to find C compiler. Please specify via CC"), None), TrainerExit.CONFIGURATION),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
         (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
     ],

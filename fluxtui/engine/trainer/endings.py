@@ -23,6 +23,7 @@ _USED_UP = re.compile(
     r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|"
     r"Cuda failure.{0,9}out of memory"
 )
+_NO_COMPILER = "set hardware.compile=false, or install what it names (a C compiler: apt install build-essential), then resume"
 _LOOK = "see the log; fluxtui resume {name} goes on from the last checkpoint"
 _GPU = "fluxtui resume {name} once `nvidia-smi` lists the GPU again"
 _SMALLER = (
@@ -88,6 +89,9 @@ def _of_torch(error: BaseException) -> Ending | None:
         return None
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _USED_UP.search(str(error))):
         return Ending(TrainerExit.GPU_MEMORY, f"the GPU's memory is used up{_peak(torch)}", LESS_MEMORY)
+    compiler: Any = sys.modules.get("torch._dynamo.exc")
+    if compiler is not None and isinstance(error, compiler.TorchDynamoException):  # would end the same way again
+        return Ending(TrainerExit.CONFIGURATION, f"the blocks cannot be compiled: {first_line(error)}", _NO_COMPILER)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return _HOST_MEMORY
     is_nccls = isinstance(error, getattr(torch.distributed, "DistError", ()))
