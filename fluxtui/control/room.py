@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 from fluxtui.persist import cache_folder, commit, room, toml
 from fluxtui.persist.errors import FluxTUIError, StorageError
@@ -26,17 +28,25 @@ def reckon(spec: Spec, source: ModelSource, images: int = 0, held: int = 0, cach
 
 
 def check(home: Home, spec: Spec, source: ModelSource, images: int = 0) -> None:
-    """Raises `StorageError` with the sum where the disk of the home has less free than the session needs."""
-    held = commit.held_bytes(home.session(spec.name).checkpoints)
-    need = reckon(spec, source, images, held, cache_folder.usage(home.cache).bytes)
+    """Raises `StorageError` with the sum where the disk of the home has less free than the session needs, or the checkpoints' own
+    disk less than those do."""
+    checkpoints = home.session(spec.name).checkpoints
+    need = reckon(spec, source, images, commit.held_bytes(checkpoints), cache_folder.usage(home.cache).bytes)
+    if room.is_apart(checkpoints, home.root):
+        _must_fit(spec, checkpoints, Need(need.checkpoints, 0, 0))
+        need = replace(need, checkpoints=0)
+    _must_fit(spec, home.root, need)
+
+
+def _must_fit(spec: Spec, place: Path, need: Need) -> None:
     try:
-        disk = os.statvfs(home.root)
+        disk = os.statvfs(place)
     except OSError as error:
-        raise StorageError.of(error, "look at", home.root) from error
+        raise StorageError.of(error, "look at", place) from error
     free = disk.f_bavail * disk.f_frsize
     if free < need.total:
         raise StorageError(
-            f"{room.words(free)} are free at {home.root}, and {spec.name} needs {room.words(need.total)}: "
+            f"{room.words(free)} are free at {place}, and {spec.name} needs {room.words(need.total)}: "
             f"{need.parts(spec.checkpoint.keep)}; "
             "make room, lower checkpoint.keep, or point FLUXTUI_HOME at a larger disk."
         )

@@ -5,7 +5,9 @@ Checkpoints x keep, and the one being written; the product; the caches; the rest
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from fluxtui.persist import layers
 from fluxtui.persist.dataset_parts import parts_of
@@ -77,6 +79,14 @@ def caches_at_most(data: DatasetSpec, images: int, shape: Shape, bytes_of_base: 
     turns = 2 if any(part.flip for part in parts_of(data)) else 1
     pixels = turns * images * sum(side * side for side in data.resolution)
     return pixels * LATENT_BYTES + images * shape.text_tokens * shape.text_width * bytes_of_base
+
+
+def is_apart(checkpoints: Path, folder: Path) -> bool:
+    """Whether the checkpoints lie on a disk of their own, mounted there: then their share of the sum is that disk's to hold."""
+    try:
+        return os.stat(checkpoints).st_dev != os.stat(folder).st_dev
+    except OSError:
+        return False
 
 
 def words(size: int) -> str:

@@ -13,15 +13,20 @@ import msgspec
 import pytest
 from keeper_lab import Lab, fast, until
 
+from fluxtui.control import room
+from fluxtui.engine.keeper import startup
 from fluxtui.engine.keeper.clock import Watch
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.startup import read_history
-from fluxtui.persist import durable, overview, toml
+from fluxtui.persist import commit, durable, overview, toml
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.lock import Lock
+from fluxtui.persist.model_folder import recognise
 from fluxtui.persist.record import Record
+from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from tests.faults import mounts
 
 
 @pytest.fixture
@@ -258,3 +263,32 @@ def test_41_a_recipe_changed_since_the_last_attempt_is_refused_unless_accepted(l
     assert one.attempts == [1]
     one.start("--accept-changes").wait()
     assert one.record().accept_changes
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("home_mib", "checkpoints_mib"), [(12, 64), (64, 1)])
+def test_checkpoints_on_a_disk_of_their_own_have_its_room_and_not_the_homes(
+    tmp_path: Path, home_mib: int, checkpoints_mib: int
+):
+    """docs/recovery.md says to mount the larger disk there."""
+    spec = Spec(name="one", id="i", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
+    source = recognise("pico", Home.open(tmp_path / "elsewhere"))
+    need = room.reckon(spec, source)
+    assert 12 << 20 < need.total < 64 << 20
+    assert need.checkpoints > 1 << 20
+    with mounts.tmpfs(tmp_path / "home", f"{home_mib}m"):
+        folder = Home.open(tmp_path / "home").session("one")
+        folder.create()
+        with mounts.tmpfs(folder.checkpoints, f"{checkpoints_mib}m"):
+            if checkpoints_mib > home_mib:
+                room.check(Home.open(tmp_path / "home"), spec, source)
+                startup.must_have_room(folder)
+                said = pytest.raises(StorageError, match=r"checkpoints/.*the disk is read-only")
+                with mounts.read_only(folder.checkpoints), said:
+                    startup.must_have_room(folder)
+                return
+            with pytest.raises(StorageError, match=r"are free at .*/one/checkpoints, and one needs .* checkpoints"):
+                room.check(Home.open(tmp_path / "home"), spec, source)
+            commit.commit_checkpoint(folder.checkpoints, commit.step_name(1), {"x": bytes(700_000)}, {"step": 1})
+            with pytest.raises(StorageError, match=r"where .*/one/checkpoints lies"):
+                startup.must_have_room(folder)

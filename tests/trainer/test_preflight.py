@@ -111,6 +111,21 @@ def test_a_disk_without_room_is_refused_with_what_is_needed_for_what(bench: Benc
     assert "4.9 KiB free" in str(caught.value)
 
 
+def test_checkpoints_on_a_disk_of_their_own_take_no_room_of_the_homes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = room.shape_of(recognise(bench.spec.model.source, bench.home))
+    need = room.reckon(bench.spec, shape)
+    free = {bench.folder.checkpoints: need.checkpoints, bench.folder.path: need.total - need.checkpoints}
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Space(1 << 40, 0, free[place]))
+    monkeypatch.setattr(preflight.room, "of_caches", lambda *_: 0)
+    with pytest.raises(NoRoomError):
+        run(bench)
+    monkeypatch.setattr(preflight.room, "is_apart", lambda *_: True)
+    run(bench)
+    free[bench.folder.checkpoints] -= 1
+    with pytest.raises(NoRoomError, match="for checkpoints"):
+        run(bench)
+
+
 def test_what_was_set_aside_makes_no_room_for_checkpoints(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     need = room.of_session(bench.spec, room.shape_of(recognise(bench.spec.model.source, bench.home)), 0)
     aside = bench.folder.checkpoints / ".corrupt-step-000000008-1"

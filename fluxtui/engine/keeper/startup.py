@@ -23,7 +23,7 @@ from fluxtui.engine.keeper.history import is_chosen, must_be_still, read_history
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, kept_spec, process, recipe, session_facts
+from fluxtui.persist import commit, kept_spec, process, recipe, room, session_facts
 from fluxtui.persist.durable import sweep_temporaries, write_file
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
@@ -159,20 +159,24 @@ def sweep(folder: SessionFolder) -> None:
 
 
 def must_have_room(folder: SessionFolder) -> None:
-    """A real write, fsync and rename in the session's folder, and room for two more checkpoints. Raises `StorageError`."""
-    probe = folder.path / ".writable"
-    write_file(probe, b"x" * 4096)
-    try:
-        probe.unlink()
-    except OSError as error:
-        raise StorageError.of(error, "remove", probe) from error
+    """A real write, fsync and rename in the session's folder and in that of its checkpoints, which may be on a disk of its own;
+    and room for two more checkpoints. Raises `StorageError`."""
+    for place in (folder.path, folder.checkpoints):
+        probe = place / ".writable"
+        write_file(probe, b"x" * 4096)
+        try:
+            probe.unlink()
+        except OSError as error:
+            raise StorageError.of(error, "remove", probe) from error
     names = commit.committed(folder.checkpoints)
     one = max((commit.bytes_of(folder.checkpoints / name) for name in names), default=0)
-    space = os.statvfs(folder.path)
-    free, needed = space.f_bavail * space.f_frsize, 2 * one + LEAST_FREE
-    if free < needed:
+    is_apart = room.is_apart(folder.checkpoints, folder.path)
+    for place, needed in ((folder.path, LEAST_FREE + 2 * one * (not is_apart)), (folder.checkpoints, 2 * one)):
+        space = os.statvfs(place)
+        if (free := space.f_bavail * space.f_frsize) >= needed:
+            continue
         raise StorageError(
-            f"{free / 2**20:.0f} MiB are free where {folder.path} lies, and {needed / 2**20:.0f} MiB are needed at least; "
+            f"{free / 2**20:.0f} MiB are free where {place} lies, and {needed / 2**20:.0f} MiB are needed at least; "
             "free some room, or delete checkpoints"
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fluxtui.engine.memory.settings import check_settings
@@ -108,12 +109,20 @@ def _check_room(job: TrainJob, folder: SessionFolder, home: Home, model: ModelSo
     cached = cache_folder.usage(home.cache).bytes
     bytes_of_base = 4 if job.spec.model.precision == "fp32" or not job.devices else 2
     held = commit.held_bytes(folder.checkpoints)
+    need = room.reckon(job.spec, shape, held)
+    if room.is_apart(folder.checkpoints, folder.path):
+        _must_fit(folder.checkpoints, {"checkpoints": need.checkpoints})
+        need = replace(need, checkpoints=0)
     needs = {
-        "checkpoints and the LoRA file": room.of_session(job.spec, shape, held),
+        "checkpoints and the LoRA file": need.total,
         "caches": max(0, room.of_caches(dataset, shape, bytes_of_base) - cached),
         "the model": room.of_download(model, home),
     }
-    total, free = sum(needs.values()), shutil.disk_usage(folder.path).free
+    _must_fit(folder.path, needs)
+
+
+def _must_fit(place: Path, needs: Mapping[str, int]) -> None:
+    total, free = sum(needs.values()), shutil.disk_usage(place).free
     if total > free:
         parts = ", ".join(f"{room.words(size)} for {what}" for what, size in needs.items() if size)
         raise NoRoomError(f"the disk has {room.words(free)} free, and this run needs {room.words(total)}: {parts}")
