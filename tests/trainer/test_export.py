@@ -244,6 +244,21 @@ def test_a_bad_request_gets_one_sentence(trained: Bench, tmp_path: Path, capsys:
     assert "Traceback" not in "".join(said)
 
 
+def test_a_schedule_free_checkpoint_is_exported_as_it_is_evaluated(new_bench: NewBench, tmp_path: Path) -> None:
+    """The optimizer trains at one point and is evaluated at another; the product is of the second, and so is an export."""
+    bench = new_bench(train__optimizer="schedule_free", train__scheduler="constant", train__learning_rate=1e-2)
+    run = bench.run_here()
+    bench.write_record()
+    path = tmp_path / "out.safetensors"
+    export(bench.root, "little", "diffusers", path, "newest", "bf16", False)
+    assert tensorfile.tensors_sha256(path) == bench.result().tensors_sha256
+    trained_at = {key: tensor.detach().to(torch.bfloat16) for key, tensor in run.adapter.named_parameters()}
+    assert any(
+        not torch.equal(tensor, trained_at[key.removeprefix("transformer.").removesuffix(".weight")])
+        for key, tensor in from_safetensors(path).items()
+    )
+
+
 def test_averaged_weights_are_exported_on_demand(new_bench: NewBench, tmp_path: Path, trained: Bench) -> None:
     bench = new_bench("averaged", train__ema_decay=0.9)
     bench.run_here()
