@@ -105,6 +105,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("keys", "ahead", "[WORD]", "what --set takes: every key, its range and meaning"),
             Verb("cache", "ahead", "[--prune]", "size of the caches, and their limit"),
             Verb("doctor", "ahead", "", "what works on this machine, what does not, and what to do"),
+            Verb("completion", "completion", "[bash | zsh]", "tab completion: source <(fluxtui completion) in ~/.bashrc"),
         ),
     ),
 )

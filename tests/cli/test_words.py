@@ -242,3 +242,26 @@ def test_metrics_in_json_are_all_steps_or_as_many_as_were_asked_for(lab: Lab) ->
     assert [step["step"] for step in json.loads(lab.call("metrics", "a", "--json", "-n", "2").out)] == [29, 30]
     assert len(json.loads(lab.call("metrics", "a", "--json").out)) == 30
     assert len(lab.call("metrics", "a").out.splitlines()) == 21
+
+
+def completed(lab: Lab, *words: str) -> set[str]:
+    """What bash offers for the last of the words."""
+    ask = 'source <("$0" -m fluxtui completion); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fluxtui; echo "${COMPREPLY[@]}"'
+    environment = {**os.environ, "FLUXTUI_HOME": str(lab.home.root)}
+    command = ["bash", "--norc", "-c", ask, sys.executable, "fluxtui", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def test_bash_completes_verbs_sessions_settings_options_and_choices(lab: Lab) -> None:
+    lab.make("night-run")
+    lab.make("noon")
+    assert {verb.name for verb in VERBS} < completed(lab, "")
+    assert completed(lab, "sh") == {"show"}
+    assert completed(lab, "show", "n") == {"night-run", "noon"}
+    assert completed(lab, "resume", "ni") == {"night-run"}
+    assert completed(lab, "new", "n") == set(), "that is a name of its own"
+    assert completed(lab, "new", "x", "--set", "train.st") == {"train.steps="}
+    assert completed(lab, "show", "noon", "--j") == {"--json"}
+    assert completed(lab, "export", "noon", "--format", "k") == {"kohya"}
