@@ -119,6 +119,7 @@ def test_tags_are_left_out_at_their_rate_and_those_that_stay_never(orders: int) 
     assert sum(map(len, shown)) / (40 * len(shown)) == pytest.approx(0.7, abs=0.05)
     assert all((tags == sorted(tags, key=text.split(", ").index)) == (orders == 0) for tags in shown)
     assert shuffles("one, two", "", orders, 0, 0.999) == ["one, two"]  # none is left without a word
+    assert set(shuffles("one, my zorp, two", "Zorp", orders, 0, 0.999)) == {"one, my zorp, two", "my zorp"}
 
 
 def test_a_line_of_many_tags_counts_as_much_as_a_line_of_words(tmp_path: Path) -> None:

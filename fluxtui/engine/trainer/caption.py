@@ -45,18 +45,19 @@ def with_trigger(text: str, trigger: str) -> str:
 def shuffles(text: str, trigger: str, orders: int, keep: int, left_out: float = 0.0) -> list[str]:
     """The caption and up to `orders` other orders of its comma-separated tags; the first `keep` tags stay where they are.
 
-    A trigger word that stands first stays besides. Each order leaves out each of its other tags with probability `left_out`;
-    where `orders` is 0, so do `IN_ORDER` copies of the caption as it is. They are a function of the caption alone, so that
-    sessions share their embeddings; which one a sample takes is drawn like any choice among captions.
+    A trigger word that stands first stays besides. Each order leaves out each of its tags with probability `left_out`, but
+    for one that holds the trigger; where `orders` is 0, so do `IN_ORDER` copies of the caption as it is. They are a function
+    of caption and trigger alone, so that sessions share their embeddings; which one a sample takes is drawn like any choice.
     """
     tags = [tag for tag in (part.strip() for part in text.split(",")) if tag]
     fixed = keep + (bool(trigger) and bool(tags) and tags[0].lower() == trigger.lower())
     head, tail = tags[:fixed], tags[fixed:]
     found = [text]
+    stays = [bool(trigger) and has_trigger(tag, trigger) for tag in tail]  # nothing is taught without its word
     if len(tail) > 1:
         for number in range(orders or (IN_ORDER if left_out else 0)):
             order = draws.permutation(0, "caption_shuffle", number, len(tail), extra=text) if orders else range(len(tail))
-            kept = [tail[at] for at in order if draws.uniform(0, "tag_dropout", number, at, extra=text) >= left_out]
+            kept = [tail[at] for at in order if stays[at] or draws.uniform(0, "tag_dropout", number, at, extra=text) >= left_out]
             found += [", ".join([*head, *kept])] if head or kept else []
     return list(dict.fromkeys(found))
 
