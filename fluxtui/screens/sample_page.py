@@ -31,6 +31,7 @@ class SamplePage(Page, Dispatcher):
         self._folder = session.path / "samples"
         self._session: Overview | None = session
         self._steps: Sequence[str] = ()
+        self._has_prompts = True  # until its settings are read
         self.at_step = -1  # place among the steps; -1: the newest
         self.at_prompt = 0
         self.is_across = False  # one prompt over all steps
@@ -43,6 +44,7 @@ class SamplePage(Page, Dispatcher):
             self.repaint()
 
     def take_detail(self, detail: Detail) -> None:
+        self._has_prompts = detail.spec is None or bool(detail.spec.sample.prompts)
         if detail.samples != self._steps:
             self._steps = detail.samples
             if self._steps:
@@ -104,6 +106,9 @@ class SamplePage(Page, Dispatcher):
 
     def _nothing(self) -> str:
         session = self._session
+        if not self._has_prompts:
+            again = "e sets some" if session is not None and session.state == "new" else "N makes a session with some"
+            return f"No samples: its settings have no prompts to draw; {again}."
         if session is not None and session.status == "running" and session.is_active:
             return "No samples yet: p draws them now."
         return "No samples were drawn: p draws them, but only while it trains" + (f"; {stands(session)}." if session else ".")

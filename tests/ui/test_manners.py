@@ -219,6 +219,14 @@ async def test_the_demo_is_selected_among_other_sessions(tmp_path: Path, monkeyp
         await seen(pilot, lambda: app.board.sessions.selected.name == "demo", "the old one stays selected")
 
 
+async def test_the_page_of_samples_says_that_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    make_session(home, "none", sample__prompts=[])
+    async with opened(home, (80, 24), "none") as (app, pilot):
+        await on_page(pilot, app, "3")
+        await seen(pilot, lambda: "have no prompts to draw; e sets some" in text_of(app), "not said")
+
+
 async def test_the_page_of_samples_says_what_p_does_now(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     folder = make_session(home, "one")
