@@ -8,8 +8,9 @@ from fluxtui.cli import out
 from fluxtui.cli.logs import how_many
 from fluxtui.persist import overview, overview_json
 from fluxtui.persist.errors import ExitCode, NotFoundError
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import Home, name_like
 from fluxtui.persist.overview import Overview
+from fluxtui.persist.text import clean
 
 
 def ls_arguments(parser: ArgumentParser) -> None:
@@ -22,7 +23,12 @@ def ls_verb(arguments: Namespace) -> int:
     if arguments.json:
         out.data_json([overview_json.to_json(seen) for seen in found])
         return int(ExitCode.DONE)
-    if not found:
+    for name in (misnamed := home.misnamed())[:3]:
+        from fluxtui.control import next_name
+
+        would_do = next_name(home, name_like(name))
+        out.say(f"Not listed: {clean(name, 80)} is no name of a session; rename that folder in {home.sessions} to {would_do}.")
+    if not found and not misnamed:
         out.say(f"No sessions in {home.root}; fluxtui demo trains one, fluxtui new makes one.")
         return int(ExitCode.DONE)
     rows = [_row(seen) for seen in found]

@@ -26,11 +26,19 @@ def safe_name(name: str) -> str:
 
     A safe slug is 1 to 64 of a-z, 0-9, dot, underscore and minus; it begins with a letter or a digit and holds no "..".
     """
-    if _SLUG.fullmatch(name) and ".." not in name:
+    if _is_slug(name):
         return name
-    words = re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9._-]+", "-", name[:200].lower())).strip(".-_")[:64] or "my-lora"
     rule = "use up to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
-    raise UsageError(f"{name[:80]!a} cannot be a name: {rule}; for example {words}")
+    raise UsageError(f"{name[:80]!a} cannot be a name: {rule}; for example {name_like(name)}")
+
+
+def _is_slug(name: str) -> bool:
+    return _SLUG.fullmatch(name) is not None and ".." not in name
+
+
+def name_like(name: str) -> str:
+    """A safe slug that reads as `name` does."""
+    return re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9._-]+", "-", name[:200].lower())).strip(".-_")[:64] or "my-lora"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +236,14 @@ class Home:
 
         Raises StorageError where the folder of all of them cannot be listed.
         """
-        names = [name for name in _names(self.sessions) if _SLUG.fullmatch(name) and ".." not in name]
+        names = [name for name in _names(self.sessions) if _is_slug(name)]
         sessions = str(self.sessions)  # a path object for each of a thousand would cost more than the look itself
         return sorted(name for name in names if _may_be_a_folder(f"{sessions}/{name}"))
+
+    def misnamed(self) -> list[str]:
+        """Session folders under a name that none can have, as somebody renamed them; sorted. Nothing else lists them."""
+        found = [name for name in _names(self.sessions) if not name.startswith(".") and not _is_slug(name)]
+        return sorted(name for name in found if os.path.isfile(self.sessions / name / "session.toml"))
 
 
 def runtime_folder() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -265,3 +266,19 @@ def test_bash_completes_verbs_sessions_settings_options_and_choices(lab: Lab) ->
     assert completed(lab, "new", "x", "--set", "train.st") == {"train.steps="}
     assert completed(lab, "show", "noon", "--j") == {"--json"}
     assert completed(lab, "export", "noon", "--format", "k") == {"kohya"}
+
+
+def test_a_session_folder_under_a_name_that_none_can_have_is_told_of_with_one_that_would_do(lab: Lab) -> None:
+    assert lab.call("new", "dog", "--dataset", "demo", "--model", "pico").code == 0
+    sessions = lab.home.sessions
+    for name in ("Dog", "cafe\u0301", "a\x1b]52;c;aGk=\x07"):
+        shutil.copytree(sessions / "dog", sessions / name)
+    (sessions / "No session").mkdir()
+    said = lab.call("ls")
+    assert said.code == 0
+    assert f"Not listed: Dog is no name of a session; rename that folder in {sessions} to dog-2." in said.err
+    assert said.err.count("Not listed") == 3
+    assert "\x1b" not in said.err
+    shutil.rmtree(sessions / "dog")
+    os.rename(sessions / "Dog", sessions / "dog-2")
+    assert lab.call("ls").out.splitlines()[1].startswith("dog-2")
