@@ -98,6 +98,30 @@ def test_host_memory_is_asked_too_and_each_rank_has_its_own_blocks_there() -> No
     assert refused.value.exit == TrainerExit.CONFIGURATION
 
 
+def test_memory_that_other_programs_hold_is_told_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, new_bench: NewBench
+) -> None:
+    bench, said = new_bench(), list[str]()
+    monkeypatch.setattr(ahead, "_RETURN_SECONDS", 0.2)
+    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 22 * GB)
+    assert said == [], "a desktop's share is in the margin"
+    with pytest.raises(Refusal, match=r"other programs hold 11\.. GiB of this GPU") as refused:
+        ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 12 * GB)
+    assert refused.value.exit == TrainerExit.GPU_MEMORY
+    assert "nvidia-smi" in refused.value.remedy
+    ahead.look_ahead(
+        spec_with({"hardware.check_memory": False}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 12 * GB
+    )
+
+
+def test_memory_of_a_process_that_has_just_ended_is_waited_for(monkeypatch: pytest.MonkeyPatch, new_bench: NewBench) -> None:
+    bench, said = new_bench(), list[str]()
+    readings = iter([2 * GB, 2 * GB, 23 * GB])
+    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: next(readings))
+    assert len(said) == 1
+    assert next(readings, None) is None
+
+
 def test_text_encoders_that_host_memory_has_no_room_for_are_said(monkeypatch: pytest.MonkeyPatch, new_bench: NewBench) -> None:
     class Little:
         memory_total, memory_used = 8 * GB, 0

@@ -29,7 +29,7 @@ from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import Requests
 from fluxtui.engine.trainer.resume import resume
 from fluxtui.engine.trainer.run import Run
-from fluxtui.engine.trainer.runtime import Runtime
+from fluxtui.engine.trainer.runtime import Runtime, free_on
 from fluxtui.engine.trainer.sample import Painter, Prompt
 from fluxtui.engine.trainer.source import open_model
 from fluxtui.engine.trainer.state import LoopState
@@ -109,7 +109,8 @@ def _open_components(job: TrainJob, folder: SessionFolder, here: Runtime, report
     """The pipeline's parts on this disk, fetched if need be. Raises `Refusal` where they would not fit, before any are loaded."""
     spec, home = job.spec, Home(Path(job.home))
     ranks = max(1, len(job.devices))  # that share this machine's memory
-    planned = look_ahead(spec, home, folder, here.card, ranks, reporter.note) if here.is_first else None
+    free = free_on(here.device)
+    planned = look_ahead(spec, home, folder, here.card, ranks, reporter.note, free) if here.is_first else None
     components = open_model(spec.model, home.root, job.model_commit, reporter)
     look_again(spec, planned, components.folder, home, folder, here.card, ranks, reporter.note)
     return components

@@ -141,6 +141,13 @@ def own_card(job: TrainJob, device: torch.device) -> int | None:
     return job.card_memory or int(torch.cuda.get_device_properties(device).total_memory)
 
 
+def free_on(device: torch.device) -> Callable[[], int] | None:
+    """What says how many bytes of this rank's GPU are free, or its own; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return lambda: int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+
+
 def end() -> None:
     """Leave the other ranks in order."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
