@@ -105,7 +105,7 @@ def _config() -> list[Finding]:
     if not path.exists():
         return []
     told = [clean(trouble.removeprefix("config.toml: "), 400) for trouble in read_settings(path).troubles]
-    found = [Finding("config.toml", "note", words, f"mend {path}") for words in told]
+    found = [Finding("config.toml", "note", words, f"fix {path}") for words in told]
     return found or [Finding("config.toml", "good", f"every setting in {path} is one")]
 
 
@@ -134,8 +134,8 @@ def _memory() -> list[Finding]:
     if total < LEAST_MEMORY:
         return [Finding("memory", "bad", text, "take a machine, or a container limit, of 4 GiB and more")]
     if total < FLUX1_MEMORY:
-        mend = "enough for the demo; FLUX.1 wants 16 GiB of host memory and more beside the GPU"
-        return [Finding("memory", "note", text, mend)]
+        fix = "enough for the demo; FLUX.1 wants 16 GiB of host memory and more beside the GPU"
+        return [Finding("memory", "note", text, fix)]
     return [Finding("memory", "good", text)]
 
 
@@ -146,8 +146,8 @@ def _shared_memory() -> list[Finding]:
         return [Finding("/dev/shm", "note", f"not there ({error.strerror})", "keep hardware.workers at 0")]
     free = space.f_bavail * space.f_frsize
     if free < LEAST_SHM:
-        mend = "keep hardware.workers at 0, or start the container with --shm-size=1g"
-        return [Finding("/dev/shm", "note", f"{size(free)} free", mend)]
+        fix = "keep hardware.workers at 0, or start the container with --shm-size=1g"
+        return [Finding("/dev/shm", "note", f"{size(free)} free", fix)]
     return [Finding("/dev/shm", "good", f"{size(free)} free")]
 
 
@@ -156,8 +156,8 @@ def _gpus() -> list[Finding]:
 
     seen = _driver()
     if not seen.devices:
-        mend = "without a GPU the CPU trains: enough for the demo, not for FLUX.1"
-        return [Finding("GPU", "note", clean(seen.why or "none", 300), mend)]
+        fix = "without a GPU the CPU trains: enough for the demo, not for FLUX.1"
+        return [Finding("GPU", "note", clean(seen.why or "none", 300), fix)]
     found = [_gpu(gpu) for gpu in seen.devices]
     if seen.why:    # one of several is ill
         found.append(Finding("GPU", "bad", clean(seen.why, 300), "what the sentence says; fluxtui trains on the others"))
@@ -171,8 +171,8 @@ def _gpu(gpu: Gpu) -> Finding:
     total, used = gpu.memory_total or 0, gpu.memory_used or 0
     text = f"{gpu.name}, {size(total)}, {gpu.uuid}"
     if total and used > total // 4:
-        mend = "another program holds it: nvidia-smi names it"
-        return Finding(f"GPU {gpu.index}", "note", f"{text}, {size(used)} in use", mend)
+        fix = "another program holds it: nvidia-smi names it"
+        return Finding(f"GPU {gpu.index}", "note", f"{text}, {size(used)} in use", fix)
     return Finding(f"GPU {gpu.index}", "good", text)
 
 
@@ -206,10 +206,10 @@ def _models() -> list[Finding]:
     try:
         folders = model_folders(Home.open())[:-1]
     except (FluxTUIError, OSError) as error:
-        return [Finding("models", "bad", clean(str(error), 300), "mend config.toml")]
+        return [Finding("models", "bad", clean(str(error), 300), "fix config.toml")]
     lost = [str(folder) for folder in folders if not folder.is_dir()]
     if lost:
-        return [Finding("models", "note", f"{clean(', '.join(lost), 300)} is not there", "mend [models] folders in config.toml")]
+        return [Finding("models", "note", f"{clean(', '.join(lost), 300)} is not there", "fix [models] folders in config.toml")]
     return [Finding("models", "good", f"{len(folders)} folders of models in config.toml")] if folders else []
 
 
@@ -235,8 +235,8 @@ def _terminal() -> list[Finding]:
         found.append(Finding("tmux", "note", "not installed", "not needed for training; handy for coming back to a screen"))
     encoding = (sys.stdout.encoding or "").lower()
     if encoding.replace("-", "") != "utf8":
-        mend = "export LANG=C.UTF-8 for glyphs and curves"
-        found.append(Finding("terminal", "note", f"encoding {encoding or 'unknown'}", mend))
+        fix = "export LANG=C.UTF-8 for glyphs and curves"
+        found.append(Finding("terminal", "note", f"encoding {encoding or 'unknown'}", fix))
     return found
 
 

@@ -183,7 +183,7 @@ def _flattened(document: Mapping[str, Any], path: Path) -> dict[str, object]:
 
 
 def check_inputs(home: Home, spec: Spec) -> None:
-    """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to mend."""
+    """What a training begins with is there, as far as names and JSON tell. Raises one sentence that says what to fix."""
     _check_text(spec)
     compatibility.check(spec)
     source = model_folder.recognise(spec.model.source, home)

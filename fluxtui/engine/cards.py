@@ -111,18 +111,18 @@ def _of_build(seen: Torch, driver_gpus: int) -> list[CardFinding]:
     if not driver_gpus and not seen.cards:
         return [CardFinding("torch", "good", told)]
     if not seen.cuda:
-        mend = "make install TORCH=system on a pod that has torch, or install one of download.pytorch.org/whl/cu126"
-        return [CardFinding("torch", "bad", f"{told}, on a machine with {driver_gpus} GPUs", mend)]
+        fix = "make install TORCH=system on a pod that has torch, or install one of download.pytorch.org/whl/cu126"
+        return [CardFinding("torch", "bad", f"{told}, on a machine with {driver_gpus} GPUs", fix)]
     if seen.trouble:
         old = re.search(r"driver.*too old", seen.trouble)
-        mend = (
+        fix = (
             f"update the NVIDIA driver, or install a torch built for an older CUDA than {seen.cuda}"
             if old else "look at nvidia-smi and dmesg; in a container, start it with --gpus all"
         )  # fmt: skip
-        return [CardFinding("torch", "bad", f"{told} cannot use the GPU: {seen.trouble}", mend)]
+        return [CardFinding("torch", "bad", f"{told} cannot use the GPU: {seen.trouble}", fix)]
     if len(seen.cards) < driver_gpus:
-        mend = "unset CUDA_VISIBLE_DEVICES, or give the container all GPUs"
-        return [CardFinding("torch", "note", f"{told} sees {len(seen.cards)} of {driver_gpus} GPUs", mend)]
+        fix = "unset CUDA_VISIBLE_DEVICES, or give the container all GPUs"
+        return [CardFinding("torch", "note", f"{told} sees {len(seen.cards)} of {driver_gpus} GPUs", fix)]
     return [CardFinding("torch", "good", told)]
 
 
@@ -131,19 +131,19 @@ def _of_card(index: int, card: Card, seen: Torch) -> CardFinding:
     subject, name = f"torch on GPU {index}", f"{card.name}, sm_{major}{minor}"
     if not runs_on(card.capability, seen.architectures):
         built = ", ".join(seen.architectures) or "nothing"
-        mend = "install a newer torch" if major >= 9 else "install an older torch that still has this architecture"
-        return CardFinding(subject, "bad", f"{name}, and this torch is built for {built}", mend)
+        fix = "install a newer torch" if major >= 9 else "install an older torch that still has this architecture"
+        return CardFinding(subject, "bad", f"{name}, and this torch is built for {built}", fix)
     if card.trouble:
-        mend = "reboot, or give the machine back; where it stays, another driver or torch"
+        fix = "reboot, or give the machine back; where it stays, another driver or torch"
         if "operation not supported" in card.trouble:  # a share of a GPU (vGPU) maps no memory by itself
-            mend = "set PYTORCH_ALLOC_CONF=expandable_segments:False, and PYTORCH_CUDA_ALLOC_CONF to the same"
-        return CardFinding(subject, "bad", f"{name}: {card.trouble}", mend)
+            fix = "set PYTORCH_ALLOC_CONF=expandable_segments:False, and PYTORCH_CUDA_ALLOC_CONF to the same"
+        return CardFinding(subject, "bad", f"{name}: {card.trouble}", fix)
     if card.capability < _BF16_SINCE:
-        mend = (
+        fix = (
             "bf16 is emulated here, and attention computes in float32: slow, and a little more memory than planned; "
             "an Ampere card or newer is what FLUX.1 wants"
         )
-        return CardFinding(subject, "note", f"{name}, without bf16", mend)
+        return CardFinding(subject, "note", f"{name}, without bf16", fix)
     return CardFinding(subject, "good", f"{name}, bf16" + (", fp8" if card.capability >= _FP8_SINCE else ""))
 
 
@@ -168,11 +168,11 @@ def is_without_bf16(index: int | None) -> bool:
 
 def _of_bitsandbytes(seen: Torch) -> CardFinding:
     if not seen.bitsandbytes:
-        mend = "pip install 'fluxtui[bitsandbytes]' for train.optimizer = adamw8bit and 4-bit weights" if seen.cards else ""
-        return CardFinding("bitsandbytes", "note" if seen.cards else "good", "not installed; nothing needs it by default", mend)
+        fix = "pip install 'fluxtui[bitsandbytes]' for train.optimizer = adamw8bit and 4-bit weights" if seen.cards else ""
+        return CardFinding("bitsandbytes", "note" if seen.cards else "good", "not installed; nothing needs it by default", fix)
     if seen.bitsandbytes_trouble:
-        mend = "pip install -U bitsandbytes, one that knows this torch's CUDA; or train.optimizer = adamw"
-        return CardFinding("bitsandbytes", "bad", f"{seen.bitsandbytes} does not load: {seen.bitsandbytes_trouble}", mend)
+        fix = "pip install -U bitsandbytes, one that knows this torch's CUDA; or train.optimizer = adamw"
+        return CardFinding("bitsandbytes", "bad", f"{seen.bitsandbytes} does not load: {seen.bitsandbytes_trouble}", fix)
     return CardFinding("bitsandbytes", "good", f"{seen.bitsandbytes} loads")
 
 

@@ -84,7 +84,7 @@ def text_of(report: Report) -> str:
     lines += _folder_lines(report)
     lines += _bucket_lines(report)
     lines += _finding_lines(report.findings)
-    verdict = "a training can start from this" if report.ok else "a training would be refused until the errors are mended"
+    verdict = "a training can start from this" if report.ok else "a training would be refused until the errors are fixed"
     lines.append(f"{_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}: {verdict}")
     return "\n".join(lines) + "\n"
 

@@ -162,7 +162,7 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def must_start(path: Path, pairs: Pairs, caption_extension: str = ".txt", trigger: str = "") -> None:
-    """Raises `UsageError`, one sentence that says what to mend, where a training could not start from the pairs.
+    """Raises `UsageError`, one sentence that says what to fix, where a training could not start from the pairs.
 
     An image without a caption is taken where there is a trigger word, which then is its caption.
     """
@@ -170,7 +170,7 @@ def must_start(path: Path, pairs: Pairs, caption_extension: str = ".txt", trigge
     if problem:
         kinds = (pairs.irregular, any(pair.caption for pair in pairs.unread), pairs.orphans, pairs.rivals)
         is_one = sum(map(bool, (*kinds, pairs.without_caption and not trigger))) <= 1
-        raise UsageError(problem if is_one else f"{problem[:-1]}; fluxtui check {_show(path)} names what else is to be mended.")
+        raise UsageError(problem if is_one else f"{problem[:-1]}; fluxtui check {_show(path)} names what else is to be fixed.")
 
 
 def _problem(path: Path, pairs: Pairs, extension: str, trigger: str) -> str:

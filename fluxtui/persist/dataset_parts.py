@@ -111,7 +111,7 @@ def pairs(data: DatasetSpec) -> list[Pairs]:
 
 
 def check_cheaply(data: DatasetSpec) -> list[Pairs]:
-    """The pairs of each folder, where a training could start from them all; else one sentence that says what to mend.
+    """The pairs of each folder, where a training could start from them all; else one sentence that says what to fix.
 
     Raises `NotFoundError`, `UsageError` or `StorageError`.
     """

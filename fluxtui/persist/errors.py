@@ -22,7 +22,7 @@ class ExitCode(enum.IntEnum):
 
 
 class FluxTUIError(Exception):
-    """Something that the user can mend. `str(error)` is one sentence that says what to do."""
+    """Something that the user can fix. `str(error)` is one sentence that says what to do."""
 
     exit_code = ExitCode.FAILED
 

@@ -92,12 +92,12 @@ class Shown:
 def derive(record: Record | None, facts: Facts) -> Shown:
     """The state shown, its reason and its remedy. Pure: the same record and facts give the same answer."""
     if facts.unlisted:
-        return Shown("unreadable", facts.unlisted, f"mend that; then fluxtui show {facts.name}")
+        return Shown("unreadable", facts.unlisted, f"fix that; then fluxtui show {facts.name}")
     if facts.unreadable:
         return _unreadable(facts)
     if facts.lock_unseen:
         why = f"whether a keeper is at work on it cannot be seen: {facts.lock_unseen}"
-        return Shown("unreadable", why, f"mend that; then fluxtui show {facts.name}")
+        return Shown("unreadable", why, f"fix that; then fluxtui show {facts.name}")
     if record is None:
         if facts.lock_held:
             return Shown("starting", "its keeper has just begun")
@@ -124,7 +124,7 @@ def _unreadable(facts: Facts) -> Shown:
     if facts.is_spec_kept:
         why = f"{facts.unreadable.rstrip('.')}. Its keeper has a copy of the settings, which a resume takes."
         return Shown("unreadable", why, f"fluxtui resume {facts.name}")
-    return Shown("unreadable", facts.unreadable, f"mend session.toml, or fluxtui rm {facts.name}")
+    return Shown("unreadable", facts.unreadable, f"fix session.toml, or fluxtui rm {facts.name}")
 
 
 def _terminal(record: Record, facts: Facts) -> Shown:

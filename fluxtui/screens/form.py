@@ -82,7 +82,7 @@ class Form(Pane):
     def corner(self, width: int) -> Line:
         wrong = len(self.seen.errors)
         if wrong:
-            return Line(Span(f"{wrong} to mend", "warn"))
+            return Line(Span(f"{wrong} to fix", "warn"))
         return Line(Span("ready", "good")) if self.seen.spec else Line(Span("looking", "dim"))
 
     def body(self, width: int, height: int) -> list[Line]:

@@ -89,7 +89,7 @@ class Evaluation:
 
     @property
     def problem(self) -> str:
-        """The first thing to mend; empty where the session can be made."""
+        """The first thing to fix; empty where the session can be made."""
         return next(iter(self.errors.values()), "")
 
 

@@ -182,6 +182,6 @@ def verdict(report: Mapping[str, Any]) -> str:
     levels = [str(finding.get("level")) for finding in report.get("findings", [])]
     if not report.get("ok"):
         wrong = words.count(max(1, levels.count("error")), "thing")
-        return f"{looked}: {wrong} to mend before a training can start"
+        return f"{looked}: {wrong} to fix before a training can start"
     doubts = levels.count("warning")
     return f"{looked}: a training can start from them" + (f"; {words.count(doubts, 'warning')}" if doubts else "")

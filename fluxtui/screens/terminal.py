@@ -101,7 +101,7 @@ class Writer(threading.Thread):
 
 
 class Terminal(LinuxDriver):
-    """Textual's driver with three faults mended.
+    """Textual's driver with three faults fixed.
 
     Its writer queues 30 pieces and then blocks the loop, or for ever where the terminal is gone; its reader spins on a
     closed terminal; and a paste without brackets, as tmux sends it, presses every key in the text.

@@ -417,5 +417,5 @@ def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence
     lab.home.session("a").spec_file.unlink()
     refused = lab.call("resume", "a")
     assert refused.code == 4
-    said = "a: The spec session.toml is unreadable: it is gone; mend session.toml, or fluxtui rm a."
+    said = "a: The spec session.toml is unreadable: it is gone; fix session.toml, or fluxtui rm a."
     assert refused.sentence == f"fluxtui: {said}"

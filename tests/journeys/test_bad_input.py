@@ -122,7 +122,7 @@ def test_an_image_that_is_no_image_fails_before_training_and_is_named(home_path:
     assert "1.png" in seen["reason"]
     assert seen["step"] == 0
     assert seen["exit_code"] == 77
-    assert seen["remedy"] == f"mend what fluxtui check {pictures} names, then fluxtui resume a"
+    assert seen["remedy"] == f"fix what fluxtui check {pictures} names, then fluxtui resume a"
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_the_copy_follows_what_was_accepted_and_a_session_without_one_says_so(fa
     path.unlink()
     seen = overview.look(one.lab.home, "one")
     assert (seen.state, seen.is_resumable) == ("unreadable", False)
-    assert seen.remedy.startswith("mend session.toml")
+    assert seen.remedy.startswith("fix session.toml")
 
 
 def test_what_stands_in_the_copys_way_stops_no_start(lab: Lab):

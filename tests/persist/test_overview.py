@@ -323,7 +323,7 @@ def test_what_lies_in_the_place_of_the_attempts_is_named_and_no_resume_that_it_w
     seen = overview.look(home, "a")
     assert (seen.state, seen.is_resumable) == ("unreadable", False)
     assert str(folder.attempts) in seen.reason
-    assert seen.remedy == "mend that; then fluxtui show a"
+    assert seen.remedy == "fix that; then fluxtui show a"
     os.rename(folder.attempts, folder.path / "away")
     assert overview.look(home, "a").remedy == "fluxtui resume a"
 

@@ -136,7 +136,7 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
     ("stalled", record(amber="step for 41 s (limit 300 s)"), ALIVE, "stalled", "step for 41 s", "fluxtui logs a"),
     ("stalled and silent", record(amber="x", beat_at=NOW - timedelta(seconds=40)), ALIVE, "silent", "40 s", "fluxtui logs a"),
     ("processes not to be seen", record(), replace(ALIVE, keeper_state=None, trainer_states=()), "running", "", ""),
-    ("attempts not to be listed", None, replace(FREE, unlisted="permission denied"), "unreadable", "denied", "mend that"),
+    ("attempts not to be listed", None, replace(FREE, unlisted="permission denied"), "unreadable", "denied", "fix that"),
     ("record torn", None, replace(FREE, unreadable="The record is torn."), "unreadable", "torn", "fluxtui resume a"),
     (
         "record torn, keeper alive",
@@ -160,7 +160,7 @@ TABLE: list[tuple[str, Record | None, Facts, State, str, str]] = [
         replace(FREE, unreadable="The spec is torn.", is_spec_readable=False),
         "unreadable",
         "spec",
-        "mend session.toml",
+        "fix session.toml",
     ),
     (
         "spec torn, its keeper kept a copy",

@@ -94,11 +94,11 @@ async def test_a_misfit_is_shown_at_its_field_and_keeps_the_form_open(empty_home
         screen = await form_of(pilot, app)
         screen.form.go_to("train.batch_size")
         await pilot.press(*"0")
-        await seen(pilot, lambda: "from 1 to 1024" in text_of(app) and "1 to mend" in text_of(app), "not shown")
+        await seen(pilot, lambda: "from 1 to 1024" in text_of(app) and "1 to fix" in text_of(app), "not shown")
         await pilot.press("ctrl+s")
         assert app.screen is screen
         await pilot.press("backspace", *"2")
-        await seen(pilot, lambda: "ready" in text_of(app), "not mended")
+        await seen(pilot, lambda: "ready" in text_of(app), "not fixed")
 
 
 async def test_a_form_that_is_left_keeps_its_answers(empty_home: Home) -> None:
@@ -156,7 +156,7 @@ async def test_pictures_are_examined_before_the_start(empty_home: Home, tmp_path
         await pilot.press(*str(pictures))
         await seen(pilot, lambda: screen.form.seen.answers.get("dataset.path") == str(pictures), "not looked at")
         await pilot.press("f4")
-        await seen(pilot, lambda: "1 thing to mend" in text_of(app), "the damage is not found", 90)
+        await seen(pilot, lambda: "1 thing to fix" in text_of(app), "the damage is not found", 90)
 
 
 async def test_what_was_found_after_the_form_was_left_is_said_and_no_fault(
@@ -188,10 +188,10 @@ async def test_findings_come_first_and_are_read_at_80x24(
         screen = await form_of(pilot, app)
         await pilot.press("f4")
         notices = app.board_of_notices
-        await seen(pilot, lambda: notices.notices and "20 things to mend" in notices.notices[-1].text, "no toast")
+        await seen(pilot, lambda: notices.notices and "20 things to fix" in notices.notices[-1].text, "no toast")
         rows = text_of(app).splitlines()
         top = next(at for at, row in enumerate(rows) if "what it comes to" in row)
-        assert "things to mend" in rows[top + 1], "the findings are not first"
+        assert "things to fix" in rows[top + 1], "the findings are not first"
         assert "f5 reads it" in rows[top]
         await pilot.press("f5")
         await pilot.pause()
@@ -210,7 +210,7 @@ async def test_findings_come_first_and_are_read_at_80x24(
         await pilot.press("down")
         rows = text_of(app).splitlines()
         top = next(at for at, row in enumerate(rows) if "what it comes to" in row)
-        assert "mend" not in rows[top + 1], "another question's help does not come first"
+        assert "fix" not in rows[top + 1], "another question's help does not come first"
 
 
 async def test_the_list_of_folders_is_walked_and_goes_deeper(

@@ -87,14 +87,14 @@ _CODES: dict[int, tuple[str, str, bool]] = {
     ),
     TrainerExit.DATA: (
         "the data set cannot be used",
-        "fluxtui check names the files; mend them, then fluxtui resume {name}",
+        "fluxtui check names the files; fix them, then fluxtui resume {name}",
         False,
     ),
-    TrainerExit.CONFIGURATION: ("the settings do not fit", "mend what the reason names, then fluxtui resume {name}", False),
+    TrainerExit.CONFIGURATION: ("the settings do not fit", "fix what the reason names, then fluxtui resume {name}", False),
     TrainerExit.GPU_MEMORY: ("the GPU's memory was not enough", _SMALLER, False),
     TrainerExit.STORAGE: (
         "the disk failed to keep what was written",
-        "make room or mend the disk, then fluxtui resume {name}",
+        "make room or fix the disk, then fluxtui resume {name}",
         False,
     ),
     TrainerExit.GPU_LOST: (

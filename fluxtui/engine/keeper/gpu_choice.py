@@ -20,7 +20,7 @@ def alternatives(gpus: str | list[int | str], readings: Gpus, environment: Mappi
         raise UsageError(words)
     left, said = visible(readings.devices, environment), environment.get(VISIBLE)
     if isinstance(gpus, str) and not left:
-        raise UsageError(f"{VISIBLE}={said} leaves none of this machine's GPUs ({_list(readings)}): unset it, or mend it")
+        raise UsageError(f"{VISIBLE}={said} leaves none of this machine's GPUs ({_list(readings)}): unset it, or fix it")
     if gpus == "auto":
         free_first = sorted(left, key=lambda one: one.memory_used - one.memory_total)
         return [[one.uuid] for one in free_first]

@@ -15,7 +15,7 @@ from fluxtui.persist.errors import FluxTUIError, StorageError
 CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
-_ROOM = "make room or mend the disk, then fluxtui resume {name}"
+_ROOM = "make room or fix the disk, then fluxtui resume {name}"
 _SHARED_MEMORY = re.compile(r"[^\n]*(/dev/shm|shared memory segment)[^\n]*")
 _MORE_SHARED = "give the container a larger /dev/shm (docker run --shm-size=8g), or set NCCL_SHM_DISABLE=1, then resume"
 # what CUDA, cuBLAS and cuDNN say of memory that torch's allocator was not asked for: a context, a handle, a workspace

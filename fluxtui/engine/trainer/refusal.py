@@ -21,7 +21,7 @@ class DataError(Refusal):
     """An image, a caption or a cache file cannot be used. `kind` is what the doctor files it under."""
 
     exit = TrainerExit.DATA
-    usual_remedy = "mend what fluxtui check {data} names, then fluxtui resume {name}"
+    usual_remedy = "fix what fluxtui check {data} names, then fluxtui resume {name}"
 
     def __init__(self, reason: str, remedy: str = "", kind: str = "unusable") -> None:
         super().__init__(reason, remedy)
