@@ -105,7 +105,7 @@ def _refuse(seen: Overview, resume: str) -> None:
     name = seen.name
     if not resume and seen.state == "unreadable":
         raise RefusedError(f"{seen.reason.rstrip('.')}. What follows: {seen.remedy}.")
-    if seen.status == "completed" and seen.state == "unreadable":
+    if seen.status == "completed" and seen.state == "unreadable" and not seen.is_resumable:
         raise RefusedError(f"{name}: {seen.reason.rstrip('.')}; {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):
         more = f"--checkpoint newest --set train.steps={2 * seen.steps or 'MORE'}"

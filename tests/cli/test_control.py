@@ -414,7 +414,15 @@ def test_output_that_fits_in_part_only_is_a_failure_too(tmp_path: Path, unbuffer
 def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence(lab: Lab) -> None:
     lab.make("a")
     assert (control.start(lab.home, "a"), lab.call("wait", "a", "--timeout", "60").code) == (1, 0)
-    lab.home.session("a").spec_file.unlink()
+    folder = lab.home.session("a")
+    kept = folder.kept_spec_file.read_text()
+    folder.spec_file.unlink()
+    refused = lab.call("resume", "a")  # as `show` says
+    assert refused.code == 4
+    assert refused.sentence == "fluxtui: a is completed; its lost session.toml was made again from its keeper's copy"
+    assert folder.spec_file.read_text() == kept
+    folder.spec_file.unlink()
+    folder.kept_spec_file.unlink()
     refused = lab.call("resume", "a")
     assert refused.code == 4
     said = "a: The spec session.toml is unreadable: it is gone; fix session.toml, or fluxtui rm a."

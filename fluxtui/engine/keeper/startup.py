@@ -229,6 +229,9 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
 def _refuse_completed(folder: SessionFolder, last: Record) -> None:
     """Only one whose product is gone, or is another file now, has anything left to be done."""
     found = session_facts.output_of(folder, last)
+    if found == "ok" and kept_spec.is_lost(folder):
+        kept_spec.put_back(folder)
+        raise RefusedError(f"{folder.name} is completed; its lost session.toml was made again from its keeper's copy")
     if found == "ok":
         raise RefusedError(f"{folder.name} is completed; `fluxtui new OTHER --from {folder.name}` makes one with its settings")
     if found in ("unreadable", "denied"):
