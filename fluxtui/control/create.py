@@ -220,7 +220,7 @@ def start_folder(home: Home, spec: Spec) -> Path | None:
     origin, _, step = spec.model.start_from.partition("/")
     other = home.session(origin)
     if step not in commit.committed(other.checkpoints):
-        raise NotFoundError(f"{spec.name} begins with {spec.model.start_from}, which is gone; make it anew with new --from.")
+        raise NotFoundError(f"{spec.name} begins with {spec.model.start_from}, which is gone; make it again with new --from.")
     return other.checkpoints / step
 
 

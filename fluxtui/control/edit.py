@@ -57,7 +57,7 @@ def take_draft(home: Home, name: str) -> list[str]:
             _must_be_the_same(before, after)
             changes = _save(home, folder, before, after)
         except FluxTUIError as error:
-            kept = f"what was written is kept in {path}: edit again, or remove it to begin anew"
+            kept = f"what was written is kept in {path}: edit again, or remove it to start over"
             raise type(error)(f"{error} Nothing was changed; {kept}.") from None
         path.unlink(missing_ok=True)
         return changes

@@ -1,4 +1,4 @@
-"""Whether the disk has room for what a session will write, reckoned before it is made or started; the sum is `persist.room`'s.
+"""Whether the disk has room for what a session will write, estimated before it is made or started; the sum is `persist.room`'s.
 
 The trainer looks again, with what it then knows, before it begins and before each checkpoint.
 """
@@ -20,18 +20,18 @@ from fluxtui.persist.spec import Spec
 _BASE_BYTES = 2  # of an embedding's number: bfloat16, at the least
 
 
-def reckon(spec: Spec, source: ModelSource, images: int = 0, held: int = 0, cached: int = 0) -> Need:
+def estimate(spec: Spec, source: ModelSource, images: int = 0, held: int = 0, cached: int = 0) -> Need:
     """What the session will write at the most, with that many images; `held` and `cached` bytes are there already."""
     shape = _shape(source)
     caches = room.caches_at_most(spec.dataset, images, shape, _BASE_BYTES)
-    return room.reckon(spec, shape, held, max(0, caches - cached))
+    return room.estimate(spec, shape, held, max(0, caches - cached))
 
 
 def check(home: Home, spec: Spec, source: ModelSource, images: int = 0) -> None:
     """Raises `StorageError` with the sum where the disk of the home has less free than the session needs, or the checkpoints' own
     disk less than those do."""
     checkpoints = home.session(spec.name).checkpoints
-    need = reckon(spec, source, images, commit.held_bytes(checkpoints), cache_folder.usage(home.cache).bytes)
+    need = estimate(spec, source, images, commit.held_bytes(checkpoints), cache_folder.usage(home.cache).bytes)
     if room.is_apart(checkpoints, home.root):
         _must_fit(spec, checkpoints, Need(need.checkpoints, 0, 0))
         need = replace(need, checkpoints=0)

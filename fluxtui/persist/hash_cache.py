@@ -66,7 +66,7 @@ def _recalled(path: Path) -> tuple[_State, str] | None:
 
 
 def _remember(path: Path, state: _State, found: str) -> None:
-    """Whole or not at all, but not synced: what a power cut takes is reckoned again."""
+    """Whole or not at all, but not synced: what a power cut takes is hashed again."""
     with contextlib.suppress(StorageError, OSError):
         place = _place(path)
         temporary = place.with_name(temporary_name())

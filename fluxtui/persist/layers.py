@@ -46,7 +46,7 @@ def sizes_of(spec: LoraSpec, names: Iterable[str]) -> dict[str, LayerSize]:
 
 
 def largest_rank(spec: LoraSpec) -> int:
-    """The largest rank that any layer can have: what disk and memory are reckoned with."""
+    """The largest rank that any layer can have: what disk and memory are estimated with."""
     return max([spec.rank, *(int(match["rank"]) for match in map(_ENTRY.fullmatch, spec.layers) if match)])
 
 

@@ -22,7 +22,7 @@ def blocks(shapes: Shapes, stem: str) -> int:
     pattern = re.compile(re.escape(stem) + r"\.(\d+)\.")
     numbers = {int(match[1]) for name in shapes if (match := pattern.match(name))}
     if numbers != set(range(len(numbers))):
-        raise ValueError(f"not complete: of {stem} some are missing; get it anew")
+        raise ValueError(f"not complete: of {stem} some are missing; download it again")
     return len(numbers)
 
 

@@ -146,7 +146,8 @@ def _read(path: Path, part: Part, prefix: str, naming: Naming, own: dict[str, Te
     try:
         config = CONFIG_OF[part, naming](shapes, told if isinstance(told, dict) else {})
     except KeyError as error:
-        raise DamagedError(f"{_show(path)} is not complete: {clean(str(error.args[0]), 100)} is missing; get it anew.") from None
+        missing = clean(str(error.args[0]), 100)
+        raise DamagedError(f"{_show(path)} is not complete: {missing} is missing; download it again.") from None
     except (ValueError, IndexError) as error:
         raise UsageError(f"{_show(path)} is {clean(str(error), 200)}.") from None
     size = sum(info.end - info.start for info in own.values())

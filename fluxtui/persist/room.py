@@ -62,7 +62,7 @@ def lora_weights(shape: Shape, rank: int, has_mlp: bool = True) -> int:
     return (double * shape.double_blocks + single * shape.single_blocks) * shape.width * rank
 
 
-def reckon(spec: Spec, shape: Shape, held: int = 0, caches: int = 0, model: int = 0) -> Need:
+def estimate(spec: Spec, shape: Shape, held: int = 0, caches: int = 0, model: int = 0) -> Need:
     """What the session still writes at the most.
 
     `held` bytes of checkpoints are there already and are replaced in time; one always has to fit beside them. For targets

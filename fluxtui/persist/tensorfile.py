@@ -204,4 +204,4 @@ def _no_constant(word: str) -> NoReturn:
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    raise DamagedError(f"{path} is not a sound safetensors file: {why}; get it anew")
+    raise DamagedError(f"{path} is not a sound safetensors file: {why}; download it again")

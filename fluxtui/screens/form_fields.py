@@ -238,7 +238,7 @@ def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> l
         weight = f", {words.size(seen.weight_bytes)}" if seen.weight_bytes else ""
         weight = ", fetched from the hub at the first start" if seen.hub_id else weight
         found.append(("model", f"{'pico' if seen.kind == 'pico' else 'FLUX.1'}{weight}"))
-        found.append(("disk", f"{words.size(room.reckon(spec, seen).total)} at most"))
+        found.append(("disk", f"{words.size(room.estimate(spec, seen).total)} at most"))
     except FluxTUIError:
         pass  # said at its field already
     return found

@@ -65,7 +65,7 @@ class LogView(ChoosingPane):
         self.chosen = None
         self._search_again()
         key = first_key(self.app, "log-older")
-        front_of(self.app).say(f"the log was rotated or begun anew: {key} opens the part before", "warn")
+        front_of(self.app).say(f"the log was rotated or restarted: {key} opens the part before", "warn")
 
     def _search_again(self) -> None:
         """The lines are other ones now: so are those that match, and the markers."""

@@ -53,7 +53,7 @@ def test_every_signal_is_named_and_tried_again(name):
 def test_no_remedy_speaks_of_a_checkpoint_that_is_not_there(seen):
     verdict = classify([RankExit(0, code=1)], seen)
     assert remedy_of(verdict, "a", "step-000000100").endswith("fluxtui resume a goes on from the last checkpoint")
-    assert remedy_of(verdict, "a", "").endswith("fluxtui resume a begins anew: there is no checkpoint yet")
+    assert remedy_of(verdict, "a", "").endswith("fluxtui resume a starts from step 0: there is no checkpoint yet")
 
 
 def test_the_oom_killer_is_named_with_the_peak_and_not_tried_again():

@@ -273,7 +273,7 @@ def test_checkpoints_on_a_disk_of_their_own_have_its_room_and_not_the_homes(
     """docs/recovery.md says to mount the larger disk there."""
     spec = Spec(name="one", id="i", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
     source = recognise("pico", Home.open(tmp_path / "elsewhere"))
-    need = room.reckon(spec, source)
+    need = room.estimate(spec, source)
     assert 12 << 20 < need.total < 64 << 20
     assert need.checkpoints > 1 << 20
     with mounts.tmpfs(tmp_path / "home", f"{home_mib}m"):

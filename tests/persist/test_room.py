@@ -26,7 +26,7 @@ def spec_of(**lora: object) -> Spec:
 
 
 def test_five_checkpoints_of_flux_dev_at_rank_16_are_0_8_gb_each() -> None:
-    need = room.reckon(spec_of(rank=16), room.Shape())
+    need = room.estimate(spec_of(rank=16), room.Shape())
     assert need.checkpoints == 5 * 65_372_160 * 12
     assert need.product == 65_372_160 * 2
     assert need.total == need.checkpoints + need.product + need.other
@@ -34,15 +34,15 @@ def test_five_checkpoints_of_flux_dev_at_rank_16_are_0_8_gb_each() -> None:
 
 
 def test_attention_alone_takes_less_and_a_layer_of_its_own_rank_more() -> None:
-    common = room.reckon(spec_of(rank=16), room.Shape()).total
-    assert room.reckon(spec_of(rank=16, targets="attention"), room.Shape()).total < common / 2
-    assert room.reckon(spec_of(rank=16, layers=["single.*=32"]), room.Shape()).checkpoints == 2 * 5 * 65_372_160 * 12
+    common = room.estimate(spec_of(rank=16), room.Shape()).total
+    assert room.estimate(spec_of(rank=16, targets="attention"), room.Shape()).total < common / 2
+    assert room.estimate(spec_of(rank=16, layers=["single.*=32"]), room.Shape()).checkpoints == 2 * 5 * 65_372_160 * 12
 
 
 def test_what_is_held_is_not_needed_again_but_one_more_always_is() -> None:
     one = 65_372_160 * 12
-    assert room.reckon(spec_of(rank=16), room.Shape(), held=4 * one).checkpoints == one
-    assert room.reckon(spec_of(rank=16), room.Shape(), held=100 * one).checkpoints == one
+    assert room.estimate(spec_of(rank=16), room.Shape(), held=4 * one).checkpoints == one
+    assert room.estimate(spec_of(rank=16), room.Shape(), held=100 * one).checkpoints == one
 
 
 def test_caches_grow_with_images_resolutions_and_mirrored_ones() -> None:
@@ -55,7 +55,7 @@ def test_caches_grow_with_images_resolutions_and_mirrored_ones() -> None:
 
 def test_front_and_trainer_come_to_the_same_sum(home_path: Path) -> None:
     home, spec = Home.open(home_path), spec_of(rank=16)
-    assert front.reckon(spec, recognise("owner/flux", home)).total == trainer.of_session(spec, trainer.Shape())
+    assert front.estimate(spec, recognise("owner/flux", home)).total == trainer.of_session(spec, trainer.Shape())
 
 
 def test_a_start_without_room_for_the_caches_is_refused_and_a_resume_needs_no_room_for_what_it_has(
@@ -64,7 +64,7 @@ def test_a_start_without_room_for_the_caches_is_refused_and_a_resume_needs_no_ro
     home = Home.open(home_path)
     folder = control.create(home, "a", dataset="demo", model="pico")
     spec, source = load_spec(folder.spec_file), recognise("pico", home)
-    need = front.reckon(spec, source, images=40)
+    need = front.estimate(spec, source, images=40)
     assert need.caches > 0
 
     def free(count: int) -> None:

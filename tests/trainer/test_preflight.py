@@ -113,7 +113,7 @@ def test_a_disk_without_room_is_refused_with_what_is_needed_for_what(bench: Benc
 
 def test_checkpoints_on_a_disk_of_their_own_take_no_room_of_the_homes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = room.shape_of(recognise(bench.spec.model.source, bench.home))
-    need = room.reckon(bench.spec, shape)
+    need = room.estimate(bench.spec, shape)
     free = {bench.folder.checkpoints: need.checkpoints, bench.folder.path: need.total - need.checkpoints}
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Space(1 << 40, 0, free[place]))
     monkeypatch.setattr(preflight.room, "of_caches", lambda *_: 0)

@@ -26,7 +26,7 @@ class BrokenFileError(Refusal):
     def __init__(self, name: str, why: str) -> None:
         super().__init__(
             f"{clean(name, 200)} was fetched and is not what the hub has: {why}; it was removed",
-            "resume fetches it anew; where it happens again, a proxy or the disk changes bytes",
+            "resume downloads it again; if it happens again, a proxy or the disk changes bytes",
         )
 
 

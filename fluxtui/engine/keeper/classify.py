@@ -71,7 +71,7 @@ class Verdict:
 
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
-_ANEW = "fluxtui resume {name} begins anew: there is no checkpoint yet"
+_ANEW = "fluxtui resume {name} starts from step 0: there is no checkpoint yet"
 _SMALLER = (
     "fluxtui resume {name} with a larger hardware.stream_blocks or a smaller hardware.preset by --set; else a new session with "
     "model.precision=int8, or a smaller train.batch_size, dataset.resolution or lora.rank"

@@ -37,7 +37,7 @@ class Claim:
 def check_claim(folder: SessionFolder, maker: Record, steps: int, breathe: Callable[[], None]) -> Claim:
     """What needs no torch: nonce, recipe, last step, file, size, SHA-256, metadata.
 
-    `maker` is the record of the attempt that trained; `steps` the plan's last step, 0 where only the prover can reckon it;
+    `maker` is the record of the attempt that trained; `steps` the plan's last step, 0 where only the prover can compute it;
     `breathe` is called between blocks of the file, so that the keeper's beat goes on.
     """
     try:

@@ -21,7 +21,7 @@ def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:
         return spec.train.steps
     found = dataset_facts.load(folder.dataset_file)
     if found is None:
-        raise NotFoundError(f"{folder.dataset_file} is missing, so the number of steps cannot be reckoned")
+        raise NotFoundError(f"{folder.dataset_file} is missing, so the number of steps is not known")
     parts = parts_of(spec.dataset)
     items = tuple(_item(Path(found.folder), fact, parts) for fact in found.files if fact.width)
     trained, held_out = hold_out_of(items, spec.validate.images)

@@ -75,7 +75,7 @@ def _known(job: TrainJob, folder: SessionFolder, reporter: Reporter) -> dataset_
             ) from error
         if reporter.rank == 0:
             aside = commit.set_aside(folder.path, folder.dataset_file.name)
-            reporter.note(f"{folder.dataset_file.name} was damaged; it is kept as {aside.name}, and taken anew")
+            reporter.note(f"{folder.dataset_file.name} was damaged; it is kept as {aside.name}, and recorded again")
         return None
 
 
@@ -109,7 +109,7 @@ def _check_room(job: TrainJob, folder: SessionFolder, home: Home, model: ModelSo
     cached = cache_folder.usage(home.cache).bytes
     bytes_of_base = 4 if job.spec.model.precision == "fp32" or not job.devices else 2
     held = commit.held_bytes(folder.checkpoints)
-    need = room.reckon(job.spec, shape, held)
+    need = room.estimate(job.spec, shape, held)
     if room.is_apart(folder.checkpoints, folder.path):
         _must_fit(folder.checkpoints, {"checkpoints": need.checkpoints})
         need = replace(need, checkpoints=0)

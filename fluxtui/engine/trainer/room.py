@@ -7,10 +7,10 @@ from fluxtui.engine.trainer.dataset import Dataset
 from fluxtui.persist.home import Home
 from fluxtui.persist.model_folder import ModelSource
 from fluxtui.persist.model_search import hub_caches
-from fluxtui.persist.room import Shape, is_apart, lora_weights, reckon, words
+from fluxtui.persist.room import Shape, estimate, is_apart, lora_weights, words
 from fluxtui.persist.spec import Spec
 
-__all__ = ["Shape", "is_apart", "lora_weights", "of_caches", "of_download", "of_session", "reckon", "shape_of", "words"]
+__all__ = ["Shape", "estimate", "is_apart", "lora_weights", "of_caches", "of_download", "of_session", "shape_of", "words"]
 
 _DOWNLOAD = 34 << 30        # bytes: transformer 23.8, T5 9.5, CLIP 0.25, VAE 0.17 GB
 
@@ -32,7 +32,7 @@ def shape_of(model: ModelSource) -> Shape:
 
 def of_session(spec: Spec, shape: Shape, held: int = 0) -> int:
     """Bytes still to be written beside the caches and the model; `held` bytes of checkpoints are there already."""
-    return reckon(spec, shape, held).total
+    return estimate(spec, shape, held).total
 
 
 def of_caches(dataset: Dataset, shape: Shape, bytes_of_base: int) -> int:

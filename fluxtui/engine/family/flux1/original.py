@@ -99,7 +99,7 @@ def tensors(file: WeightFile) -> Iterator[tuple[str, torch.Tensor, int]]:
                 for piece in pieces:
                     yield piece.name, _cut(stored, piece), done
     except SafetensorError as error:
-        raise DamagedError(f"{file.path} is damaged ({error}); get it anew.") from None
+        raise DamagedError(f"{file.path} is damaged ({error}); download it again.") from None
 
 
 def _scaled(opened: Any, header: Header, key: str) -> torch.Tensor:  # noqa: ANN401  (safetensors' handle)
@@ -201,4 +201,4 @@ def fill(
             module.get_submodule(owner)._parameters[last] = placed
         missing.difference_update(names_of[name])
     if missing:
-        raise DamagedError(f"{where} lacks {len(missing)} weights, {min(missing)} among them; get it anew.")
+        raise DamagedError(f"{where} lacks {len(missing)} weights, {min(missing)} among them; download it again.")
