@@ -56,6 +56,7 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
     keeper_state: str | None = None
     trainer_states: tuple[str, ...] = ()
     storage = 0.0
+    beat_seconds = None if record is None else _beat_seconds(str(folder.path), record)
     lock_held, lock_unseen = _lock_of(folder, record) if record is None or record.status in ACTIVE else (False, "")
     if lock_held and record is not None:
         keeper_state = _state_of(record.keeper) if record.keeper else None
@@ -64,7 +65,7 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
         waiting = [one for one, letter in alive if letter == "D"]
         if keeper_state == "D" and record.keeper:
             waiting.append(record.keeper)
-        storage = _storage_seconds(waiting, record, here.now)
+        storage = _storage_seconds(waiting, record, here.now, beat_seconds)
     return Facts(
         name=folder.name,
         now=here.now,
@@ -75,7 +76,7 @@ def gather(folder: SessionFolder, record: Record | None, trouble: Trouble, here:
         is_new_keeper=lock_held and record is not None and _is_anothers(folder, record),
         keeper_state=keeper_state,
         trainer_states=trainer_states,
-        beat_seconds=None if record is None else _beat_seconds(str(folder.path), record),
+        beat_seconds=beat_seconds,
         storage_seconds=storage,
         output=output_of(folder, record) if record is not None and record.status == "completed" else "",
         unreadable=trouble.spec or trouble.record,
@@ -136,7 +137,7 @@ def _state_of(identity: ProcessIdentity) -> str | None:
     return next((letter for letter in "TtD" if letter in letters), letters[0] if letters else None)
 
 
-def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: datetime) -> float:
+def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: datetime, beat_seconds: float | None) -> float:
     """How long the longest of these has been in state D, as far as this process has seen; or since the last beat, if late."""
     present = set(waiting)
     own = {*record.ranks, record.prover, record.keeper}
@@ -146,7 +147,9 @@ def _storage_seconds(waiting: Iterable[ProcessIdentity], record: Record, now: da
         return 0.0
     moment = time.monotonic()
     longest = max(moment - _waiting_since.setdefault(identity, moment) for identity in present)
-    late = (now - record.beat_at).total_seconds() if record.beat_at else 0.0
+    late = beat_seconds  # by this process's own watch, where it has seen one; the clock may have been set
+    if late is None:
+        late = (now - record.beat_at).total_seconds() if record.beat_at else 0.0
     return max(longest, late if late > _BEAT_LATE else 0.0)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxtui.persist import commit, defaults, overview, overview_json, process, recipe, record_cache, toml
+from fluxtui.persist import commit, defaults, overview, overview_json, process, recipe, record_cache, session_facts, toml
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.lock import Lock
@@ -336,3 +336,21 @@ def test_a_session_that_was_renamed_or_copied_names_itself_in_what_follows(home:
     assert overview.look(home, "one").remedy == left
     renamed = "fluxtui new two-2 --from two --set train.learning_rate=5e-5; or fluxtui resume two goes on, one by one"
     assert overview.look(home, "two").remedy == renamed
+
+
+def test_a_clock_that_was_set_makes_no_disk_hang_for_who_has_seen_the_beat_change(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = process.identify(os.getpid())
+    assert keeper is not None
+    keeper = msgspec.structs.replace(keeper, run_id=process.run_id_of(os.getpid()) or "")
+    beat = datetime.now(UTC) - timedelta(days=1)
+    folder = make(home, "a", keeper=keeper, beat_at=beat)
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    monkeypatch.setattr(session_facts, "_state_of", lambda _: "D")  # waits for its disk at this moment, as anybody does
+    assert overview.look(home, "a").state == "storage"  # by one look a late beat is all that is known
+    record = toml.read(folder.attempt_file(1), Record)
+    toml.write(folder.attempt_file(1), msgspec.structs.replace(record, beat_at=beat + timedelta(seconds=5)))
+    assert overview.look(home, "a").state == "running"
+    lock.release()
