@@ -94,7 +94,7 @@ def derive(record: Record | None, facts: Facts) -> Shown:
     if facts.unlisted:
         return Shown("unreadable", facts.unlisted, f"fix that; then fluxtui show {facts.name}")
     if facts.unreadable:
-        return _unreadable(facts, is_completed=record is not None and record.status == "completed")
+        return _unreadable(facts)
     if facts.lock_unseen:
         why = f"whether a keeper is at work on it cannot be seen: {facts.lock_unseen}"
         return Shown("unreadable", why, f"fix that; then fluxtui show {facts.name}")
@@ -113,7 +113,7 @@ def derive(record: Record | None, facts: Facts) -> Shown:
     return _alive(record, facts)
 
 
-def _unreadable(facts: Facts, is_completed: bool) -> Shown:
+def _unreadable(facts: Facts) -> Shown:
     if facts.lock_held:
         # a keeper has read its spec, and a stop keeps what was trained; one whose record lies torn may not answer it
         verb = "kill" if facts.is_spec_readable else "stop"
@@ -121,7 +121,7 @@ def _unreadable(facts: Facts, is_completed: bool) -> Shown:
         return Shown("unreadable", why, f"fluxtui {verb} {facts.name}")
     if facts.is_spec_readable:
         return Shown("unreadable", facts.unreadable, f"fluxtui resume {facts.name}")
-    if facts.is_spec_kept and not is_completed:  # a completed one is not resumed, and would be refused with this very sentence
+    if facts.is_spec_kept:
         why = f"{facts.unreadable.rstrip('.')}. Its keeper has a copy of the settings, which a resume takes."
         return Shown("unreadable", why, f"fluxtui resume {facts.name}")
     return Shown("unreadable", facts.unreadable, f"fix session.toml, or fluxtui rm {facts.name}")
