@@ -252,7 +252,7 @@ def test_a_session_that_the_full_disk_cannot_take_leaves_no_half_of_it(tmp_path:
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", mount], check=True)
     try:
-        with pytest.raises(StorageError, match="the disk is full"):
+        with pytest.raises(StorageError, match="the disk can hold no more files"):
             SessionFolder(mount / "s").create()
         assert os.listdir(mount) == []
     finally:
