@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fluxtui.control import keepers, slurm
 from fluxtui.control.watch import is_kept, settled
-from fluxtui.persist import overview, process, requests
+from fluxtui.persist import overview, process, recipe, requests
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.home import Home
 from fluxtui.persist.overview import Overview
@@ -57,8 +57,14 @@ def checkpoint(home: Home, name: str) -> Answer:
 
 
 def sample(home: Home, name: str) -> Answer:
-    """Ask for the sample pictures after this step."""
-    return _ask(home, name, "sample", _must_be_active(home, name))
+    """Ask for the sample pictures after this step. Raises `RefusedError` also where its settings have no prompt to draw."""
+    seen = _must_be_active(home, name)
+    kept = home.session(name).kept_spec_file  # what it was started with, whatever became of session.toml
+    if kept.exists() and not recipe.load_spec(kept).sample.prompts:
+        raise RefusedError(
+            f"{name} has no prompts to draw; fluxtui new OTHER --from {name} --prompts FILE makes a session that has some."
+        )
+    return _ask(home, name, "sample", seen)
 
 
 def queue(home: Home, name: str, priority: int) -> Answer:

@@ -116,6 +116,17 @@ def test_stop_then_resume_goes_on_and_completes(lab: Lab) -> None:
     assert (record.attempt, record.step, record.overrides) == (2, 30, {"checkpoint.keep": 9})
 
 
+def test_samples_are_not_promised_where_no_prompt_can_be_drawn(lab: Lab) -> None:
+    lab.plan(step_seconds=0.1)
+    lab.make("a", sample__prompts=[])
+    control.start(lab.home, "a")
+    lab.await_step(2)
+    refused = lab.call("sample", "a")
+    assert (refused.code, "no prompts to draw" in refused.sentence) == (4, True), refused
+    assert lab.call("checkpoint", "a").code == 0
+    assert lab.call("kill", "a").code == 0
+
+
 def test_two_fronts_that_press_stop_at_once_make_one_transition(lab: Lab) -> None:
     lab.plan(step_seconds=0.1)
     lab.make("a")
