@@ -57,8 +57,8 @@ class SessionFolder:
 
     @property
     def kept_spec_file(self) -> Path:
-        """The keeper's copy of the spec."""
-        return self.attempts / "session.toml"
+        """The keeper's copy of the spec; not named as the records beside it are, for whoever reads `attempts/*.toml`."""
+        return self.attempts / "session.toml.copy"
 
     @property
     def attempts(self) -> Path:
