@@ -3,9 +3,10 @@
     python bench/checkpoint.py [--rounds N] [--rank R] [--folder DIR] [--json]
 
 The trainer's own `Committer` and optimizer on weights of FLUX.1-dev's shapes; no model is needed. Floors, on the same bytes in
-the same run: a copy to fresh memory (what no checkpoint can do without), a plain write, its fsync, SHA-256. "in the loop" is
-the same commit waited for. While one is written, steps of a small network are timed beside those before it: that the loop
-goes on is the claim, and what it costs on these cores is shown. The pause may be the copy and the fsync at the most.
+the same run: a copy to memory the process holds (what no checkpoint can do without), the same to memory that is new to it, a
+plain write, its fsync, SHA-256. "in the loop" is the same commit waited for. While one is written, steps of a small network
+are timed beside those before it: that the loop goes on is the claim, and what it costs on these cores is shown. The pause may
+be the copy and the fsync at the most; the first of a run, whose memory is new, that copy and the fsync.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import mmap
 import os
 import statistics
 import sys
@@ -36,7 +38,7 @@ from fluxtui.persist.home import SessionFolder
 from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, ModelSpec, Spec
 
 WIDTH, DOUBLE, SINGLE = 3072, 19, 38  # FLUX.1-dev
-FLOORS = ("copy to memory", "write", "fsync", "sha-256")
+FLOORS = ("copy to memory", "copy to new memory", "write", "fsync", "sha-256")
 
 
 def layers() -> dict[str, tuple[int, int]]:
@@ -96,8 +98,17 @@ def seconds(work: Callable[[], object]) -> float:
 
 def floors(tensors: list[torch.Tensor], folder: Path) -> dict[str, float]:
     """Seconds of what any way of keeping these bytes has to do."""
-    copies: list[torch.Tensor] = []
-    found = {"copy to memory": seconds(lambda: copies.extend(tensor.to("cpu", copy=True) for tensor in tensors))}
+    memory = mmap.mmap(-1, sum(tensor.nbytes for tensor in tensors))  # of the system's, so that no page of it is there yet
+    copies, at = [], 0
+    for tensor in tensors:
+        copies.append(torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=at).view(tensor.shape))
+        at += tensor.nbytes
+
+    def copy() -> None:
+        for held, tensor in zip(copies, tensors, strict=True):
+            held.copy_(tensor)
+
+    found = {"copy to new memory": seconds(copy), "copy to memory": seconds(copy)}
     views = [memoryview(copy.reshape(-1).view(torch.uint8).numpy()) for copy in copies]
     digest = hashlib.sha256()
     path = folder / "floor"
@@ -131,11 +142,24 @@ class Steps:
         return found
 
 
-def one_round(committer: Committer, folder: Path, step: int, steps: Steps) -> dict[str, float]:
-    """A B: the floors, a commit waited for, a commit written behind."""
+def tensors_of(committer: Committer) -> list[torch.Tensor]:
+    """All that a checkpoint holds."""
     tensors = [*committer.parameters.values()]
     tensors += [value for one in committer.optimizer.state.values() for value in one.values() if isinstance(value, torch.Tensor)]
-    found = floors([tensor.detach() for tensor in tensors], folder)
+    return [tensor.detach() for tensor in tensors]
+
+
+def first_pause(committer: Committer, folder: Path) -> tuple[float, float]:
+    """Of the run's first commit, whose memory is new: its pause, and that over its floors."""
+    found = floors(tensors_of(committer), folder)
+    pause = seconds(lambda: committer.commit(states.LoopState(step=0)))
+    committer.settle()
+    return pause, pause / (found["copy to new memory"] + found["fsync"])
+
+
+def one_round(committer: Committer, folder: Path, step: int, steps: Steps) -> dict[str, float]:
+    """A B: the floors, a commit waited for, a commit written behind."""
+    found = floors(tensors_of(committer), folder)
     where = committer.folder.checkpoints
 
     def waited_for() -> None:
@@ -169,6 +193,7 @@ def main() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the committer speaks to the log, which is standard output
     with tempfile.TemporaryDirectory(prefix="fluxtui-checkpoint-", dir=asked.folder) as at:
         committer, steps = make(Path(at), asked.rank), Steps()
+        first, first_allowed = first_pause(committer, Path(at))
         rounds = [one_round(committer, Path(at), 2 * number + 1, steps) for number in range(asked.rounds + 1)][1:]
         path = committer.folder.checkpoints / step_name(2 * asked.rounds + 2)
         size = sum(file.stat().st_size for file in path.iterdir())
@@ -178,7 +203,9 @@ def main() -> int:
     ratio = statistics.median(one["pause"] / one["copy to memory"] for one in rounds)
     allowed = statistics.median(one["pause"] / (one["copy to memory"] + one["fsync"]) for one in rounds)
     if asked.json:
-        print(json.dumps({"bytes": size, "pause_over_copy": ratio, "pause_over_copy_and_fsync": allowed} | median))
+        print(
+            json.dumps({"bytes": size, "pause_over_copy": ratio, "pause_over_copy_and_fsync": allowed, "first": first} | median)
+        )
     else:
         print(f"rank {asked.rank} on FLUX.1-dev: {size / 1e6:.0f} MB a checkpoint, {asked.rounds} rounds, {os.cpu_count()} cores")
         for name in FLOORS:
@@ -187,10 +214,11 @@ def main() -> int:
         print(row("pause of the loop, written behind", values["pause"]))
         print(f"{'pause over the copy to memory':<58}{ratio:9.3f}")
         print(f"{'pause over copy and fsync':<58}{allowed:9.3f}     limit 1")
+        print(f"{'pause of the first, whose memory is new':<58}{first:9.3f} s   {first_allowed:.3f} of copy and fsync, limit 1")
         print(row("durable after", values["durable after"]))
         print(row("a small step alone", [1000 * one for one in values["step alone"]], unit="ms"))
         print(row("the same while a checkpoint is written", [1000 * one for one in values["step beside"]], unit="ms"))
-    return 0 if allowed <= 1.0 else 1
+    return 0 if max(allowed, first_allowed) <= 1.0 else 1
 
 
 if __name__ == "__main__":

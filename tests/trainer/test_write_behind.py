@@ -91,6 +91,36 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(
     assert all(torch.equal(kept[name], value) for name, value in weights.items()), "a later step changed what was written"
 
 
+def test_a_commit_is_copied_into_the_memory_of_the_one_before_and_says_what_is_true_now(new_bench: NewBench) -> None:
+    run = new_bench("again", train__steps=2).prepare_here()
+    committer, folder = run.committer, run.folder.checkpoints
+
+    def commit_at(step: int) -> dict[str, int]:
+        run.state.step = step
+        committer.commit(run.state)
+        committer.settle()
+        weights = state.from_safetensors(folder / commit.step_name(step) / state.ADAPTER_FILE)
+        assert all(torch.equal(weights[name], value) for name, value in committer.parameters.items())
+        assert committer._memory is not None
+        return {
+            f"{file}/{name}": tensor.data_ptr()
+            for file, held in committer._memory.tensors.items()
+            for name, tensor in held.items()
+        }
+
+    first = commit_at(1)
+    with torch.no_grad():
+        for parameter in run.parameters:
+            parameter.add_(1.0)
+            parameter.grad = torch.ones_like(parameter)
+    committer.optimizer.step()  # its moments are new since: memory of their own, beside that of the weights
+    second = commit_at(2)
+    assert first.items() <= second.items()
+    assert len(second) > len(first)
+    verified = [state.verify(folder / name) for name in commit.committed(folder)]
+    assert [manifest.facts["step"] for manifest in verified] == [1, 2]
+
+
 def test_a_failed_write_ends_the_run_with_the_code_for_storage(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = new_bench("broken", train__steps=6, checkpoint__every_steps=2)
     real = commit.commit_checkpoint
@@ -123,9 +153,7 @@ def test_room_is_looked_at_again_before_each_checkpoint(new_bench: NewBench, mon
 
 
 def test_a_checkpoint_is_due_by_epochs_by_steps_and_by_minutes(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = new_bench(
-        "due", checkpoint__every_epochs=2, checkpoint__every_steps=5, checkpoint__every_minutes=0.5
-    ).prepare_here()
+    run = new_bench("due", checkpoint__every_epochs=2, checkpoint__every_steps=5, checkpoint__every_minutes=0.5).prepare_here()
     now = time.monotonic()
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
 

@@ -149,6 +149,7 @@ class Committer:
     last_step: int = -1  # of the newest commit, begun or done
     last_at: float = field(default_factory=time.monotonic)
     _writing: WriteBehind = field(default_factory=WriteBehind)
+    _memory: states.Captured | None = None  # of the last commit: the next is copied into it, and waits less for that
 
     def is_due(self, state: LoopState, epoch_ended: bool) -> bool:
         """By epochs, steps or minutes, whichever comes first."""
@@ -168,7 +169,7 @@ class Committer:
         if self.last_step == state.step and os.path.isdir(self.folder.checkpoints / name):  # it may have been taken away since
             return
         self.reporter.progress(Phase.CHECKPOINT, step=state.step)
-        captured = states.capture(state, self.parameters, self.optimizer, self._beside())
+        self._memory = captured = states.capture(state, self.parameters, self.optimizer, self._beside(), self._memory)
         self._must_have_room(name, captured.nbytes)
         described = facts(self.job, self.runtime, self.dataset, self.model, self.weights, state)
         self._writing.begin(name, captured.nbytes, lambda count: self._write(name, captured, described, count))

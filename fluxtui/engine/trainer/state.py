@@ -82,10 +82,12 @@ def capture(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     beside: Mapping[str, Mapping[str, torch.Tensor]],
+    memory: Captured | None = None,
 ) -> Captured:
     """What a checkpoint will hold, copied. Raises `NonFiniteError` rather than hand out NaN.
 
-    `beside`: further files of tensors, by name.
+    `beside`: further files of tensors, by name. `memory`: an earlier capture that nobody reads any more; its tensors are
+    overwritten where they fit, since pages that are new to a process take longer to get than to fill.
     """
     if (name := not_finite(parameters)) is not None:
         raise NonFiniteError(f"the weights of {name} are not finite at step {state.step}; nothing of it is kept")
@@ -95,7 +97,8 @@ def capture(
         "optimizer": type(optimizer).__name__, "groups": scalars["groups"], "scalars": scalars["state"],
     }  # fmt: skip
     files = {ADAPTER_FILE: parameters, OPTIMIZER_FILE: tensors, **beside}
-    return Captured({file: _copied(tensors) for file, tensors in files.items()}, counters)
+    held = memory.tensors if memory is not None else {}
+    return Captured({file: _copied(tensors, held.get(file, {})) for file, tensors in files.items()}, counters)
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
@@ -175,11 +178,17 @@ def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> s
 
 def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
     """The bytes of a safetensors file with copies of these tensors, stable: the same tensors give the same bytes."""
-    return _encoded(_copied(tensors), metadata)
+    return _encoded(_copied(tensors, {}), metadata)
 
 
-def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+def _copied(tensors: Mapping[str, torch.Tensor], memory: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: _copy(tensor.detach(), memory.get(name)) for name, tensor in tensors.items()}
+
+
+def _copy(tensor: torch.Tensor, held: torch.Tensor | None) -> torch.Tensor:
+    if held is not None and held.shape == tensor.shape and held.dtype == tensor.dtype:
+        return held.copy_(tensor)
+    return tensor.to("cpu", copy=True).contiguous()
 
 
 def _encoded(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> list[Buffer]:
