@@ -17,10 +17,10 @@ import msgspec
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fluxtui.persist import toml  # noqa: E402
+from fluxtui.persist.files import toml  # noqa: E402
+from fluxtui.persist.files.lock import Lock  # noqa: E402
 from fluxtui.persist.home import Home, SessionFolder  # noqa: E402
-from fluxtui.persist.lock import Lock  # noqa: E402
-from fluxtui.persist.record import Phase  # noqa: E402
+from fluxtui.persist.sessions.record import Phase  # noqa: E402
 from tests.ui.fabricate import make_log, make_metrics, make_record, make_session  # noqa: E402
 
 TICK = 0.1  # seconds a step

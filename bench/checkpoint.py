@@ -27,15 +27,15 @@ import torch
 from _clock import row
 from torch import nn
 
-from fluxtui.engine.trainer import state as states
-from fluxtui.engine.trainer.checkpoints import Committer
-from fluxtui.engine.trainer.ema import Ema
+from fluxtui.engine.trainer.adapter.ema import Ema
+from fluxtui.engine.trainer.checkpoint import state as states
+from fluxtui.engine.trainer.checkpoint.committer import Committer
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist.commit import step_name, verify_checkpoint
+from fluxtui.persist.checkpoints.commit import step_name, verify_checkpoint
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.settings.spec import CheckpointSpec, DatasetSpec, ModelSpec, Spec
 
 WIDTH, DOUBLE, SINGLE = 3072, 19, 38  # FLUX.1-dev
 FLOORS = ("copy to memory", "copy to new memory", "write", "fsync", "sha-256")

@@ -28,8 +28,8 @@ from trainer import SIZES, drained, new_run
 
 from fluxtui.engine import quiet
 from fluxtui.engine.family.flux1.encode import encode_image_mean, pixels_of
-from fluxtui.engine.trainer.dataset import plan_epoch
-from fluxtui.engine.trainer.encode import fill_caches
+from fluxtui.engine.trainer.data.dataset import plan_epoch
+from fluxtui.engine.trainer.data.encode import fill_caches
 from fluxtui.engine.trainer.loop import advance
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.run import Run

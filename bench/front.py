@@ -17,9 +17,10 @@ from pathlib import Path
 import psutil
 from _clock import row, side_by_side
 
-from fluxtui.persist import defaults, recipe, toml
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Phase, Proof, Record
+from fluxtui.persist.sessions.record import Phase, Proof, Record
+from fluxtui.persist.settings import defaults, recipe
 
 LS_LIMIT = 0.3  # seconds
 KEEPER_LIMIT = 40.0  # MB

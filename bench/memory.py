@@ -106,8 +106,8 @@ def print_presets() -> None:
     from fluxtui.engine.memory.model import model_of
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, fits, memory_of
     from fluxtui.engine.memory.presets import PRESETS, SIDES
-    from fluxtui.persist import recipe
-    from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+    from fluxtui.persist.settings import recipe
+    from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
     base = Spec(name="a", id="a", model=ModelSpec(source="flux"), dataset=DatasetSpec(path="pictures"))
     model = model_of(None, is_schnell=False)

@@ -27,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "keeper"))
 import _disks
 from keeper_lab import SLOW, Keeper, Lab, Session, fast, until
 
-from fluxtui.persist import commit, process
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Record
+from fluxtui.persist.sessions.record import Record
 
 STEPS, EVERY, STEP_SECONDS = 200, 10, 0.02
 FLOORS = fast(step=3, batch=3, first_steps=4, max_auto_resumes=100)

@@ -36,9 +36,9 @@ from fluxtui.engine.trainer.loop import advance
 from fluxtui.engine.trainer.prepare import prepare
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.run import Run
-from fluxtui.persist import recipe
 from fluxtui.persist.home import Home
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from _clock import row
 from _played import Played, begin
 from front import FLUXTUI, fabricate
 
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
 from fluxtui.persist.logfile import LogIndex
-from fluxtui.screens.log_search import LogSearch
+from fluxtui.screens.log.search import LogSearch
 from tests.ui.fabricate import make_record, make_session
 from tests.ui.glass import PtyApp
 

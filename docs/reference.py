@@ -18,8 +18,9 @@ from pathlib import Path
 
 from fluxtui import actions
 from fluxtui.cli import verbs
-from fluxtui.persist import keys, overview_json, recipe
 from fluxtui.persist.errors import ExitCode
+from fluxtui.persist.sessions import overview_json
+from fluxtui.persist.settings import keys, recipe
 
 DOCS = Path(__file__).parent
 CODES = {
@@ -30,7 +31,7 @@ CODES = {
     ExitCode.REFUSED: "refused: it is in the wrong state for that",
     ExitCode.TIMED_OUT: "timed out: `wait --timeout`, or a keeper that did not answer in time; the session goes on",
 }
-JSON_KEYS = {  # as `persist.overview_json.to_json` makes them; --check fails where one is missing here
+JSON_KEYS = {  # as `persist.sessions.overview_json.to_json` makes them; --check fails where one is missing here
     "schema": "number of this schema",
     "name": "the session's name and folder",
     "title": "its free text",
@@ -217,7 +218,7 @@ def main() -> int:
     check = parser.parse_args().check
     missing = set(JSON_KEYS) ^ json_keys()
     if missing:
-        raise SystemExit(f"JSON_KEYS of this script and persist.overview_json.to_json differ in {sorted(missing)}")
+        raise SystemExit(f"JSON_KEYS of this script and persist.sessions.overview_json.to_json differ in {sorted(missing)}")
     behind = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
     for path in behind:
         if check:

@@ -22,27 +22,27 @@ from textual.theme import Theme
 
 from fluxtui.persist.errors import ExitCode, FluxTUIError
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.board import Board
-from fluxtui.screens.dispatch import bindings_for
+from fluxtui.screens.drawing.appearance import Look
+from fluxtui.screens.drawing.glyphs import glyphs_of
+from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, detect, first_environment
+from fluxtui.screens.drawing.theme import DARK, LIGHT, Inks
 from fluxtui.screens.ending import endings, goodbye, title_of
-from fluxtui.screens.gallery import Gallery
-from fluxtui.screens.glyphs import glyphs_of
-from fluxtui.screens.keys_in_order import KeysInOrder
-from fluxtui.screens.look import Look
+from fluxtui.screens.keys.dispatch import bindings_for
+from fluxtui.screens.keys.keys_in_order import KeysInOrder
 from fluxtui.screens.navigation import Navigation
 from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.painter import Painter
-from fluxtui.screens.pane import Pane
 from fluxtui.screens.session_actions import JobDone
-from fluxtui.screens.sessions_watch import FirstLook
 from fluxtui.screens.settings import Settings, read_settings
-from fluxtui.screens.terminal import Terminal
-from fluxtui.screens.terminal_kind import TerminalKind, detect, first_environment
-from fluxtui.screens.theme import DARK, LIGHT, Inks
-from fluxtui.screens.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
+from fluxtui.screens.terminal.driver import Terminal
+from fluxtui.screens.terminal.gallery import Gallery
+from fluxtui.screens.terminal.painter import Painter
+from fluxtui.screens.watching.sessions_watch import FirstLook
+from fluxtui.screens.watching.watch import DetailSeen, GaugesSeen, HistorySeen, SessionsSeen, Watch
 
 PICO = Path(__file__).parent / "demo" / "pico"
 SWITCH = 0.0005  # seconds that a thread which reads may hold up the one that answers keys
@@ -309,7 +309,7 @@ def _has_screen() -> bool:
 
 def _say_goodbye(home: Home) -> None:
     """On the terminal that the user is back at: what goes on without the UI, and what needs somebody."""
-    from fluxtui.persist.overview import look_all
+    from fluxtui.persist.sessions.overview import look_all
 
     try:
         for line in goodbye(look_all(home)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fluxtui.persist.overview import Overview
+from fluxtui.persist.sessions.overview import Overview
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from cells import svg
 from textual.pilot import Pilot
 
 from fluxtui.app import FluxApp
-from fluxtui.persist import overview
 from fluxtui.persist.home import Home
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.persist.sessions import overview
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
 
 FOLDER = Path(__file__).parent
 FLUXTUI = str(Path(sys.executable).with_name("fluxtui"))

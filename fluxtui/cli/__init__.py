@@ -57,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
 def _open_ui(focus: str | None = None) -> int:
     """The terminal UI, with a session selected where one is named."""
     from fluxtui.persist.home import Home
-    from fluxtui.screens.sessions_watch import FirstLook
+    from fluxtui.screens.watching.sessions_watch import FirstLook
 
     home = Home.open()
     first = FirstLook.begin(home) if sys.__stdin__ is not None and sys.__stdin__.isatty() else None

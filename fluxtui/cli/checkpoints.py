@@ -8,9 +8,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from fluxtui.cli import out
-from fluxtui.persist import commit, overview
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import DamagedError, ExitCode, StorageError
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
 
 
 def checkpoints_arguments(parser: ArgumentParser) -> None:

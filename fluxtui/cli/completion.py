@@ -6,8 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from fluxtui.persist import keys
 from fluxtui.persist.errors import ExitCode
+from fluxtui.persist.settings import keys
 
 _SCRIPT = """\
 _fluxtui() {

@@ -19,11 +19,11 @@ from msgspec import Struct
 
 from fluxtui import __version__
 from fluxtui.cli.out import size
-from fluxtui.persist.durable import write_file
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.durable import write_file
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, runtime_folder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.text import clean
 
 if TYPE_CHECKING:
     from fluxtui.gpu import Gpu, Gpus
@@ -201,7 +201,7 @@ def _torch() -> list[Finding]:
 
 def _models() -> list[Finding]:
     """The folders of models in config.toml are there."""
-    from fluxtui.persist.model_search import model_folders
+    from fluxtui.persist.models.search import model_folders
 
     try:
         folders = model_folders(Home.open())[:-1]

@@ -8,9 +8,9 @@ from argparse import ArgumentParser, Namespace
 from fluxtui import control
 from fluxtui.cli.out import say
 from fluxtui.control import editor
-from fluxtui.persist import recipe
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.home import Home
+from fluxtui.persist.settings import recipe
 
 
 def edit_arguments(parser: ArgumentParser) -> None:

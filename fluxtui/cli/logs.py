@@ -7,10 +7,11 @@ import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from fluxtui.cli import out
-from fluxtui.persist import logfile, overview
+from fluxtui.persist import logfile
 from fluxtui.persist.errors import ExitCode, NotFoundError
 from fluxtui.persist.home import Home
 from fluxtui.persist.logfile import LogIndex
+from fluxtui.persist.sessions import overview
 
 _POLL = 0.2  # seconds
 

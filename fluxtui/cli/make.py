@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fluxtui import control
 from fluxtui.cli.out import say
-from fluxtui.persist import compatibility, keys, recipe
 from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.settings import compatibility, keys, recipe
 
 
 def demo_arguments(parser: ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def _take_prompts(sets: dict[str, object], path: Path | None) -> list[str]:
     """The prompts of a file into what is set; what could not be taken, a sentence each."""
     if path is None:
         return []
-    from fluxtui.persist import import_prompts
+    from fluxtui.persist.imports import prompts as import_prompts
 
     sets["sample.prompts"], left = import_prompts.read_file(path)
     return left
@@ -110,7 +110,7 @@ def import_arguments(parser: ArgumentParser) -> None:
 
 
 def import_verb(arguments: Namespace) -> int:
-    from fluxtui.persist import importers
+    from fluxtui.persist.imports import configuration as importers
 
     home = Home.open()
     found = importers.read(arguments.file)
@@ -140,7 +140,7 @@ def rm_arguments(parser: ArgumentParser) -> None:
 def rm_verb(arguments: Namespace) -> int:
     home = Home.open()
     name = arguments.name
-    from fluxtui.persist import overview
+    from fluxtui.persist.sessions import overview
 
     seen = overview.look(home, name)
     if not arguments.yes:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fluxtui.persist import output
-from fluxtui.persist.state import Shown
+from fluxtui.persist.sessions.state import Shown
 
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "blue": "34", "cyan": "36"}
 

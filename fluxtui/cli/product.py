@@ -8,9 +8,9 @@ from pathlib import Path
 from fluxtui import control
 from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
-from fluxtui.persist import overview
 from fluxtui.persist.errors import ExitCode, RefusedError
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
 
 FORMATS = ("diffusers", "kohya", "comfyui")
 DTYPES = ("bf16", "fp16", "fp32")

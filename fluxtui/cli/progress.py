@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from fluxtui.cli.out import duration, say
-from fluxtui.persist.overview import Overview
+from fluxtui.persist.sessions.overview import Overview
 
 PERIOD = 5.0  # seconds between two lines of the same phase
 

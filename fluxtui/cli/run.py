@@ -9,9 +9,10 @@ from fluxtui import control
 from fluxtui.cli.out import data, say
 from fluxtui.cli.progress import ProgressLines
 from fluxtui.control import Answer
-from fluxtui.persist import overview, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.settings import recipe
 
 
 def start_arguments(parser: ArgumentParser) -> None:

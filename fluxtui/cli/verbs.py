@@ -11,7 +11,7 @@ from typing import NoReturn, cast
 
 from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, UsageError
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "See",
         (
-            Verb("ls", "see", "[--json]", "list the sessions"),
-            Verb("show", "see", "NAME [--json]", "everything about one session"),
+            Verb("ls", "show", "[--json]", "list the sessions"),
+            Verb("show", "show", "NAME [--json]", "everything about one session"),
             Verb("logs", "logs", "NAME [-f] [-n N]", "print or follow its log"),
-            Verb("metrics", "see", "NAME [--json]", "loss, learning rate and speed of each step"),
+            Verb("metrics", "show", "NAME [--json]", "loss, learning rate and speed of each step"),
             Verb("checkpoints", "checkpoints", "NAME [--rm C]", "list its checkpoints, or remove one"),
         ),
     ),
@@ -100,11 +100,11 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "Look ahead",
         (
-            Verb("check", "ahead", "DATASET", "what is wrong with a data set, before any GPU time"),
-            Verb("plan", "ahead", "NAME | SPEC.toml | -", "memory, disk space and time that a session will need"),
-            Verb("keys", "ahead", "[WORD]", "what --set takes: every key, its range and meaning"),
-            Verb("cache", "ahead", "[--prune]", "size of the caches, and their limit"),
-            Verb("doctor", "ahead", "", "what works on this machine, what does not, and what to do"),
+            Verb("check", "preview", "DATASET", "what is wrong with a data set, before any GPU time"),
+            Verb("plan", "preview", "NAME | SPEC.toml | -", "memory, disk space and time that a session will need"),
+            Verb("keys", "preview", "[WORD]", "what --set takes: every key, its range and meaning"),
+            Verb("cache", "preview", "[--prune]", "size of the caches, and their limit"),
+            Verb("doctor", "preview", "", "what works on this machine, what does not, and what to do"),
             Verb("completion", "completion", "[bash | zsh]", "tab completion: source <(fluxtui completion) in ~/.bashrc"),
         ),
     ),

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from fluxtui.control import keepers, slurm
 from fluxtui.control.watch import is_kept, settled
-from fluxtui.persist import overview, process, recipe, requests
+from fluxtui.persist import process
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
-from fluxtui.persist.requests import Verb
+from fluxtui.persist.sessions import overview, requests
+from fluxtui.persist.sessions.overview import Overview
+from fluxtui.persist.sessions.requests import Verb
+from fluxtui.persist.settings import recipe
 
 ACKNOWLEDGED_SECONDS = 5.0     # a keeper looks every 2 s at the latest
 KILL_SECONDS = 10.0            # then the kill goes to the keeper itself

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from fluxtui.persist import dataset_facts, dataset_folder, dataset_parts
+from fluxtui.persist.datasets import facts as dataset_facts
+from fluxtui.persist.datasets import folder as dataset_folder
+from fluxtui.persist.datasets import parts as dataset_parts
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.spec import DatasetSpec
+from fluxtui.persist.settings.spec import DatasetSpec
 
 MOST_FACTS = 8 << 20  # bytes of dataset.toml, about 40,000 files; looking at more takes long on a network disk
 MOST_READ = 64 << 20  # bytes of files that were touched and may yet hold what they held

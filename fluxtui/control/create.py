@@ -11,24 +11,19 @@ import msgspec
 
 from fluxtui.control import room
 from fluxtui.control.remove import sweep_sessions
-from fluxtui.persist import (
-    commit,
-    compatibility,
-    dataset_folder,
-    dataset_parts,
-    defaults,
-    keys,
-    model_folder,
-    overview,
-    recipe,
-    toml,
-)
-from fluxtui.persist.dataset_folder import DEMO
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.datasets import folder as dataset_folder
+from fluxtui.persist.datasets import parts as dataset_parts
+from fluxtui.persist.datasets.folder import DEMO
 from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.model_folder import PICO
-from fluxtui.persist.spec import DatasetSpec, Spec
-from fluxtui.persist.text import clean
+from fluxtui.persist.models import folder as model_folder
+from fluxtui.persist.models.folder import PICO
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.settings import compatibility, defaults, keys, recipe
+from fluxtui.persist.settings.spec import DatasetSpec, Spec
 
 DEFAULT_MODEL = "black-forest-labs/FLUX.1-dev"
 

@@ -9,12 +9,16 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.control.create import check_inputs
-from fluxtui.persist import dataset_parts, defaults, model_folder, overview, recipe, toml
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.datasets import parts as dataset_parts
 from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import write_file
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.models import folder as model_folder
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.settings import defaults, recipe
+from fluxtui.persist.settings.spec import Spec
 
 DRAFT = "session.edited.toml"  # what somebody wrote in an editor; beside session.toml until it fits and is taken over
 _IDENTITY = ("name", "id")

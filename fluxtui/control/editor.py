@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, UsageError
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
 
 USUAL = ("vi", "nano", "vim", "micro", "emacs")  # where none is named, the first that is here
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fluxtui.persist.errors import FluxTUIError, StorageError
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fluxtui.persist import process
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import ProcessIdentity
+from fluxtui.persist.sessions.record import ProcessIdentity
 
 _ARGUMENTS_LIMIT = 1 << 20  # bytes
 

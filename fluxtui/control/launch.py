@@ -20,12 +20,13 @@ from typing import IO, TYPE_CHECKING
 from fluxtui.control.changed import refuse_changed
 from fluxtui.control.create import check_inputs, start_folder
 from fluxtui.control.watch import settled
-from fluxtui.persist import kept_spec, overview, recipe
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
 from fluxtui.persist.process import RUN_ID_VARIABLE
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions import kept_spec, overview
+from fluxtui.persist.sessions.overview import Overview
+from fluxtui.persist.settings import recipe
 
 if TYPE_CHECKING:
     import subprocess

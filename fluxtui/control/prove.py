@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from fluxtui.control import engine
-from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.files.struct_init import init_struct
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Proof
-from fluxtui.persist.struct_init import init_struct
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Proof
 
 
 def verify(home: Home, name: str) -> Proof:

@@ -8,11 +8,12 @@ import secrets
 import time
 
 from fluxtui.control.watch import settled
-from fluxtui.persist import commit, overview
-from fluxtui.persist.durable import fsync_folder, must_be_own_folder, remove_tree
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import NotFoundError, RefusedError, StorageError
+from fluxtui.persist.files.durable import fsync_folder, must_be_own_folder, remove_tree
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import MAKING, Home
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.sessions import overview
 
 _REMOVED = ".removed-"
 _MAKING_SECONDS = 60.0  # the making of a session takes milliseconds

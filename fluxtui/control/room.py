@@ -10,12 +10,14 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from fluxtui.persist import cache_folder, commit, room, toml
+from fluxtui.persist import cache_folder, room
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import ModelSource
+from fluxtui.persist.models.folder import ModelSource
 from fluxtui.persist.room import Need, Shape
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.spec import Spec
 
 _BASE_BYTES = 2  # of an embedding's number: bfloat16, at the least
 

@@ -8,11 +8,12 @@ from fluxtui.control import engine
 from fluxtui.control.create import check_inputs, start_folder
 from fluxtui.control.launch import ERRORS
 from fluxtui.control.watch import settled
-from fluxtui.persist import kept_spec, toml
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.slurm import SlurmJob, job_file
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions import kept_spec
+from fluxtui.persist.sessions.slurm import SlurmJob, job_file
 
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"})
 _SECONDS = 30.0  # that a command of Slurm may take

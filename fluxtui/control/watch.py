@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fluxtui.persist import overview
 from fluxtui.persist.errors import RefusedError, StorageError, TimedOutError
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.overview import Overview
-from fluxtui.persist.record import TERMINAL
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.overview import Overview
+from fluxtui.persist.sessions.record import TERMINAL
 
 POLL = 0.25             # seconds between looks
 _LEAVING_POLL = 0.02

@@ -11,7 +11,7 @@ from fluxtui.persist.errors import StorageError
 
 VERBS = {
     "keep": "fluxtui.engine.keeper.keep",
-    "join": "fluxtui.engine.keeper.follow",
+    "join": "fluxtui.engine.keeper.machines.follow",
     "train": "fluxtui.engine.trainer.train",
     "check": "fluxtui.engine.check",
     "plan": "fluxtui.engine.plan",

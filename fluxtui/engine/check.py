@@ -8,14 +8,15 @@ from typing import NoReturn
 
 import msgspec
 
-from fluxtui.engine.trainer.doctor import check
-from fluxtui.engine.trainer.findings import Finding, Report
-from fluxtui.persist import output, recipe
+from fluxtui.engine.trainer.check.doctor import check
+from fluxtui.engine.trainer.check.findings import Finding, Report
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
-from fluxtui.persist.text import clean
+from fluxtui.persist.models.folder import recognise
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 _SHOWN = 20         # findings of a kind in the report for people
 _ROWS = 24          # buckets shown there

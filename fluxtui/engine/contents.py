@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.exit_reason import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.layers import sizes_of
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.layers import sizes_of
+from fluxtui.persist.settings.spec import Spec
 
 
 class NotProvenError(FluxTUIError):
@@ -38,7 +38,7 @@ def expected_shapes(spec: Spec, base: Networks) -> dict[str, tuple[int, ...]]:
     """Key -> shape of every tensor that this base and the recipe's targets make."""
     from fluxtui.engine.family.flux1.keys import key_of
     from fluxtui.engine.family.flux1.targets import clip_names, target_names
-    from fluxtui.engine.trainer.decomposed import shapes_of
+    from fluxtui.engine.trainer.adapter.decomposed import shapes_of
 
     layers = {name: base.transformer.get_submodule(name) for name in target_names(base.transformer, spec.lora.targets)}
     if base.clip is not None:
@@ -90,8 +90,8 @@ def loads_in_peft(product: Path, spec: Spec, base: Networks) -> None:
     from peft import set_peft_model_state_dict
 
     from fluxtui.engine.family.flux1.targets import target_names
-    from fluxtui.engine.trainer.lora import ADAPTER, add_lora
-    from fluxtui.engine.trainer.state import from_safetensors
+    from fluxtui.engine.trainer.adapter.lora import ADAPTER, add_lora
+    from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 
     names = target_names(base.transformer, spec.lora.targets)
     add_lora(base.transformer, names, spec.lora, seed=0)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
 
-from fluxtui.persist import metrics, recipe, toml
+from fluxtui.persist import metrics
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Record
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 _STEPS = 200  # of a session, the newest
 _NEVER = datetime.min.replace(tzinfo=UTC)

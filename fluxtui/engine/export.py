@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxtui.engine import quiet
-from fluxtui.engine.trainer.endings import ending_of
-from fluxtui.persist import commit, recipe, tensorfile
-from fluxtui.persist.compatibility import READ_BY
-from fluxtui.persist.durable import write_file
+from fluxtui.engine.trainer.exit_reason import ending_of
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.files import tensorfile
+from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.layers import sizes_of
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.compatibility import READ_BY
+from fluxtui.persist.settings.layers import sizes_of
+from fluxtui.persist.settings.spec import Spec
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +65,8 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
 
     from fluxtui.engine.family.flux1 import lora_file
     from fluxtui.engine.family.flux1.lora_metadata import describe
+    from fluxtui.engine.trainer.checkpoint.state import to_safetensors
     from fluxtui.engine.trainer.product import tensors_of
-    from fluxtui.engine.trainer.state import to_safetensors
 
     folder = Home(home).session(session)
     spec = recipe.load_spec(folder.spec_file)
@@ -122,8 +124,8 @@ def _export_as_it_is(
     import torch
 
     from fluxtui.engine.family.flux1.lora_metadata import describe
+    from fluxtui.engine.trainer.checkpoint.state import from_safetensors, to_safetensors
     from fluxtui.engine.trainer.product import tensors_of
-    from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
 
     tensors = tensors_of(parts, dtype)
     _must_hold(tensors, tensors_of(parts, torch.float32), str(dtype).removeprefix("torch."))
@@ -148,7 +150,7 @@ def _must_hold(rounded: dict[str, Any], exact: dict[str, Any], dtype: str) -> No
 def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) -> tuple[dict[str, dict[str, Any]], int]:
     """Module -> parameter -> float32 with the scale folded in, and the step: of a checkpoint, or the finished file."""
     from fluxtui.engine.family.flux1.keys import taken_apart
-    from fluxtui.engine.trainer import state
+    from fluxtui.engine.trainer.checkpoint import state
 
     names = commit.committed(folder.checkpoints)
     if not checkpoint and folder.product.exists():
@@ -223,8 +225,8 @@ def guidance_embeds(home: Path, spec: Spec, folder: SessionFolder) -> bool:
 def _base(home: Path, spec: Spec, folder: SessionFolder) -> Any:  # noqa: ANN401  (Components; imported late)
     from fluxtui.engine.trainer.reporter import Reporter
     from fluxtui.engine.trainer.source import open_model
-    from fluxtui.persist import toml
-    from fluxtui.persist.record import Record
+    from fluxtui.persist.files import toml
+    from fluxtui.persist.sessions.record import Record
 
     numbers = folder.attempt_numbers()
     commit_of_hub = toml.read(folder.attempt_file(numbers[-1]), Record).model_commit if numbers else ""
@@ -239,7 +241,7 @@ def read_back(path: Path, exact: Any, rounded: Any, shapes: Any, dtype: str) -> 
     import torch
 
     from fluxtui.engine.family.flux1.lora_file import read_factors
-    from fluxtui.engine.trainer.state import from_safetensors
+    from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 
     found = read_factors(from_safetensors(path), shapes)
     worst = 0.0

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from fluxtui.engine import quiet
 from fluxtui.engine.plan_table import Plan, table
-from fluxtui.persist import output, recipe
-from fluxtui.persist.compatibility import only_read_by
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.compatibility import only_read_by
+from fluxtui.persist.settings.spec import Spec
 
 if TYPE_CHECKING:
     from fluxtui.engine.memory.model import Model
@@ -81,9 +82,9 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
     from fluxtui.engine.earlier import measured_by
     from fluxtui.engine.memory.model import model_of
     from fluxtui.engine.memory.phases import CUDA_CONTEXT, memory_of
-    from fluxtui.engine.memory.remembered import keep_in
+    from fluxtui.engine.memory.plan_cache import keep_in
     from fluxtui.engine.trainer.room import of_session, shape_of
-    from fluxtui.persist.model_folder import recognise
+    from fluxtui.persist.models.folder import recognise
 
     keep_in(home.cache)
     found = recognise(spec.model.source, home)

@@ -32,16 +32,17 @@ from fluxtui.engine.contents import (
     loads_in_peft,
     update_norm,
 )  # fmt: skip
-from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.exit_reason import first_line
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist import recipe, tensorfile, toml
-from fluxtui.persist.durable import fsync_folder
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files import tensorfile, toml
+from fluxtui.persist.files.durable import fsync_folder
+from fluxtui.persist.files.regular import blocks, open_regular
+from fluxtui.persist.files.tensorfile import Header
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Phase, Proof, Record, Result
-from fluxtui.persist.regular import blocks, open_regular
-from fluxtui.persist.spec import Spec
-from fluxtui.persist.tensorfile import Header
+from fluxtui.persist.sessions.record import Phase, Proof, Record, Result
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ def check_keys(case: Case, header: Header, shapes: dict[str, tuple[int, ...]]) -
 def check_values(case: Case, header: Header) -> None:
     """Every number finite, and no module whose update is zero."""
     from fluxtui.engine.family.flux1.keys import taken_apart
-    from fluxtui.engine.trainer.state import from_safetensors
+    from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 
     parts: dict[str, dict[str, Any]] = {}
     for name, tensor in from_safetensors(case.folder.product).items():

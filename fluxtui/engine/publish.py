@@ -16,12 +16,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fluxtui.engine import quiet
-from fluxtui.engine.trainer.endings import first_line
-from fluxtui.persist import output, toml
+from fluxtui.engine.trainer.exit_reason import first_line
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Result
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions.record import Result
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _PICTURE = re.compile(r"\]\((samples/step-\d{9}/\d{1,3}\.png)\)")

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from fluxtui.engine import life, wire
 from fluxtui.engine.slurm_options import options
-from fluxtui.persist import kept_spec, overview, toml
-from fluxtui.persist.durable import make_folder
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import make_folder
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.slurm import SlurmJob, job_file, slurm_folder
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions import kept_spec, overview
+from fluxtui.persist.sessions.slurm import SlurmJob, job_file, slurm_folder
 
 if TYPE_CHECKING:
     import submitit

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import Spec
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
+from fluxtui.persist.settings.spec import Spec
 
 _MINUTES = 240
 _BEFORE_LIMIT = 240  # seconds for the last checkpoint; Slurm may send the signal up to a minute early

@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from fluxtui.persist.record import Footprint, Phase
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.sessions.record import Footprint, Phase
+from fluxtui.persist.settings.spec import Spec
 
 PROGRESS_FD = "FLUXTUI_PROGRESS_FD"
 REQUEST_FD = "FLUXTUI_REQUEST_FD"

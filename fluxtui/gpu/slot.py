@@ -12,7 +12,7 @@ import zlib
 import msgspec
 
 from fluxtui.gpu.readings import Gpus
-from fluxtui.persist.struct_init import init_struct
+from fluxtui.persist.files.struct_init import init_struct
 
 SIZE = 1 << 20  # bytes; some 500 GPUs
 NO_DRIVER = 3   # exit code of the child where there is nothing to watch

@@ -13,7 +13,7 @@ import msgspec
 
 from fluxtui.gpu.readings import Gpus
 from fluxtui.gpu.slot import NO_DRIVER, SIZE, unpack
-from fluxtui.persist.struct_init import init_struct
+from fluxtui.persist.files.struct_init import init_struct
 
 # -P: a json.py that lies in the folder where `fluxtui` was typed is not ours to import
 _COMMAND = (sys.executable, "-P", "-m", "fluxtui.gpu")

@@ -3,7 +3,7 @@
     cache/latents/3f/3f….safetensors      an entry: KIND/first two digits/KEY; its modification time is its last use
     cache/text/…
     cache/leases/PID-RANDOM               the keys that a running trainer will read, under a lock it holds while it lives
-    cache/plans.json                      what plans measured of shapes (`engine.memory.remembered`); may go at any time
+    cache/plans.json                      what plans measured of shapes (`engine.memory.plan_cache`); may go at any time
     cache/lock                            held for a moment by whoever publishes a lease or evicts
 
 Entries are keyed by content and replaced whole, so two writers of one entry do no harm. What a live lease names is never
@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxtui.persist.durable import make_folder, sweep_temporaries, temporary_name
 from fluxtui.persist.errors import DamagedError, StorageError, TimedOutError
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.regular import read_regular
+from fluxtui.persist.files.durable import make_folder, sweep_temporaries, temporary_name
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.files.regular import read_regular
 
 KINDS = ("latents", "text", "masks")
 LIMIT = 50 << 30                # bytes; a FLUX.1 caption takes 4 MiB, a picture of 1024 x 1024 takes 1 MiB

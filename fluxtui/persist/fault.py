@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fluxtui import __version__
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.regular import open_for_writing
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import runtime_folder
-from fluxtui.persist.regular import open_for_writing
-from fluxtui.persist.text import clean
 
 PACKAGE = Path(__file__).parents[1]
 _LIMIT = 64 * 1024  # bytes of one fault

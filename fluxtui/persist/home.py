@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxtui.persist.durable import fsync_folder, make_folder, make_own_folder, must_be_own_folder, remove_tree
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
+from fluxtui.persist.files.durable import fsync_folder, make_folder, make_own_folder, must_be_own_folder, remove_tree
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ATTEMPT = re.compile(r"([0-9]{4}|[1-9][0-9]{4,5})\.toml")

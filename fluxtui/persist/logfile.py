@@ -12,8 +12,8 @@ from bisect import bisect_left, bisect_right
 from pathlib import Path
 
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
-from fluxtui.persist.regular import open_regular, read_at
-from fluxtui.persist.text import clean, collapse
+from fluxtui.persist.files.regular import open_regular, read_at
+from fluxtui.persist.files.text import clean, collapse
 
 TAIL_LIMIT = 256 * 1024      # bytes looked at for a tail
 CHUNK = 1024 * 1024          # bytes indexed at a time

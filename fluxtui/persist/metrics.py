@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import NotFoundError, StorageError
-from fluxtui.persist.regular import open_for_writing, open_regular
+from fluxtui.persist.files.durable import write_all
+from fluxtui.persist.files.regular import open_for_writing, open_regular
 
 LINE_LIMIT = 4096                  # bytes of a line that is still looked at
 READ_LIMIT = 64 * 1024 * 1024      # bytes from the end; about 400,000 steps

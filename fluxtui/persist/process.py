@@ -12,7 +12,7 @@ import os
 import signal as signals
 from pathlib import Path
 
-from fluxtui.persist.record import ProcessIdentity
+from fluxtui.persist.sessions.record import ProcessIdentity
 
 RUN_ID_VARIABLE = "FLUXTUI_RUN_ID"
 _ENVIRONMENT_LIMIT = 4 << 20  # bytes read of an environment

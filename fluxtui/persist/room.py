@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxtui.persist import layers
-from fluxtui.persist.dataset_parts import parts_of
-from fluxtui.persist.spec import DatasetSpec, Spec
+from fluxtui.persist.datasets.parts import parts_of
+from fluxtui.persist.settings import layers
+from fluxtui.persist.settings.spec import DatasetSpec, Spec
 
 STATE_BYTES = 12  # of a checkpoint for each LoRA weight: itself and Adam's two moments, float32
 PRODUCT_BYTES = 2  # of the product: bfloat16

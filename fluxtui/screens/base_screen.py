@@ -12,15 +12,15 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from fluxtui.actions import CHAINS, Chain
-from fluxtui.persist.overview import Overview
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.refusals import Situation
-from fluxtui.screens.dispatch import Dispatcher, front_of
+from fluxtui.screens.drawing.ink import Line, Span
+from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.footer import Footer
-from fluxtui.screens.history import History
-from fluxtui.screens.ink import Line, Span
+from fluxtui.screens.keys.dispatch import Dispatcher, front_of
 from fluxtui.screens.notices import NoticeBoard, Notices
-from fluxtui.screens.pane import Pane
-from fluxtui.screens.watch import Detail
+from fluxtui.screens.watching.history import History
+from fluxtui.screens.watching.watch import Detail
 
 LEAST = Size(61, 21)  # 60 by 20 and less say what they need
 

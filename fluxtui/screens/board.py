@@ -10,21 +10,21 @@ from textual.events import ScreenResume
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
-from fluxtui.persist.overview import Overview
-from fluxtui.screens import words
-from fluxtui.screens.attempts import Attempts
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.screens.base_screen import BaseScreen
-from fluxtui.screens.dispatch import bindings_for
-from fluxtui.screens.filter_line import FilterLine
-from fluxtui.screens.gauges import Gauges
-from fluxtui.screens.history import History
-from fluxtui.screens.ink import Line, Span, both_ends, shorten
-from fluxtui.screens.log_pane import LogPane
+from fluxtui.screens.dialogs.filter_line import FilterLine
+from fluxtui.screens.drawing import words
+from fluxtui.screens.drawing.ink import Line, Span, both_ends, shorten
+from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.keys.dispatch import bindings_for
+from fluxtui.screens.log.pane import LogPane
 from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.pane import Pane
-from fluxtui.screens.selected import Selected
-from fluxtui.screens.sessions import ATTENTION, GROUPS, SORTS, Sessions
-from fluxtui.screens.watch import Detail
+from fluxtui.screens.panels.attempts import Attempts
+from fluxtui.screens.panels.gauges import Gauges
+from fluxtui.screens.panels.selected import Selected
+from fluxtui.screens.panels.sessions import ATTENTION, GROUPS, SORTS, Sessions
+from fluxtui.screens.watching.history import History
+from fluxtui.screens.watching.watch import Detail
 
 if TYPE_CHECKING:
     from fluxtui.gpu import Gpus, HostGauges

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fluxtui.persist.overview import Overview
-from fluxtui.persist.record import ACTIVE
-from fluxtui.screens import words
-from fluxtui.screens.sessions import ATTENTION
+from fluxtui.persist.sessions.overview import Overview
+from fluxtui.persist.sessions.record import ACTIVE
+from fluxtui.screens.drawing import words
+from fluxtui.screens.panels.sessions import ATTENTION
 
 MOST_NAMED = 6  # sessions in one line
 

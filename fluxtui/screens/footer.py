@@ -9,10 +9,10 @@ from textual.events import Click
 
 from fluxtui.actions import Action, Chain, of_contexts
 from fluxtui.refusals import Situation
-from fluxtui.screens.dispatch import Dispatcher, first_key, front_of
-from fluxtui.screens.ink import Line
-from fluxtui.screens.pane import Pane
-from fluxtui.screens.terminal_kind import Tier
+from fluxtui.screens.drawing.ink import Line
+from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.keys.dispatch import Dispatcher, first_key, front_of
 
 
 class Footer(Pane):

@@ -12,11 +12,11 @@ from textual.widget import Widget
 
 from fluxtui.persist.home import Home
 from fluxtui.screens.base_screen import BaseScreen
-from fluxtui.screens.dispatch import bindings_for, front_of
-from fluxtui.screens.form import Form
-from fluxtui.screens.form_fields import Evaluation, evaluate
-from fluxtui.screens.form_plan import Planner
-from fluxtui.screens.form_report import Report
+from fluxtui.screens.form.fields import Evaluation, evaluate
+from fluxtui.screens.form.plan import Planner
+from fluxtui.screens.form.questions import Form
+from fluxtui.screens.form.report import Report
+from fluxtui.screens.keys.dispatch import bindings_for, front_of
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.session_actions import JobDone
 

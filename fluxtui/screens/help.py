@@ -9,11 +9,11 @@ from textual.widget import Widget
 
 from fluxtui.actions import TABLE, Action, Chain, keys_of, live_keys, shown_key
 from fluxtui.screens.base_screen import BaseScreen
-from fluxtui.screens.dispatch import bindings_for, front_of
-from fluxtui.screens.ink import Line, Span, wrapped
+from fluxtui.screens.drawing.ink import Line, Span, wrapped
+from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.keys.dispatch import bindings_for, front_of
 from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.reader import Reader
-from fluxtui.screens.terminal_kind import Tier
+from fluxtui.screens.pages.reader import Reader
 
 KEYS = 14  # cells
 LABEL = 18

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.text import clean
-from fluxtui.screens import words
+from fluxtui.persist.sessions import overview
+from fluxtui.screens.drawing import words
 
 if TYPE_CHECKING:
-    from fluxtui.screens.export_box import Export
+    from fluxtui.screens.dialogs.export_box import Export
 
 SETTLES = 2.0  # seconds in which a keeper says what it waits for
 

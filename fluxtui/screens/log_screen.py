@@ -10,9 +10,9 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.screens.base_screen import BaseScreen
-from fluxtui.screens.dispatch import bindings_for, front_of
-from fluxtui.screens.filter_line import FilterLine
-from fluxtui.screens.log_view import LogView, older
+from fluxtui.screens.dialogs.filter_line import FilterLine
+from fluxtui.screens.keys.dispatch import bindings_for, front_of
+from fluxtui.screens.log.view import LogView, older
 from fluxtui.screens.notices import NoticeBoard
 
 

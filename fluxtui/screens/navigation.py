@@ -10,7 +10,7 @@ from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.session_actions import SessionActions
 
 if TYPE_CHECKING:
-    from fluxtui.screens.form_fields import Evaluation
+    from fluxtui.screens.form.fields import Evaluation
     from fluxtui.screens.form_screen import Draft
 
 
@@ -70,7 +70,7 @@ class Navigation(SessionActions):
             self.push_screen(HelpScreen(self.board_of_notices, self.screen.chains))
 
     def do_palette(self) -> None:
-        from fluxtui.screens.palette import Palette
+        from fluxtui.screens.dialogs.palette import Palette
 
         if isinstance(self.screen, BaseScreen):
             self.push_screen(Palette(self.screen.contexts, self.screen.chains), self._do_chosen)
@@ -80,7 +80,7 @@ class Navigation(SessionActions):
             self.screen.actor.action_do(name)
 
     def do_copy(self) -> None:
-        from fluxtui.screens.copying import copy
+        from fluxtui.screens.terminal.copying import copy
 
         session = self._chosen()
         text, what = (session.output, "the file's path") if session.output else (session.name, "the name")

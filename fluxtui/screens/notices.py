@@ -10,9 +10,9 @@ from typing import ClassVar
 from textual.timer import Timer
 
 from fluxtui.actions import BY_NAME
-from fluxtui.screens.dispatch import first_key
-from fluxtui.screens.ink import Line, Span, wrapped
-from fluxtui.screens.pane import Pane
+from fluxtui.screens.drawing.ink import Line, Span, wrapped
+from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.keys.dispatch import first_key
 
 SECONDS = 6.0  # that a passing notice is shown
 AT_ONCE = 3

@@ -9,26 +9,26 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from fluxtui.actions import CHAINS, Chain
-from fluxtui.persist.overview import Overview
-from fluxtui.screens import words
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.screens.base_screen import BaseScreen
-from fluxtui.screens.caption_page import CaptionPage
-from fluxtui.screens.checkpoint_page import CheckpointPage
-from fluxtui.screens.copying import copy
-from fluxtui.screens.dispatch import Dispatcher, bindings_for, first_key, front_of
-from fluxtui.screens.glyphs import ROLES
-from fluxtui.screens.history import History
-from fluxtui.screens.ink import Line, Span, shorten
-from fluxtui.screens.log_tab import LogTab
-from fluxtui.screens.metric_page import MetricPage
+from fluxtui.screens.drawing import words
+from fluxtui.screens.drawing.glyphs import ROLES
+from fluxtui.screens.drawing.ink import Line, Span, shorten
+from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.keys.dispatch import Dispatcher, bindings_for, first_key, front_of
 from fluxtui.screens.notices import NoticeBoard
-from fluxtui.screens.overview_page import OverviewPage
-from fluxtui.screens.page import Page
-from fluxtui.screens.pane import Pane
-from fluxtui.screens.sample_page import SamplePage
-from fluxtui.screens.spec_page import SpecPage
-from fluxtui.screens.terminal_kind import Tier
-from fluxtui.screens.watch import Detail
+from fluxtui.screens.pages.captions import CaptionPage
+from fluxtui.screens.pages.checkpoints import CheckpointPage
+from fluxtui.screens.pages.log import LogTab
+from fluxtui.screens.pages.metrics import MetricPage
+from fluxtui.screens.pages.overview import OverviewPage
+from fluxtui.screens.pages.page import Page
+from fluxtui.screens.pages.samples import SamplePage
+from fluxtui.screens.pages.spec import SpecPage
+from fluxtui.screens.terminal.copying import copy
+from fluxtui.screens.watching.history import History
+from fluxtui.screens.watching.watch import Detail
 
 if TYPE_CHECKING:
     from textual.events import Click

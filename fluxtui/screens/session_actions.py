@@ -13,16 +13,16 @@ from textual.app import App
 from textual.message import Message
 
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.screens import jobs
-from fluxtui.screens.dispatch import Dispatcher
-from fluxtui.screens.watch import Watch
+from fluxtui.screens.keys.dispatch import Dispatcher
+from fluxtui.screens.watching.watch import Watch
 
 if TYPE_CHECKING:
-    from fluxtui.screens.export_box import Export
-    from fluxtui.screens.form_fields import Evaluation
+    from fluxtui.screens.dialogs.export_box import Export
+    from fluxtui.screens.form.fields import Evaluation
 
 
 class JobDone(Message):
@@ -84,7 +84,7 @@ class SessionActions(App[int], Dispatcher):
 
     def _ask(self, title: str, text: str, yes: str, action: Callable[[], None]) -> None:
         """Do it only where the user says yes."""
-        from fluxtui.screens.ask import Ask
+        from fluxtui.screens.dialogs.ask import Ask
 
         self.push_screen(Ask(title, text, yes), lambda answer: action() if answer else None)
 
@@ -177,7 +177,7 @@ class SessionActions(App[int], Dispatcher):
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
         """Ask for which program, which weights and where to; then write the checkpoint as a LoRA file."""
-        from fluxtui.screens.export_box import ExportBox
+        from fluxtui.screens.dialogs.export_box import ExportBox
 
         def write(wanted: Export | None) -> None:
             if wanted is not None:
@@ -188,7 +188,7 @@ class SessionActions(App[int], Dispatcher):
 
     def make(self, origin: str, seen: Evaluation, starts: bool, edits: bool = False) -> None:
         """Make the session that a form describes, or change the one it is about, and perhaps start it."""
-        from fluxtui.screens import form_jobs
+        from fluxtui.screens.form import jobs as form_jobs
 
         self.select_later(origin if edits else seen.values["name"])
         self.run_job(partial(form_jobs.edited if edits else form_jobs.made, self.home, origin, seen, starts), "info")
@@ -196,7 +196,7 @@ class SessionActions(App[int], Dispatcher):
     def edit_in_editor(self, name: str) -> None:
         """The settings of a session in $EDITOR, with the terminal to itself; then they are looked at and taken over."""
         from fluxtui import control
-        from fluxtui.screens.form_jobs import drafted
+        from fluxtui.screens.form.jobs import drafted
 
         try:
             path = control.draft(self.home, name)

@@ -14,11 +14,11 @@ from textual.keys import Keys, key_to_character
 from textual.theme import BUILTIN_THEMES
 
 from fluxtui.actions import clashes
-from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
-from fluxtui.persist.text import clean
-from fluxtui.screens.terminal_kind import Tier
-from fluxtui.screens.theme import DARK, LIGHT
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
+from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.drawing.theme import DARK, LIGHT
 
 TABLES = ("ui", "keys", "models", "slurm")
 _KEY_NAMES = {key.value for key in Keys}

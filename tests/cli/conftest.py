@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from fluxtui import cli, control
-from fluxtui.persist import overview, record_cache
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.sessions import overview, record_cache
 
 STANDIN = Path(__file__).parent.parent / "keeper"
 SMALL = {"train.steps": 30, "checkpoint.every_steps": 10, "guard.retry_delay": 0.2, "guard.grace": 1.0, "hardware.gpus": []}

@@ -15,15 +15,17 @@ import pytest
 
 from fluxtui import control
 from fluxtui.control import keepers
-from fluxtui.persist import process, requests, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Acknowledgement, Record
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.sessions import requests
+from fluxtui.persist.sessions.record import Acknowledgement, Record
 from tests.cli.conftest import Lab, until
 from tests.ui.fabricate import make_record
 
-HOLDS = "import sys, time; from pathlib import Path; from fluxtui.persist.lock import Lock; lock = Lock.take(Path(sys.argv[-1]))"
-HOLDS += "; print('held', flush=True); time.sleep(600)"
+HOLDS = "import sys, time; from pathlib import Path; from fluxtui.persist.files.lock import Lock; "
+HOLDS += "lock = Lock.take(Path(sys.argv[-1])); print('held', flush=True); time.sleep(600)"
 
 
 def running(lab: Lab) -> Record:

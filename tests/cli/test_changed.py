@@ -12,13 +12,13 @@ import pytest
 from fluxtui.control import changed as looked
 from fluxtui.control import start
 from fluxtui.demo import IMAGES_DIR
-from fluxtui.engine.trainer.dataset import read_dataset
-from fluxtui.engine.trainer.fingerprint import differences
-from fluxtui.persist import toml
+from fluxtui.engine.trainer.data.dataset import read_dataset
+from fluxtui.engine.trainer.data.fingerprint import differences
 from fluxtui.persist.errors import RefusedError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.recipe import load_spec
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.recipe import load_spec
+from fluxtui.persist.settings.spec import Spec
 from tests.ui.fabricate import make_record, make_session
 
 

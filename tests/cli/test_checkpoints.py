@@ -8,9 +8,9 @@ import os
 import re
 from pathlib import Path
 
-from fluxtui.persist import commit
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Proof
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.sessions.record import Proof
 from tests.cli.conftest import Lab
 from tests.ui.fabricate import make_record
 

@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 
 from fluxtui import cli, control
-from fluxtui.persist import commit, process, requests
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Proof
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.sessions import requests
+from fluxtui.persist.sessions.record import Proof
 from tests.cli.conftest import Lab, until
 from tests.ui.fabricate import make_record
 

@@ -14,9 +14,9 @@ import pytest
 from fluxtui import control
 from fluxtui.control import editor
 from fluxtui.control.edit import DRAFT
-from fluxtui.persist import recipe
 from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.settings import recipe
 from tests.cli.conftest import Lab
 from tests.ui.fabricate import make_record
 

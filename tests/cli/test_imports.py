@@ -19,7 +19,7 @@ def loaded(run: Run, text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["fluxtui.app", "fluxtui.cli", "fluxtui.cli.verbs", "fluxtui.control", "fluxtui.persist.overview"]
+    "module", ["fluxtui.app", "fluxtui.cli", "fluxtui.cli.verbs", "fluxtui.control", "fluxtui.persist.sessions.overview"]
 )
 def test_a_front_loads_nothing_heavy(run_python: Run, module: str) -> None:
     assert not loaded(run_python, f"import {module}") & set(HEAVY)

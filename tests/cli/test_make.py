@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fluxtui import control
-from fluxtui.persist import recipe
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 from tests.cli.conftest import Lab
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import overview, process
+from fluxtui.persist import process
+from fluxtui.persist.sessions import overview
 from tests.cli.conftest import Lab, until
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sh"

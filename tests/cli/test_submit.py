@@ -14,8 +14,10 @@ import pytest
 import submitit
 
 from fluxtui.engine.slurm_options import options
-from fluxtui.persist import process, recipe, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.settings import recipe
 from tests.cli.conftest import Lab, until
 from tests.cli.fake_slurm import Cluster
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.cli import verbs
-from fluxtui.persist import recipe
+from fluxtui.persist.settings import recipe
 from tests.cli.conftest import Lab
 
 VERBS = [verb for _, group in verbs.GROUPS for verb in group]
@@ -138,7 +138,7 @@ def test_a_spec_of_the_users_own_is_made_complete(lab: Lab, tmp_path: Path) -> N
 
 
 def test_a_session_that_cannot_be_written_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluxtui.persist import durable
+    from fluxtui.persist.files import durable
 
     real = os.replace
 
@@ -207,7 +207,7 @@ def test_a_reader_that_goes_away_and_a_fault_of_ours_show_no_traceback(lab: Lab)
     assert "Traceback" not in piped.stderr
     assert "code 0" in piped.stdout or "code 141" in piped.stdout
     broken = (
-        "import fluxtui.cli.see as s\ndef bad(a): raise ZeroDivisionError('x')\ns.ls_verb = bad\n"
+        "import fluxtui.cli.show as s\ndef bad(a): raise ZeroDivisionError('x')\ns.ls_verb = bad\n"
         "from fluxtui.cli import main\nprint(main(['ls']))"
     )
     done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, timeout=60)

@@ -12,13 +12,23 @@ import pytest
 from fluxtui.control.create import create as create_session
 from fluxtui.engine.keeper import proof, startup
 from fluxtui.engine.trainer.claim import claim, write_pieces
-from fluxtui.persist import overview, recipe, toml
-from fluxtui.persist.commit import MANIFEST, commit_checkpoint, committed, newest_verified, step_name, step_of, verify_checkpoint
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.checkpoints.commit import (
+    MANIFEST,
+    commit_checkpoint,
+    committed,
+    newest_verified,
+    step_name,
+    step_of,
+    verify_checkpoint,
+)
 from fluxtui.persist.errors import DamagedError, RefusedError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Record, Result
-from fluxtui.persist.requests import take_requests
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Record, Result
+from fluxtui.persist.sessions.requests import take_requests
+from fluxtui.persist.settings import recipe
 from tests.faults.program import LAST_STEP, SCENARIOS, content, job, product
 from tests.faults.sweep import CHANGING, Outcome
 

@@ -17,14 +17,15 @@ from typing import NoReturn
 from fluxtui.control.create import make
 from fluxtui.engine.trainer.claim import claim, write_pieces
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import recipe, tensorfile
-from fluxtui.persist.commit import commit_checkpoint, newest_verified, retain, step_name
-from fluxtui.persist.durable import Buffer, write_file
+from fluxtui.persist.checkpoints.commit import commit_checkpoint, newest_verified, retain, step_name
 from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.files import tensorfile
+from fluxtui.persist.files.durable import Buffer, write_file
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.requests import drop_request, take_requests
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.sessions.requests import drop_request, take_requests
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 SPEC = Spec(name="dog", id="0" * 32, model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
 RECIPE, LAST_STEP = recipe.recipe_sha256(SPEC), 10

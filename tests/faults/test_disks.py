@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist.commit import commit_checkpoint, committed, newest_verified, retain, step_name, verify_checkpoint
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.checkpoints.commit import commit_checkpoint, committed, newest_verified, retain, step_name, verify_checkpoint
 from fluxtui.persist.errors import DISK_FULL, StorageError
+from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.home import Home
 from tests.faults import mounts
 from tests.faults.program import content, play

@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from fluxtui import control
-from fluxtui.persist import overview, process, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import RefusedError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
 from fluxtui.persist.process import is_alive
+from fluxtui.persist.sessions import overview
 from tests.journeys.terminal import FLUXTUI, Tmux, until
 from tests.ui.glass import ROOT, PtyApp
 

@@ -24,14 +24,19 @@ from hypothesis import strategies as st
 from fluxtui import control
 from fluxtui.demo import PICO_DIR
 from fluxtui.engine.family.flux1.stream import weights_of
-from fluxtui.engine.trainer import caption, state
-from fluxtui.engine.trainer.cache import EntryKey, read_entry
-from fluxtui.persist import commit, metrics, overview, overview_json, recipe, record_cache, tensorfile, toml
+from fluxtui.engine.trainer.checkpoint import state
+from fluxtui.engine.trainer.data import caption
+from fluxtui.engine.trainer.data.cache import EntryKey, read_entry
+from fluxtui.persist import metrics
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import DamagedError, FluxTUIError
+from fluxtui.persist.files import tensorfile, toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
-from fluxtui.persist.record import Record, Result
-from fluxtui.persist.requests import take_requests
+from fluxtui.persist.models.folder import recognise
+from fluxtui.persist.sessions import overview, overview_json, record_cache
+from fluxtui.persist.sessions.record import Record, Result
+from fluxtui.persist.sessions.requests import take_requests
+from fluxtui.persist.settings import recipe
 from tests.journeys.terminal import until
 from tests.persist.inert import is_inert
 from tests.ui.fabricate import make_record, make_session

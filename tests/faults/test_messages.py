@@ -14,12 +14,14 @@ import pytest
 from fluxtui import refusals
 from fluxtui.engine.keeper.classify import Evidence, RankExit, Verdict, classify
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import errors, overview, state, toml
+from fluxtui.persist import errors
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
-from fluxtui.persist.record import Record
+from fluxtui.persist.sessions import overview, state
+from fluxtui.persist.sessions.overview import Overview
+from fluxtui.persist.sessions.record import Record
 from fluxtui.refusals import Situation
-from fluxtui.screens.selected import next_step
+from fluxtui.screens.panels.selected import next_step
 from tests.persist.test_state import TABLE
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
@@ -86,9 +88,10 @@ def test_every_sentence_about_the_disk_stands_in_the_docs() -> None:
 
 
 WHERE_SESSIONS_ARE_REFUSED = (
-    "engine/keeper", "engine/trainer/resume.py", "engine/trainer/train.py", "persist/home.py", "persist/durable.py",
-    "persist/commit.py", "persist/lock.py", "persist/regular.py", "control/launch.py", "control/ask.py", "control/remove.py",
-    "control/room.py", "control/changed.py", "control/edit.py", "control/watch.py",
+    "engine/keeper", "engine/trainer/checkpoint/resume.py", "engine/trainer/train.py", "persist/home.py",
+    "persist/files/durable.py", "persist/checkpoints/commit.py", "persist/files/lock.py", "persist/files/regular.py",
+    "control/launch.py", "control/ask.py", "control/remove.py", "control/room.py", "control/changed.py", "control/edit.py",
+    "control/watch.py",
 )  # fmt: skip
 NAMES = r"…|\b(?:name|host|file|step n|user n|node [kl])\b|session\.edited\.toml|training\.log|\d+|[;:]|\. |, "
 OF_A_CHECKPOINT = "that of another session than"  # why one is set aside, which the log says; no refusal

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import toml
-from fluxtui.persist.commit import committed, step_name
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.checkpoints.commit import committed, step_name
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import write_file
 from tests.faults import judge, mounts
 from tests.faults.program import content
 from tests.faults.sweep import Outcome, Traced

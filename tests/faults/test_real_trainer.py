@@ -17,9 +17,10 @@ from PIL import Image
 from fluxtui import control
 from fluxtui.demo import PICO_DIR
 from fluxtui.engine.keeper.process_tree import descendants, parents
-from fluxtui.persist import overview, process
+from fluxtui.persist import process
 from fluxtui.persist.home import Home
-from fluxtui.persist.overview import Overview
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.overview import Overview
 from tests.journeys.terminal import FLUXTUI, Tmux, fluxtui, until
 from tests.keeper.pace import SLOW
 

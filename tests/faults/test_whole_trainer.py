@@ -14,7 +14,7 @@ import pytest
 
 from fluxtui.demo import PICO_DIR
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import commit
+from fluxtui.persist.checkpoints import commit
 from tests.faults import whole
 from tests.trainer.job import Bench, small_spec
 from tests.trainer.tiny_flux import little_pictures

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fluxtui.engine import wire
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 from tests.faults.sweep import FAULTS
 from tests.trainer.job import Bench
 

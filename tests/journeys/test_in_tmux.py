@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from fluxtui import control
-from fluxtui.persist import overview
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
 from tests.journeys.terminal import FLUXTUI, Tmux, until
 
 STANDINS = Path(__file__).parent.parent / "keeper"

@@ -17,11 +17,15 @@ from pathlib import Path
 from pace import SLOW
 from standin_prover import expected_state
 
-from fluxtui.persist import commit, process, recipe, requests, tensorfile, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.files import tensorfile, toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import ACTIVE, TERMINAL, Record
-from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, GuardSpec, HardwareSpec, ModelSpec, Spec, TrainSpec
+from fluxtui.persist.sessions import requests
+from fluxtui.persist.sessions.record import ACTIVE, TERMINAL, Record
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import CheckpointSpec, DatasetSpec, GuardSpec, HardwareSpec, ModelSpec, Spec, TrainSpec
 
 HERE = Path(__file__).parent
 

@@ -24,10 +24,11 @@ import msgspec
 
 from fluxtui.engine import life, wire
 from fluxtui.engine.trainer.claim import claim, write_pieces
-from fluxtui.persist import commit, tensorfile
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.files import tensorfile
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Footprint, Phase
+from fluxtui.persist.sessions.record import Footprint, Phase
 
 EPOCH = 5  # steps
 

@@ -13,10 +13,11 @@ import msgspec
 from standin import nap, product_bytes
 
 from fluxtui.engine import life, wire
-from fluxtui.persist import recipe, toml
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.tensorfile import tensors_sha256
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Phase, Proof, Result
-from fluxtui.persist.tensorfile import tensors_sha256
+from fluxtui.persist.sessions.record import Phase, Proof, Result
+from fluxtui.persist.settings import recipe
 
 
 def expected_state(seed: int, steps: int) -> bytes:

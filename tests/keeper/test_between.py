@@ -24,10 +24,12 @@ from fluxtui.engine.keeper.queue import Lease
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.startup import Arguments
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import commit, process, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Record, Result
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.sessions.record import Record, Result
 
 CRASHED = Verdict("failed", "crashed", is_retried=True, marker="CRASHED", culprit=RankExit(0, signal=11))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fluxtui.engine.keeper.card import card
-from fluxtui.persist import toml
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Proof, Record
-from fluxtui.persist.spec import DatasetSpec, LoraSpec, ModelSpec, SampleSpec, Spec, ValidateSpec
+from fluxtui.persist.sessions.record import Proof, Record
+from fluxtui.persist.settings.spec import DatasetSpec, LoraSpec, ModelSpec, SampleSpec, Spec, ValidateSpec
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from keeper_lab import SLOW, Lab, fast, until
 
-from fluxtui.persist import commit, process
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.requests import take_requests
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.sessions.requests import take_requests
 
 
 def test_15_a_second_start_of_a_session_is_refused_and_changes_nothing(lab: Lab):

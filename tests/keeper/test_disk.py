@@ -19,13 +19,15 @@ from fluxtui.engine.keeper.clock import Watch
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
 from fluxtui.engine.keeper.session_log import Log
 from fluxtui.engine.keeper.startup import read_history
-from fluxtui.persist import commit, durable, overview, toml
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import StorageError
+from fluxtui.persist.files import durable, toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.model_folder import recognise
-from fluxtui.persist.record import Record
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.models.folder import recognise
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 from tests.faults import mounts
 
 

@@ -12,8 +12,8 @@ import pytest
 from keeper_lab import SLOW, Lab, fast, removed, until
 from standin import product_bytes
 
-from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.record import Result
+from fluxtui.persist.files import tensorfile, toml
+from fluxtui.persist.sessions.record import Result
 
 ONCE = fast(auto_resume=False)
 

@@ -12,9 +12,12 @@ from keeper_lab import Lab, Session, until
 
 from fluxtui.engine.keeper import startup
 from fluxtui.engine.keeper.clock import wall
-from fluxtui.persist import commit, overview, process, state, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import RefusedError, StorageError
-from fluxtui.persist.record import Record
+from fluxtui.persist.files import toml
+from fluxtui.persist.sessions import overview, state
+from fluxtui.persist.sessions.record import Record
 
 CHOSEN = "step-000000010"
 

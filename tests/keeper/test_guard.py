@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from fluxtui.engine.keeper import group_guard
 from fluxtui.engine.keeper.guard import LOAD_AT_MOST, RULES, RankGuard, Spans, StopGuard, limits
+from fluxtui.engine.keeper.machines import group_guard
 from fluxtui.engine.wire import ProgressLine
-from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import GuardSpec
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.spec import GuardSpec
 
 DEFAULT = GuardSpec()
 

@@ -16,8 +16,8 @@ from itertools import count, cycle
 import pytest
 from keeper_lab import Keeper, Lab, Session, fast, until
 
-from fluxtui.persist import overview
-from fluxtui.persist.record import TERMINAL
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import TERMINAL
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(7200)]
 SOAK = bool(os.environ.get("FLUXTUI_SOAK"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from keeper_lab import Lab, until
 
-from fluxtui.persist import commit, process
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 
 
 def test_a_session_runs_to_completed_with_proof_card_and_marker(lab: Lab):

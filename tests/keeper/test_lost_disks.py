@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from keeper_lab import Keeper, Lab, Session, fast, until
 
-from fluxtui.persist import commit, overview
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
 from tests.faults import mounts
 
 pytestmark = pytest.mark.root

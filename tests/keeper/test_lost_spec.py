@@ -9,8 +9,8 @@ import pytest
 from keeper_lab import Lab, Session
 
 from fluxtui import control
-from fluxtui.persist import overview
 from fluxtui.persist.errors import DamagedError
+from fluxtui.persist.sessions import overview
 
 
 def lose(path: Path, how: str) -> None:

@@ -16,9 +16,11 @@ import pytest
 from keeper_lab import Lab, fast, until
 
 from fluxtui import control
-from fluxtui.persist import overview, process, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import RefusedError
-from fluxtui.persist.record import ProcessIdentity, Record
+from fluxtui.persist.files import toml
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import ProcessIdentity, Record
 
 LIBFAKETIME = next((path for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from fluxtui.engine.keeper import network
+from fluxtui.engine.keeper.machines import network
 from fluxtui.engine.keeper.spawn import Place, _meeting
 from fluxtui.persist.errors import UsageError
 

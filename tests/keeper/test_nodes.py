@@ -15,11 +15,12 @@ import pytest
 from keeper_lab import Keeper, Lab, Session, fast, until
 
 from fluxtui.engine.keeper.clock import wall
-from fluxtui.engine.keeper.nodes import Call, NodeFolder, NodeRecord, call_file
+from fluxtui.engine.keeper.machines.messages import Call, NodeFolder, NodeRecord, call_file
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import process, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.spec import HardwareSpec
+from fluxtui.persist.files import toml
+from fluxtui.persist.settings.spec import HardwareSpec
 
 
 def join(session: Session, node: int, may_fail: bool = False, **environment: str) -> Keeper:

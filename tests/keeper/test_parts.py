@@ -26,8 +26,8 @@ from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_tr
 from fluxtui.engine.keeper.termination import exit_of
 from fluxtui.engine.wire import ProgressLine, TrainJob, encode
 from fluxtui.persist import process
-from fluxtui.persist.record import TERMINAL, TRANSITIONS
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.sessions.record import TERMINAL, TRANSITIONS
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 
 @pytest.fixture

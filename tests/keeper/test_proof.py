@@ -14,11 +14,11 @@ import pytest
 
 from fluxtui.engine.keeper import startup
 from fluxtui.engine.keeper.proof import check_claim, judge_answer
-from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.commit import commit_checkpoint, step_name
+from fluxtui.persist.checkpoints.commit import commit_checkpoint, step_name
 from fluxtui.persist.errors import StorageError
+from fluxtui.persist.files import tensorfile, toml
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Proof, Record, Result
+from fluxtui.persist.sessions.record import Proof, Record, Result
 
 MAKER = Record(
     session_id="s", attempt=2, nonce="n", status="running", recipe_sha256="r",

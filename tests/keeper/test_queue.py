@@ -13,12 +13,13 @@ from fluxtui.engine.keeper import queue
 from fluxtui.engine.keeper.gauges import Gauges, has_driver
 from fluxtui.engine.keeper.queue import Queue
 from fluxtui.gpu import Gpu, Gpus
-from fluxtui.persist import process, toml
+from fluxtui.persist import process
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import runtime_folder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Record
-from fluxtui.persist.spec import HardwareSpec
+from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.settings.spec import HardwareSpec
 
 GIB = 2**30
 EMPTY = Gpu(index=0, uuid="GPU-aa", name="A", memory_total=24 * GIB, memory_used=9 * GIB)

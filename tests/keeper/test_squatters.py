@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from keeper_lab import SLOW, Lab, until
 
-from fluxtui.persist import toml
-from fluxtui.persist.durable import temporary_name
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import temporary_name
 
 
 def put(path: Path, what: str) -> None:

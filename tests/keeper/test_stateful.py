@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from keeper_lab import Keeper, Lab, fast, until
 
-from fluxtui.persist import commit, overview, process, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import DamagedError, FluxTUIError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import ACTIVE, TERMINAL, TRANSITIONS, Record
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import ACTIVE, TERMINAL, TRANSITIONS, Record
 
 SOAK = bool(os.environ.get("FLUXTUI_SOAK"))
 STEPS = 60

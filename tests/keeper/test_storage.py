@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from keeper_lab import SLOW, Lab, fast, removed, until
 
-from fluxtui.persist import overview, process
+from fluxtui.persist import process
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions import overview
 from tests.faults import mounts
 
 pytestmark = pytest.mark.root

@@ -17,8 +17,9 @@ import pytest
 from keeper_lab import HERE, Lab, Session, fast, removed, until
 from standin import EPOCH, product_bytes
 
-from fluxtui.persist import overview, process
-from fluxtui.persist.record import Record
+from fluxtui.persist import process
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Record
 
 EPOCHS = 16
 RULE = "=" * 80

@@ -11,7 +11,7 @@ from keeper_lab import HERE, Keeper, Lab, Session, until
 import fluxtui
 from fluxtui.engine.keeper.installed import Installed, installed
 from fluxtui.engine.keeper.proof import by_one_code
-from fluxtui.persist.record import Proof
+from fluxtui.persist.sessions.record import Proof
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_46_a_package_replaced_while_a_session_runs_does_not_disturb_it(lab: Lab
     one = lab.session(steps=60)
     keeper = start(one, package)
     one.await_step(5)
-    for file in (package / "engine" / "keeper").glob("*.py"):
+    for file in (package / "engine" / "keeper").rglob("*.py"):
         file.write_text("raise ImportError('this is another version')\n")
     shutil.rmtree(package / "gpu")
     (package / "__init__.py").write_text('__version__ = "99"\n')
@@ -115,7 +115,7 @@ def test_46_the_same_version_installed_once_more_is_the_same_code(package: Path,
         file.unlink()
         file.write_bytes(data)
     assert installed() == before
-    (package / "persist" / "toml.py").unlink()
+    (package / "persist" / "files" / "toml.py").unlink()
     assert installed() != before
 
 

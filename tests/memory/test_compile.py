@@ -13,7 +13,7 @@ import torch
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.memory.base import ready_blocks
 from fluxtui.engine.trainer.runtime import Runtime
-from fluxtui.persist import recipe
+from fluxtui.persist.settings import recipe
 from tests.memory.test_presets import BASE
 from tests.memory.test_streaming import gradients, new_model
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fluxtui.engine.memory.activations import Shape, _inputs, _seen, _with_adapter, measure
-from fluxtui.engine.memory.live import LiveBytes, fused_attention, id_of
 from fluxtui.engine.memory.model import FLUX1_VAE
+from fluxtui.engine.memory.peak_bytes import LiveBytes, fused_attention, id_of
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
 from fluxtui.engine.memory.roofline import CARDS, card_named, step_flops, step_seconds
 from fluxtui.engine.memory.weights import count_weights
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.persist.settings.spec import LoraSpec
 from tests.trainer.tiny_flux import new_transformer
 
 FLUX = {"guidance_embeds": True}
@@ -55,7 +55,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "int8", "fp8", "nf4"])
 @pytest.mark.parametrize("streamed", [0, 3])
 def test_counted_weights_are_those_of_a_model_that_is_built(precision: str, streamed: int) -> None:
-    from fluxtui.engine.memory.lanes import PlainLane
+    from fluxtui.engine.memory.copy_stream import PlainCopyStream
     from fluxtui.engine.memory.streaming import stream_blocks, streamed_names
 
     model = new_transformer(num_layers=2, num_single_layers=3, num_attention_heads=4).to(torch.bfloat16)
@@ -72,7 +72,7 @@ def test_counted_weights_are_those_of_a_model_that_is_built(precision: str, stre
     counted = count_weights(config, precision, 2, streamed)
     assert counted.resident + counted.hosted == whole
     if streamed:
-        streamer = stream_blocks(model, streamed_names(2, 3, streamed), PlainLane(), 1.0)
+        streamer = stream_blocks(model, streamed_names(2, 3, streamed), PlainCopyStream(), 1.0)
         assert sum(piece.size for block in streamer.blocks for piece in block.pieces) == counted.hosted
         assert sum(map(len, streamer.slots)) == pytest.approx(counted.slots, rel=0.02)  # tensors begin at multiples of 256
 

@@ -18,9 +18,10 @@ from fluxtui.engine.memory.phases import fits, memory_of
 from fluxtui.engine.trainer import prepare
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import recipe, toml
-from fluxtui.persist.record import Footprint
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.files import toml
+from fluxtui.persist.sessions.record import Footprint
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -14,8 +14,8 @@ from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import attend_in_float32, velocity
 from fluxtui.engine.memory import base
 from fluxtui.engine.memory.precision import CODECS, quantize_layers
-from fluxtui.engine.trainer.lora import add_lora
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.engine.trainer.adapter.lora import add_lora
+from fluxtui.persist.settings.spec import LoraSpec
 from tests.memory.test_presets import BASE
 from tests.trainer.tiny_flux import new_transformer
 

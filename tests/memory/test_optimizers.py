@@ -7,10 +7,10 @@ import gc
 import pytest
 import torch
 
-from fluxtui.engine.memory.live import LiveBytes
+from fluxtui.engine.memory.peak_bytes import LiveBytes
 from fluxtui.engine.memory.phases import _STATE, _stepping, state_bytes
 from fluxtui.engine.trainer.optim import Group, new_optimizer
-from fluxtui.persist import recipe
+from fluxtui.persist.settings import recipe
 from tests.memory.test_presets import BASE
 
 LAYERS, WIDTH, RANK = 24, 512, 16

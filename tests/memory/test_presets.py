@@ -12,8 +12,8 @@ from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, fits, mem
 from fluxtui.engine.memory.presets import PRESETS, SIDES, held_on, preset_for
 from fluxtui.engine.memory.settings import check_settings
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.persist import recipe
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 BASE = Spec(name="a", id="id-of-a", model=ModelSpec(source="flux"), dataset=DatasetSpec(path="pictures"))
 FLUX = model_of(None, is_schnell=False)

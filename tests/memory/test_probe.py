@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from fluxtui.engine import plan, wire
-from fluxtui.engine.memory.live import LiveBytes
 from fluxtui.engine.memory.model import model_of
+from fluxtui.engine.memory.peak_bytes import LiveBytes
 from fluxtui.engine.memory.phases import memory_of
 from fluxtui.engine.memory.probe import Meter, meter_of, probe, probe_and_tell
-from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.loop import train
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import toml
+from fluxtui.persist.files import toml
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -13,13 +13,13 @@ from torch import nn
 
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.memory import base, streaming
-from fluxtui.engine.memory.lanes import Arrival, CudaLane, PlainLane
+from fluxtui.engine.memory.copy_stream import Arrival, CudaCopyStream, PlainCopyStream
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
 from fluxtui.engine.memory.streaming import BlockStreamer, BlockSwapError, stream_blocks, streamed_names
 from fluxtui.engine.prove import prove
-from fluxtui.engine.trainer.lora import Adapter, add_lora
+from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.persist.settings.spec import LoraSpec
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import new_transformer
 
@@ -48,7 +48,7 @@ class Copying:
 
 
 @dataclass
-class EmulatedLane(PlainLane):
+class EmulatedCopyStream(PlainCopyStream):
     """A device apart: its slots are poisoned from the moment a copy begins until it is admitted, and host memory is never read
     by what computes."""
 
@@ -108,8 +108,8 @@ def gradients(model: nn.Module, adapter: Adapter, steps: int = 2) -> list[torch.
     return [parameter.grad for parameter in adapter.parameters() if parameter.grad is not None]
 
 
-def streamed(model: nn.Module, blocks: int, lane: EmulatedLane | None = None, limit: float = 30.0) -> BlockStreamer:
-    return stream_blocks(model, streamed_names(DOUBLE, SINGLE, blocks), lane or EmulatedLane(), limit)
+def streamed(model: nn.Module, blocks: int, copy_stream: EmulatedCopyStream | None = None, limit: float = 30.0) -> BlockStreamer:
+    return stream_blocks(model, streamed_names(DOUBLE, SINGLE, blocks), copy_stream or EmulatedCopyStream(), limit)
 
 
 @pytest.mark.parametrize("precision", [None, "int8", "fp8", "nf4"])
@@ -168,9 +168,9 @@ def test_computing_with_a_block_that_is_not_there_is_an_error(precision: str | N
 
 
 def test_poison_would_be_seen() -> None:
-    """The measure itself: a lane that never copies changes the gradients, or the tests above could not fail."""
+    """The measure itself: a copy stream that never copies changes the gradients, or the tests above could not fail."""
 
-    class Forgetful(EmulatedLane):
+    class Forgetful(EmulatedCopyStream):
         def start(self, host: torch.Tensor, slot: torch.Tensor) -> Arrival:
             slot.fill_(0xFF)
             return Copying(slot, slot, is_lost=False)
@@ -183,15 +183,15 @@ def test_poison_would_be_seen() -> None:
 
 def test_the_next_block_is_sent_for_while_one_computes() -> None:
     model, adapter = new_model()
-    lane = EmulatedLane()
-    streamer = streamed(model, 6, lane)
+    copy_stream = EmulatedCopyStream()
+    streamer = streamed(model, 6, copy_stream)
     under_way: list[bool] = []
     for block in model.single_transformer_blocks[:-1]:
         block.register_forward_pre_hook(lambda *_: under_way.append(bool(streamer._under_way)))
     model(**inputs())
     assert under_way == [True] * (SINGLE - 1)
     gradients(model, adapter, steps=1)
-    assert lane.copies <= 3 * 6  # no block came in for nothing
+    assert copy_stream.copies <= 3 * 6  # no block came in for nothing
 
 
 @pytest.mark.parametrize("is_grad", [True, False])
@@ -207,7 +207,7 @@ def test_samples_and_steps_may_take_turns(is_grad: bool) -> None:
 @pytest.mark.parametrize("lost", [3, 11])
 def test_a_swap_that_does_not_arrive_raises_with_the_blocks_name(lost: int) -> None:
     model, adapter = new_model()
-    streamed(model, 6, EmulatedLane(lost=lost), limit=0.2)
+    streamed(model, 6, EmulatedCopyStream(lost=lost), limit=0.2)
     with pytest.raises(BlockSwapError, match=r"transformer_blocks\.\d did not arrive .* within 0.2 s"):
         gradients(model, adapter)
 
@@ -245,7 +245,7 @@ def test_work_that_is_queued_ahead_of_a_copy_is_not_counted_as_its_time(is_lost:
     clock = Clock()
     monkeypatch.setattr(streaming, "time", clock)
 
-    class Busy(EmulatedLane):
+    class Busy(EmulatedCopyStream):
         def start(self, host: torch.Tensor, slot: torch.Tensor) -> Arrival:
             slot.fill_(0xFF)
             return Waiting(host, slot, is_lost, clock=clock)
@@ -286,21 +286,21 @@ def test_memory_that_cannot_be_locked_blames_no_kernel_and_is_told(
     driver, said = Driver(), list[str]()
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
     monkeypatch.setattr(torch.cuda, "Stream", lambda _device: None)
-    lane = CudaLane(torch.device("cpu"))
+    copy_stream = CudaCopyStream(torch.device("cpu"))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "zeros", driver.launch)
-        buffers = [lane.host_buffer(size) for size in (512, 256, 256)]
+        buffers = [copy_stream.host_buffer(size) for size in (512, 256, 256)]
         assert driver.launch().numel() == 1
     assert driver.asked == [512], "what was refused once is not asked for again"
-    assert lane.unlocked == sum(map(len, buffers))
+    assert copy_stream.unlocked == sum(map(len, buffers))
     bench = new_bench(hardware__stream_blocks=2, train__gradient_checkpointing=True)
-    monkeypatch.setattr(base, "lane_to", lambda _device: _Unlocked())
+    monkeypatch.setattr(base, "copy_stream_to", lambda _device: _Unlocked())
     monkeypatch.setattr(Reporter, "say", lambda _self, line: said.append(line))
     bench.prepare_here()
     assert any("could not be page-locked" in line and "ulimit -l" in line for line in said), said
 
 
-class _Unlocked(PlainLane):
+class _Unlocked(PlainCopyStream):
     unlocked = 3 << 30
 
 
@@ -313,15 +313,15 @@ def test_the_last_blocks_are_streamed_single_ones_first() -> None:
 STUCK = """
 import torch
 from fluxtui.engine.memory import base
-from fluxtui.engine.memory.lanes import PlainLane
-class Stuck(PlainLane):
+from fluxtui.engine.memory.copy_stream import PlainCopyStream
+class Stuck(PlainCopyStream):
     def start(self, host, slot):
         class Never:
             def has_begun(self): return True
             def is_here(self): return False
             def admit(self): raise AssertionError
         return Never()
-base.lane_to = lambda device: Stuck()
+base.copy_stream_to = lambda device: Stuck()
 import atexit, threading
 threading.Thread(target=threading.Event().wait).start()     # a driver's thread that never ends
 from fluxtui.engine.__main__ import main

@@ -11,7 +11,7 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.hub import transfer
 from fluxtui.engine.trainer.source import open_model
 from fluxtui.persist.home import Home
-from fluxtui.persist.spec import ModelSpec
+from fluxtui.persist.settings.spec import ModelSpec
 from tests.models.fetching import NAME, Fetch, Telling
 from tests.models.hub import Hub, Repository
 from tests.models.singles import take_apart

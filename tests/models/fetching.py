@@ -7,7 +7,7 @@ from typing import Any
 
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 
 NAME = "black-forest-labs/FLUX.1-dev"
 SECRET = "hf_" + "x" * 34

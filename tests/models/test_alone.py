@@ -16,8 +16,8 @@ from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.source import open_model
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
-from fluxtui.persist.spec import ModelSpec
+from fluxtui.persist.models.folder import recognise
+from fluxtui.persist.settings.spec import ModelSpec
 from tests.models.fetching import NAME, Fetch
 from tests.models.hub import COMMIT, Hub, Repository
 from tests.models.singles import take_apart

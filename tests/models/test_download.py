@@ -23,11 +23,11 @@ from fluxtui.engine.hub import repository as hub_repository
 from fluxtui.engine.hub import transfer
 from fluxtui.engine.hub.refusals import BrokenFileError, CutError, DownloadError
 from fluxtui.engine.keeper.speed import Speed
-from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.refusal import NoRoomError, Refusal
 from fluxtui.engine.wire import ProgressLine, TrainerExit
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 from tests.models.fetching import NAME, SECRET, Fetch
 from tests.models.hub import COMMIT, Hub, Repository
 from tests.models.singles import take_apart

@@ -8,9 +8,10 @@ import pytest
 
 from fluxtui import control
 from fluxtui.engine.hub.repository import cache_folder
-from fluxtui.persist import overview, toml
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Record
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Record
 from tests.models.hub import COMMIT, Hub, Repository, until
 from tests.models.test_download import NAME
 from tests.trainer.job import SMALL

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fluxtui.engine.family.flux1.original import _cut, transformer_pieces, vae_pieces
-from fluxtui.persist.model_config import CONFIG_OF
+from fluxtui.persist.models.config import CONFIG_OF
 from tests.models.singles import original_transformer, original_vae
 
 PARAMETERS = {

@@ -12,10 +12,10 @@ from fluxtui.demo import PICO_DIR
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
 from fluxtui.engine.family.flux1.encode import encode_image_mean, encode_prompts
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear
-from fluxtui.persist import model_assembly
 from fluxtui.persist.errors import DamagedError, NotFoundError, UsageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise, settle
+from fluxtui.persist.models import assembly as model_assembly
+from fluxtui.persist.models.folder import recognise, settle
 from tests.models.singles import FILES, float8, originals, prefixed, take_apart, told, weights, write
 
 
@@ -192,7 +192,7 @@ def test_a_weight_that_is_missing_or_too_much_is_named(tiny: Path, models: Path,
 
 def test_a_session_is_made_of_a_file_and_keeps_its_parts(models: Path, home: Home, tmp_path: Path) -> None:
     from fluxtui import control
-    from fluxtui.persist import recipe
+    from fluxtui.persist.settings import recipe
     from tests.trainer.tiny_flux import little_pictures
 
     data = little_pictures(tmp_path / "data")

@@ -10,8 +10,8 @@ import torch
 
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_file import identify
-from fluxtui.persist.model_folder import recognise
+from fluxtui.persist.models.file import identify
+from fluxtui.persist.models.folder import recognise
 from tests.models.singles import FILES, originals, prefixed, told, write
 from tests.persist.inert import is_inert
 

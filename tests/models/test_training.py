@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import settle
+from fluxtui.persist.models.folder import settle
 from tests.models.singles import FILES
 from tests.trainer.job import Bench, small_spec
 from tests.trainer.tiny_flux import little_pictures

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import commit
-from fluxtui.persist.commit import (
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.checkpoints.commit import (
     MANIFEST,
     commit_checkpoint,
     committed,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxtui.persist.commit import MANIFEST, committed, newest_verified, retain, step_name, verify_checkpoint
+from fluxtui.persist.checkpoints.commit import MANIFEST, committed, newest_verified, retain, step_name, verify_checkpoint
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
 from tests.persist.test_commit import FILES, Told, put
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import dataset_folder, dataset_parts
-from fluxtui.persist.dataset_folder import Pairs, pair
+from fluxtui.persist.datasets import folder as dataset_folder
+from fluxtui.persist.datasets import parts as dataset_parts
+from fluxtui.persist.datasets.folder import Pairs, pair
 from fluxtui.persist.errors import NotFoundError, UsageError
-from fluxtui.persist.spec import DatasetSpec
+from fluxtui.persist.settings.spec import DatasetSpec
 from tests.persist.inert import is_inert
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import durable, logfile, metrics
-from fluxtui.persist.durable import fsync_folder, make_folder, remove_tree, sweep_temporaries, write_all, write_file
+from fluxtui.persist import logfile, metrics
 from fluxtui.persist.errors import DISK_FULL, DamagedError, StorageError
-from fluxtui.persist.regular import open_regular, read_regular
-from fluxtui.persist.tensorfile import read_header
+from fluxtui.persist.files import durable
+from fluxtui.persist.files.durable import fsync_folder, make_folder, remove_tree, sweep_temporaries, write_all, write_file
+from fluxtui.persist.files.regular import open_regular, read_regular
+from fluxtui.persist.files.tensorfile import read_header
 
 
 def test_bytes_pieces_and_views_arrive_whole_and_private(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_file_over_the_size_limit_is_an_error_not_a_death(tmp_path: Path) -> N
 import resource
 from datetime import UTC, datetime
 from pathlib import Path
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.errors import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxtui.persist import overview
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
 from fluxtui.persist.home import LAST_ATTEMPT, Home, SessionFolder, runtime_folder, safe_name
+from fluxtui.persist.sessions import overview
 
 HOSTILE = [
     "", ".", "..", "../x", "a/../b", "/etc/passwd", "a/b", "a\\b", "a..b", "-rf", ".hidden", "_x", "A", "Ä", "a b",

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fluxtui.persist import importers
 from fluxtui.persist.errors import FluxTUIError, UsageError
-from fluxtui.persist.import_tables import SOURCES
+from fluxtui.persist.imports import configuration as importers
+from fluxtui.persist.imports.tables import SOURCES
 from tests.persist.inert import is_inert
 
 KOHYA = """

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.files.lock import Lock
 
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.files.lock import Lock
 lock = Lock.take(Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "60"], close_fds=False)  # a program started inherits no lock
 print("taken" if lock else "refused", child.pid, flush=True)
@@ -182,7 +182,8 @@ def test_a_file_system_that_cannot_lock_gets_its_lock_in_the_runtime_folder(
 
 @pytest.mark.root
 def test_a_kernel_that_answers_enolck_gets_the_stand_in_too(tmp_path: Path, needs: Callable[[str], str]) -> None:
-    program = "import sys; from pathlib import Path; from fluxtui.persist.lock import Lock; lock = Lock.take(Path(sys.argv[1]));"
+    program = "import sys; from pathlib import Path; from fluxtui.persist.files.lock import Lock;"
+    program += "lock = Lock.take(Path(sys.argv[1])); "
     program += "print(lock is not None, Lock.held(Path(sys.argv[1])), Lock.take(Path(sys.argv[1])) is None)"
     trace = tmp_path / "trace"
     done = subprocess.run(

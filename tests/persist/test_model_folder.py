@@ -10,7 +10,7 @@ import pytest
 
 from fluxtui.persist.errors import NotFoundError, UsageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
+from fluxtui.persist.models.folder import recognise
 from tests.persist.inert import is_inert
 
 INDEX = {

@@ -19,11 +19,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from fluxtui.persist import commit, defaults, overview, overview_json, process, recipe, record_cache, session_facts, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import NotFoundError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Phase, Proof, Record
+from fluxtui.persist.sessions import facts as session_facts
+from fluxtui.persist.sessions import overview, overview_json, record_cache
+from fluxtui.persist.sessions.record import Phase, Proof, Record
+from fluxtui.persist.settings import defaults, recipe
 from tests.persist.inert import is_inert
 
 FIELDS = (

@@ -14,7 +14,7 @@ import pytest
 
 from fluxtui.persist import process
 from fluxtui.persist.process import RUN_ID_VARIABLE, boot_id, identify, is_alive, run_id_of, send, state_letter
-from fluxtui.persist.record import ProcessIdentity
+from fluxtui.persist.sessions.record import ProcessIdentity
 
 
 @pytest.fixture

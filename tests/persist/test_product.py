@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fluxtui.persist import hash_cache, overview, record_cache, toml
 from fluxtui.persist.errors import DamagedError
+from fluxtui.persist.files import hash_cache, toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Proof, Record
+from fluxtui.persist.sessions import overview, record_cache
+from fluxtui.persist.sessions.record import Proof, Record
 from tests.persist.test_overview import make
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fluxtui.persist import keys, recipe
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.prompts import SamplePrompt, prompts_of
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, SampleSpec, Spec
+from fluxtui.persist.settings import keys, recipe
+from fluxtui.persist.settings.prompts import SamplePrompt, prompts_of
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, SampleSpec, Spec
 
 SPEC = Spec(name="a", id="b", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))
 

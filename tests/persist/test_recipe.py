@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxtui.persist import defaults, keys, recipe, toml
 from fluxtui.persist.errors import DamagedError, UsageError
-from fluxtui.persist.spec import DatasetSpec, GuardSpec, ModelSpec, Spec
+from fluxtui.persist.files import toml
+from fluxtui.persist.settings import defaults, keys, recipe
+from fluxtui.persist.settings.spec import DatasetSpec, GuardSpec, ModelSpec, Spec
 from tests.persist.inert import is_inert
 
 SPEC = Spec(name="a", id="i", model=ModelSpec(source="pico"), dataset=DatasetSpec(path="demo"))

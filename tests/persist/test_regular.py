@@ -10,7 +10,7 @@ import pytest
 
 from fluxtui.persist import metrics
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.regular import open_for_writing
+from fluxtui.persist.files.regular import open_for_writing
 
 
 def irregular(path: Path, what: str) -> None:

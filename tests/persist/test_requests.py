@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fluxtui.persist.errors import StorageError, UsageError
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.requests import LIMIT, VERBS, drop_request, take_requests
+from fluxtui.persist.sessions.requests import LIMIT, VERBS, drop_request, take_requests
 
 GOOD = b'id = "abc"\nverb = "stop"\nattempt = 1\nat = 2026-01-01T00:00:00Z\n'
 

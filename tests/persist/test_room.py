@@ -10,12 +10,13 @@ import pytest
 from fluxtui import control
 from fluxtui.control import room as front
 from fluxtui.engine.trainer import room as trainer
-from fluxtui.persist import commit, room
+from fluxtui.persist import room
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import StorageError
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import recognise
-from fluxtui.persist.recipe import load_spec
-from fluxtui.persist.spec import CheckpointSpec, DatasetSpec, LoraSpec, ModelSpec, Spec
+from fluxtui.persist.models.folder import recognise
+from fluxtui.persist.settings.recipe import load_spec
+from fluxtui.persist.settings.spec import CheckpointSpec, DatasetSpec, LoraSpec, ModelSpec, Spec
 
 
 def spec_of(**lora: object) -> Spec:

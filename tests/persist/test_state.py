@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxtui.persist.record import ACTIVE, Phase, ProcessIdentity, Record, Status
-from fluxtui.persist.state import Facts, Output, Shown, State, derive
+from fluxtui.persist.sessions.record import ACTIVE, Phase, ProcessIdentity, Record, Status
+from fluxtui.persist.sessions.state import Facts, Output, Shown, State, derive
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BOOT, OTHER_BOOT = "boot-1", "boot-2"

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.tensorfile import HEADER_LIMIT, read_header, serialize, tensors_sha256
+from fluxtui.persist.files.tensorfile import HEADER_LIMIT, read_header, serialize, tensors_sha256
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -179,7 +179,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.tensorfile import read_header
+from fluxtui.persist.files.tensorfile import read_header
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_header(Path(sys.argv[1]))

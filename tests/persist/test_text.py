@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxtui.persist.text import clean, collapse
+from fluxtui.persist.files.text import clean, collapse
 from tests.persist.inert import is_inert
 
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from fluxtui.persist import toml
 from fluxtui.persist.errors import DamagedError, NotFoundError
-from fluxtui.persist.record import Record
+from fluxtui.persist.files import toml
+from fluxtui.persist.sessions.record import Record
 from tests.persist.inert import is_inert
 
 

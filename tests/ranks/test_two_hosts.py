@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from fluxtui import control
-from fluxtui.engine.keeper.nodes import NodeFolder, NodeRecord
-from fluxtui.persist import commit, metrics, toml
+from fluxtui.engine.keeper.machines.messages import NodeFolder, NodeRecord
+from fluxtui.persist import metrics
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import TERMINAL, Record, Result
+from fluxtui.persist.sessions.record import TERMINAL, Record, Result
 from tests.ranks.hosts import Host, Hosts
 from tests.trainer.job import SMALL
 from tests.trainer.tiny_flux import little_pictures, tiny_flux

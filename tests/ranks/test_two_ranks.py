@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from fluxtui import control
-from fluxtui.persist import metrics, overview, process, toml
+from fluxtui.persist import metrics, process
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Record, Result
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.record import Record, Result
 from tests.trainer.job import SMALL
 from tests.trainer.tiny_flux import little_pictures, tiny_flux
 

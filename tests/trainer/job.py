@@ -22,10 +22,12 @@ from fluxtui.engine.trainer.prepare import prepare
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import commit, recipe, toml
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Record, Result
-from fluxtui.persist.spec import DatasetSpec, ModelSpec, Spec
+from fluxtui.persist.sessions.record import Record, Result
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
 SMALL: dict[str, Any] = {
     "dataset.resolution": [64], "dataset.trigger": "zorp", "lora.rank": 4, "lora.alpha": 4.0, "train.steps": 8,

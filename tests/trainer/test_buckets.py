@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxtui.engine.trainer.buckets import SIDE_MULTIPLE, Bucket, TooSmallError, place, places, resolutions_for, table
+from fluxtui.engine.trainer.data.buckets import SIDE_MULTIPLE, Bucket, TooSmallError, place, places, resolutions_for, table
 
 SIDES = st.integers(min_value=16, max_value=12_000)
 RESOLUTIONS = st.sampled_from([16, 32, 64, 256, 512, 768, 1024, 2048])

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.engine.trainer.cache import Cache, EntryKey, key_of
-from fluxtui.engine.trainer.reading import Readers
+from fluxtui.engine.trainer.data.cache import Cache, EntryKey, key_of
+from fluxtui.engine.trainer.data.reading import Readers
 from fluxtui.engine.trainer.refusal import HungReadError
 from fluxtui.persist import cache_folder
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.files.lock import Lock
 
 BYTES = 4096
 

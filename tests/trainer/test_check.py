@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from fluxtui.engine.trainer.dataset import read_dataset, steps_per_epoch
-from fluxtui.engine.trainer.doctor import check
-from fluxtui.engine.trainer.findings import Report
-from fluxtui.engine.trainer.likeness import alike, look_of
-from fluxtui.engine.trainer.tokens import token_counter
+from fluxtui.engine.trainer.check.doctor import check
+from fluxtui.engine.trainer.check.findings import Report
+from fluxtui.engine.trainer.check.likeness import alike, look_of
+from fluxtui.engine.trainer.check.tokens import token_counter
+from fluxtui.engine.trainer.data.dataset import read_dataset, steps_per_epoch
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.settings.spec import DatasetSpec, TrainSpec
 from tests.trainer.hostile import colour_16, encoded, grey_16, hostile_images, quarters, turned
 
 

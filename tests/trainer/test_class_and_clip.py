@@ -12,12 +12,12 @@ from diffusers import FluxPipeline
 from fluxtui.engine.export import export
 from fluxtui.engine.prove import prove
 from fluxtui.engine.trainer import draws
-from fluxtui.engine.trainer.caption import with_word
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors
+from fluxtui.engine.trainer.data.caption import with_word
 from fluxtui.engine.trainer.objective import preservation_losses
 from fluxtui.engine.trainer.refusal import DataError
-from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import metrics
-from fluxtui.persist.commit import remove_checkpoint
+from fluxtui.persist.checkpoints.commit import remove_checkpoint
 from tests.trainer.job import Bench
 from tests.trainer.test_loop import closest, gradient_of_first_step
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxtui.engine.trainer import fingerprint
-from fluxtui.engine.trainer.buckets import places
-from fluxtui.engine.trainer.caption import has_trigger, shuffles, with_trigger
-from fluxtui.engine.trainer.dataset import Batch, Dataset, Item, Slot, plan_epoch, read_dataset, steps_per_epoch
+from fluxtui.engine.trainer.data import fingerprint
+from fluxtui.engine.trainer.data.buckets import places
+from fluxtui.engine.trainer.data.caption import has_trigger, shuffles, with_trigger
+from fluxtui.engine.trainer.data.dataset import Batch, Dataset, Item, Slot, plan_epoch, read_dataset, steps_per_epoch
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError
-from fluxtui.persist import dataset_facts
-from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.datasets import facts as dataset_facts
+from fluxtui.persist.settings.spec import DatasetSpec, TrainSpec
 from tests.trainer.hostile import encoded, hostile_images, quarters, turned
 
 
@@ -328,7 +328,7 @@ def test_a_touched_file_is_no_change_and_an_edited_one_is_named(tmp_path: Path) 
 
 
 def test_a_fingerprint_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    from fluxtui.persist import toml
+    from fluxtui.persist.files import toml
 
     data = tmp_path / "data"
     data.mkdir()

@@ -14,7 +14,7 @@ from scipy.special import logit
 from scipy.stats import kstest, logistic, norm
 
 from fluxtui.engine.trainer import draws
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.settings.spec import TrainSpec
 
 SAMPLES = 20_000
 P_LOW = 1e-3    # a right distribution fails one run in a thousand of seeds; the seed is fixed, so a pass stays a pass

@@ -13,16 +13,16 @@ from PIL import Image
 
 from fluxtui.engine.family.flux1.components import Components, pipeline_at
 from fluxtui.engine.family.flux1.encode import compute_in_float32, encode_image_mean, encode_prompts, pixels_of
-from fluxtui.engine.trainer import encode
-from fluxtui.engine.trainer.dataset import Batch, Dataset, plan_epoch, read_dataset
-from fluxtui.engine.trainer.encode import fill_caches
-from fluxtui.engine.trainer.encoded import Encoded
+from fluxtui.engine.trainer.data import encode
+from fluxtui.engine.trainer.data.dataset import Batch, Dataset, plan_epoch, read_dataset
+from fluxtui.engine.trainer.data.encode import fill_caches
+from fluxtui.engine.trainer.data.encoded import Encoded
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.persist import cache_folder
-from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.spec import Spec
 from tests.trainer.job import small_spec
 from tests.trainer.tiny_flux import little_pictures
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._inductor.exc import InductorError
 
-from fluxtui.engine.trainer.endings import CRASHED, NonFiniteError, ending_of
+from fluxtui.engine.trainer.exit_reason import CRASHED, NonFiniteError, ending_of
 from fluxtui.engine.trainer.refusal import DataError, DataWorkerError, HungReadError
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist.errors import DamagedError, RefusedError, StorageError, UsageError

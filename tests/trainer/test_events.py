@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist import metrics
-from fluxtui.persist.commit import remove_checkpoint
+from fluxtui.persist.checkpoints.commit import remove_checkpoint
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

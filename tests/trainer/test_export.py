@@ -16,9 +16,10 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from fluxtui.engine.export import export, main
 from fluxtui.engine.family.flux1 import lora_file
 from fluxtui.engine.family.flux1.targets import target_names
-from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
-from fluxtui.persist import commit, tensorfile
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors, to_safetensors
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.files import tensorfile
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from fluxtui.engine import check as check_verb
-from fluxtui.engine.trainer import fingerprint
-from fluxtui.engine.trainer.dataset import plan_epoch, read_dataset, steps_per_epoch
-from fluxtui.engine.trainer.doctor import check, warned
-from fluxtui.engine.trainer.findings import Report
+from fluxtui.engine.trainer.check.doctor import check, warned
+from fluxtui.engine.trainer.check.findings import Report
+from fluxtui.engine.trainer.data import fingerprint
+from fluxtui.engine.trainer.data.dataset import plan_epoch, read_dataset, steps_per_epoch
+from fluxtui.engine.trainer.data.views import views_of
 from fluxtui.engine.trainer.plan_steps import planned_steps
 from fluxtui.engine.trainer.refusal import DataError
-from fluxtui.engine.trainer.views import views_of
-from fluxtui.persist import dataset_facts, keys, toml
+from fluxtui.persist.datasets import facts as dataset_facts
 from fluxtui.persist.errors import FluxTUIError, UsageError
-from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.files import toml
+from fluxtui.persist.settings import keys
+from fluxtui.persist.settings.spec import DatasetSpec, TrainSpec
 from tests.trainer.job import Bench
 from tests.trainer.killed import __file__ as KILLED
 from tests.trainer.test_dataset import put, spec_of

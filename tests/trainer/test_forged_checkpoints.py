@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from fluxtui.engine.trainer import runtime
-from fluxtui.engine.trainer import state as states
-from fluxtui.engine.trainer.checkpoints import changes, facts
+from fluxtui.engine.trainer.checkpoint import state as states
+from fluxtui.engine.trainer.checkpoint.committer import changes, facts
+from fluxtui.engine.trainer.checkpoint.state import LoopState
 from fluxtui.engine.trainer.loop import train
-from fluxtui.engine.trainer.state import LoopState
-from fluxtui.persist import keys, recipe
-from fluxtui.persist.commit import MANIFEST, commit_checkpoint, step_name, verify_checkpoint
+from fluxtui.persist.checkpoints.commit import MANIFEST, commit_checkpoint, step_name, verify_checkpoint
 from fluxtui.persist.errors import DamagedError, UsageError
-from fluxtui.persist.keys import Key
-from fluxtui.persist.spec import RECIPE_TABLES, Spec
+from fluxtui.persist.settings import keys, recipe
+from fluxtui.persist.settings.keys import Key
+from fluxtui.persist.settings.spec import RECIPE_TABLES, Spec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from fluxtui.engine.trainer.buckets import place
-from fluxtui.engine.trainer.image import crop, decode, decode_mask, read_header, read_regular
+from fluxtui.engine.trainer.data.buckets import place
+from fluxtui.engine.trainer.data.image import crop, decode, decode_mask, read_header, read_regular
 from fluxtui.engine.trainer.refusal import DataError
 from tests.trainer.hostile import (
     COLOURS,

@@ -11,9 +11,9 @@ from diffusers import FluxPipeline
 
 from fluxtui.engine.export import export, update_distance
 from fluxtui.engine.family.flux1 import lora_scale
-from fluxtui.engine.trainer.state import from_safetensors, to_safetensors
-from fluxtui.persist import tensorfile
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors, to_safetensors
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.files import tensorfile
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import new_transformer
 

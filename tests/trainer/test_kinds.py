@@ -15,17 +15,17 @@ from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.plan import plan_of
 from fluxtui.engine.plan_table import table
 from fluxtui.engine.prove import prove
+from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 from fluxtui.engine.trainer.loop import advance
-from fluxtui.engine.trainer.lora import Adapter, add_lora
-from fluxtui.engine.trainer.state import from_safetensors
-from fluxtui.persist import tensorfile
-from fluxtui.persist.commit import remove_checkpoint
-from fluxtui.persist.compatibility import only_read_by
+from fluxtui.persist.checkpoints.commit import remove_checkpoint
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.files import tensorfile
 from fluxtui.persist.home import Home
-from fluxtui.persist.layers import LayerSize, problem_of, sizes_of
-from fluxtui.persist.spec import LoraSpec
-from fluxtui.screens.form_fields import evaluate
+from fluxtui.persist.settings.compatibility import only_read_by
+from fluxtui.persist.settings.layers import LayerSize, problem_of, sizes_of
+from fluxtui.persist.settings.spec import LoraSpec
+from fluxtui.screens.form.fields import evaluate
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 import torch
 
-from fluxtui.engine.trainer.checkpoints import Committer
-from fluxtui.engine.trainer.endings import NonFiniteError
+from fluxtui.engine.trainer.checkpoint.committer import Committer
+from fluxtui.engine.trainer.exit_reason import NonFiniteError
 from fluxtui.engine.trainer.loop import advance, take_step, train
 from fluxtui.engine.trainer.optim import schedule
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics
-from fluxtui.persist.commit import remove_checkpoint
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.checkpoints.commit import remove_checkpoint
+from fluxtui.persist.settings.spec import TrainSpec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

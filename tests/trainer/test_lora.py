@@ -10,10 +10,10 @@ import torch
 from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.family.flux1.targets import PRESETS, target_names
 from fluxtui.engine.family.flux1.transformer import velocity
-from fluxtui.engine.trainer.lora import Adapter, KeyedRanks, Place, add_lora
+from fluxtui.engine.trainer.adapter.lora import Adapter, KeyedRanks, Place, add_lora
 from fluxtui.engine.trainer.objective import sample_losses
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.persist.settings.spec import LoraSpec
 from tests.trainer.test_objective import random_samples
 from tests.trainer.tiny_flux import new_transformer
 

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 
 from fluxtui.engine.family.flux1.components import pipeline_at
-from fluxtui.engine.trainer import fingerprint
-from fluxtui.engine.trainer.buckets import place
-from fluxtui.engine.trainer.dataset import Dataset, plan_epoch, read_dataset
-from fluxtui.engine.trainer.doctor import check
-from fluxtui.engine.trainer.encode import fill_caches
-from fluxtui.engine.trainer.encoded import Encoded
-from fluxtui.engine.trainer.image import crop_mask, decode_mask
+from fluxtui.engine.trainer.check.doctor import check
+from fluxtui.engine.trainer.data import fingerprint
+from fluxtui.engine.trainer.data.buckets import place
+from fluxtui.engine.trainer.data.dataset import Dataset, plan_epoch, read_dataset
+from fluxtui.engine.trainer.data.encode import fill_caches
+from fluxtui.engine.trainer.data.encoded import Encoded
+from fluxtui.engine.trainer.data.image import crop_mask, decode_mask
 from fluxtui.engine.trainer.objective import Samples, sample_losses
 from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.engine.trainer.runtime import Runtime
-from fluxtui.persist.spec import DatasetSpec, TrainSpec
+from fluxtui.persist.settings.spec import DatasetSpec, TrainSpec
 from tests.trainer.hostile import encoded, turned
 from tests.trainer.job import small_spec
 from tests.trainer.test_encode import Telling

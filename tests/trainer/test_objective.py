@@ -16,7 +16,7 @@ from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.loop import take_step
 from fluxtui.engine.trainer.objective import Samples, sample_losses, weights_of
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.settings.spec import TrainSpec
 from tests.trainer.job import Bench
 
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from fluxtui.engine import quiet
-from fluxtui.engine.trainer import state as states
-from fluxtui.engine.trainer.ema import Ema
+from fluxtui.engine.trainer.adapter.ema import Ema
+from fluxtui.engine.trainer.checkpoint import state as states
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.optim import Group, evaluated, new_optimizer
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.engine.trainer.state import from_safetensors
 from fluxtui.persist import metrics
-from fluxtui.persist.commit import remove_checkpoint
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.checkpoints.commit import remove_checkpoint
+from fluxtui.persist.settings.spec import TrainSpec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

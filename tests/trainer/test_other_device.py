@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fluxtui.engine.memory.lanes import Arrival, Here
+from fluxtui.engine.memory.copy_stream import Arrival, Here
 from fluxtui.engine.memory.streaming import stream_blocks, streamed_names
 from fluxtui.engine.trainer import optim
-from fluxtui.engine.trainer.ema import Ema
+from fluxtui.engine.trainer.adapter.ema import Ema
 from fluxtui.engine.trainer.loop import clip, micro_step
 from fluxtui.engine.trainer.run import Run
 from tests.trainer.job import Bench
@@ -28,7 +28,7 @@ THERE = torch.device("meta")
 
 
 @dataclass
-class Lane:
+class CopyStream:
     """Between the CPU and the other device."""
 
     unlocked: int = 0
@@ -70,7 +70,7 @@ def elsewhere(run: Run, streamed: int) -> Any:
         if run.clip:
             move(run.clip.adapter.model, mode)
         if names:
-            stream_blocks(model, names, Lane(), 0.0)
+            stream_blocks(model, names, CopyStream(), 0.0)
         run.runtime = replace(run.runtime, device=THERE)
         train, of_clip = run.job.spec.train, dict(run.clip.adapter.named_parameters()) if run.clip else None
         groups = optim.groups_of(train, dict(run.adapter.named_parameters()), of_clip)

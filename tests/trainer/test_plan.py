@@ -20,10 +20,12 @@ from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.plan_table import table
 from fluxtui.gpu import Gpus
 from fluxtui.gpu.readings import Gpu
-from fluxtui.persist import metrics, recipe, toml
+from fluxtui.persist import metrics
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
-from fluxtui.persist.record import Footprint
-from fluxtui.persist.spec import ModelSpec
+from fluxtui.persist.sessions.record import Footprint
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import ModelSpec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

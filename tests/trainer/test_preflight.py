@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.engine.trainer import fingerprint, preflight, room
+from fluxtui.engine.trainer import preflight, room
+from fluxtui.engine.trainer.data import fingerprint
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import dataset_facts
+from fluxtui.persist.datasets import facts as dataset_facts
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.model_folder import recognise
+from fluxtui.persist.models.folder import recognise
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
 

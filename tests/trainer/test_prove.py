@@ -15,11 +15,11 @@ import torch
 
 from fluxtui.engine.contents import update_norm
 from fluxtui.engine.prove import prove
+from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 from fluxtui.engine.trainer.plan_steps import world_size_of
 from fluxtui.engine.trainer.product import write_product
-from fluxtui.engine.trainer.state import from_safetensors
-from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.record import ProcessIdentity, Proof, Record
+from fluxtui.persist.files import tensorfile, toml
+from fluxtui.persist.sessions.record import ProcessIdentity, Proof, Record
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import toml
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.record import Result
+from fluxtui.persist.sessions.record import Result
 from tests.trainer.hub import Hub, serving
 
 PICTURE = "samples/step-000000008/00.png"

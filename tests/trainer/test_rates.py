@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fluxtui.engine import quiet
-from fluxtui.engine.trainer.lora import FactorLinear
+from fluxtui.engine.trainer.adapter.lora import FactorLinear
 from fluxtui.engine.trainer.optim import LIBRARY_OF, evaluated, groups_of, new_optimizer, schedule, too_long_a_warmup
-from fluxtui.persist import compatibility, defaults
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings import compatibility, defaults
+from fluxtui.persist.settings.spec import Spec
 
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free")
 STEPS = 500

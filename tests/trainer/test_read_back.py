@@ -9,7 +9,7 @@ import torch
 
 from fluxtui.engine.export import read_back
 from fluxtui.engine.family.flux1.lora_file import Factors, to_diffusers
-from fluxtui.engine.trainer.state import to_safetensors
+from fluxtui.engine.trainer.checkpoint.state import to_safetensors
 from fluxtui.persist.errors import FluxTUIError
 
 SHAPES = {"transformer_blocks.0.attn.to_q": (8, 6), "transformer_blocks.0.attn.to_k": (8, 6)}

@@ -16,9 +16,10 @@ import pytest
 import fluxtui
 from fluxtui.engine.family.flux1 import components
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import metrics, recipe
-from fluxtui.persist.commit import remove_checkpoint, set_aside, verify_checkpoint
+from fluxtui.persist import metrics
+from fluxtui.persist.checkpoints.commit import remove_checkpoint, set_aside, verify_checkpoint
 from fluxtui.persist.errors import DamagedError, RefusedError, UsageError
+from fluxtui.persist.settings import recipe
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
 
@@ -208,7 +209,7 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_accepted_on_demand(
 
 
 def test_a_changed_library_is_refused(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluxtui.engine.trainer import checkpoints
+    from fluxtui.engine.trainer.checkpoint import committer as checkpoints
 
     bench = new_bench(**EXACT)
     bench.run_here()
@@ -283,7 +284,7 @@ def test_hardware_settings_that_change_numbers_are_refused_and_accepted_on_deman
 def test_checkpoints_from_before_model_and_precision_were_noted_go_on(
     new_bench: NewBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fluxtui.engine.trainer import checkpoints
+    from fluxtui.engine.trainer.checkpoint import committer as checkpoints
 
     bench, noted = new_bench(train__steps=2), checkpoints.facts
     with monkeypatch.context() as before:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fluxtui.engine.trainer.dataset import plan_epoch
-from fluxtui.persist.commit import committed
+from fluxtui.engine.trainer.data.dataset import plan_epoch
+from fluxtui.persist.checkpoints.commit import committed
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
 

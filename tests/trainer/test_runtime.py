@@ -19,7 +19,7 @@ from fluxtui.engine.trainer import runtime
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.train import let_segments_grow, run_job
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

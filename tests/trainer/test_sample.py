@@ -18,8 +18,8 @@ from fluxtui.engine.trainer.loop import train
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.sample import Painter
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist.commit import step_name
-from fluxtui.persist.record import Phase
+from fluxtui.persist.checkpoints.commit import step_name
+from fluxtui.persist.sessions.record import Phase
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]

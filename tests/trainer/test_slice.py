@@ -11,11 +11,11 @@ import torch
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.trainer import prepare
+from fluxtui.engine.trainer.adapter.lora import add_lora
 from fluxtui.engine.trainer.loop import advance
-from fluxtui.engine.trainer.lora import add_lora
 from fluxtui.engine.trainer.objective import sample_losses
 from fluxtui.persist import metrics
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.persist.settings.spec import LoraSpec
 from tests.trainer.job import Bench
 from tests.trainer.test_objective import random_samples
 from tests.trainer.tiny_flux import new_transformer

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.engine.trainer.cache import Cache, key_of
-from fluxtui.engine.trainer.data_worker import Wanted, read_one
-from fluxtui.engine.trainer.reading import Readers
+from fluxtui.engine.trainer.data.cache import Cache, key_of
+from fluxtui.engine.trainer.data.data_worker import Wanted, read_one
+from fluxtui.engine.trainer.data.reading import Readers
+from fluxtui.engine.trainer.data.workers import Workers
 from fluxtui.engine.trainer.refusal import DataWorkerError
-from fluxtui.engine.trainer.workers import Workers
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import cache_folder
 
@@ -111,7 +111,7 @@ def test_a_worker_that_hangs_is_given_up_and_ended(folder: Path) -> None:
 
 def test_workers_end_with_a_trainer_that_is_killed(folder: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from fluxtui.engine.trainer.workers import Workers\n"
+        "import sys, time; from pathlib import Path; from fluxtui.engine.trainer.data.workers import Workers\n"
         f"workers = Workers(Path({str(folder)!r}), 2, 30.0); list(workers.read([]))\n"
         "print(*workers.pids, flush=True); time.sleep(600)"
     )
@@ -127,14 +127,14 @@ def test_workers_end_with_a_trainer_that_is_killed(folder: Path) -> None:
 
 
 def test_a_worker_whose_parent_is_another_leaves_at_once(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fluxtui.engine.trainer.data_worker", "1", str(folder)], stdin=subprocess.PIPE, capture_output=True
-    )
+    command = [sys.executable, "-m", "fluxtui.engine.trainer.data.data_worker", "1", str(folder)]
+    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True)
     assert done.returncode == TrainerExit.WRONG_PARENT
 
 
 def test_a_worker_needs_no_torch(folder: Path) -> None:
-    code = "import sys, fluxtui.engine.trainer.data_worker; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'PIL')))"
+    module = "fluxtui.engine.trainer.data.data_worker"
+    code = f"import sys, {module}; sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fluxtui.engine.trainer import checkpoints, state
-from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.checkpoint import committer as checkpoints
+from fluxtui.engine.trainer.checkpoint import state
+from fluxtui.engine.trainer.checkpoint.write_behind import WriteBehind
+from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.refusal import NoRoomError
-from fluxtui.engine.trainer.write_behind import WriteBehind
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import commit
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import StorageError
 from tests.trainer.job import Bench
 

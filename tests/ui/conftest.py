@@ -18,10 +18,10 @@ from textual.pilot import Pilot
 from fluxtui.app import FluxApp
 from fluxtui.gpu import Gpus, HostGauges
 from fluxtui.persist.home import Home
-from fluxtui.screens import words
+from fluxtui.screens.drawing import words
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
 from fluxtui.screens.settings import Settings
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
-from fluxtui.screens.watch import GaugesSeen, Watch
+from fluxtui.screens.watching.watch import GaugesSeen, Watch
 from tests.ui.fabricate import Fabricated, every_state, keep_beating
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -50,7 +50,7 @@ def still_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's plan beside a form takes seconds of both cores: a test that wants it says so."""
-    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 3600.0)
+    monkeypatch.setattr("fluxtui.screens.form.plan.PATIENCE", 3600.0)
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,14 @@ from typing import Any
 
 import msgspec
 
-from fluxtui.persist import metrics, toml
-from fluxtui.persist.defaults import new_spec
+from fluxtui.persist import metrics
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
 from fluxtui.persist.process import boot_id, identify
-from fluxtui.persist.recipe import recipe_sha256, save_spec
-from fluxtui.persist.record import Phase, Proof, Record
+from fluxtui.persist.sessions.record import Phase, Proof, Record
+from fluxtui.persist.settings.defaults import new_spec
+from fluxtui.persist.settings.recipe import recipe_sha256, save_spec
 
 LINE = "=" * 80
 
@@ -61,7 +62,7 @@ def make_session(home: Home, name: str, kind: str = "pico", **sets: object) -> S
 
 def make_record(folder: SessionFolder, attempt: int = 1, **fields: Any) -> Record:
     """Write a record of an attempt; the rest of its fields is plausible."""
-    from fluxtui.persist.recipe import load_spec
+    from fluxtui.persist.settings.recipe import load_spec
 
     spec = load_spec(folder.spec_file)
     now = fields.pop("now", None) or datetime.now(UTC)

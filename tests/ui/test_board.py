@@ -8,8 +8,8 @@ import time
 import pytest
 
 from fluxtui.actions import BY_NAME, of_contexts
-from fluxtui.screens.log_pane import STAYS
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.log.pane import STAYS
 from tests.ui.conftest import opened, same_as_snapshot, seen, still, text_of
 from tests.ui.fabricate import Fabricated, every_state, make_log, make_session
 
@@ -313,7 +313,7 @@ async def test_a_held_key_reads_no_log_that_it_passes_and_a_single_press_reads_o
     home_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fluxtui.persist.home import Home
-    from fluxtui.screens.log_source import LogSource
+    from fluxtui.screens.log.source import LogSource
 
     home = Home.open(home_path)
     for at in range(40):

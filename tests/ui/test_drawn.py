@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
 from tests.ui.conftest import EMOJI, SNAPSHOTS, opened, same_as_snapshot, seen, still, text_of
 from tests.ui.fabricate import Fabricated
 

@@ -6,7 +6,7 @@ import pytest
 
 from fluxtui.actions import BY_NAME, TABLE, of_contexts
 from fluxtui.app import FluxApp
-from fluxtui.screens.dispatch import Dispatcher
+from fluxtui.screens.keys.dispatch import Dispatcher
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.screens.sessions_watch import FirstLook, SessionsWatch, _index_file
+from fluxtui.screens.watching.sessions_watch import FirstLook, SessionsWatch, _index_file
 from tests.ui.fabricate import make_record, make_session
 from tests.ui.glass import ROOT
 

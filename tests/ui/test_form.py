@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.persist.recipe import load_spec
-from fluxtui.screens.form_candidates import candidates
-from fluxtui.screens.form_fields import evaluate, fields
-from fluxtui.screens.form_plan import Planner
+from fluxtui.persist.settings.recipe import load_spec
+from fluxtui.screens.form.candidates import candidates
+from fluxtui.screens.form.fields import evaluate, fields
+from fluxtui.screens.form.plan import Planner
 from fluxtui.screens.form_screen import FormScreen
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_session
@@ -183,7 +183,7 @@ async def test_findings_come_first_and_are_read_at_80x24(
     findings = [{"level": "error", "sentence": f"old-{at:02d}.png is not an image that can be read"} for at in range(20)]
     report = {"report": {"ok": False, "images": 50, "findings": findings}}
     fake_engine(tmp_path, monkeypatch, f"echo '{json.dumps(report)}'")
-    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 3600.0)
+    monkeypatch.setattr("fluxtui.screens.form.plan.PATIENCE", 3600.0)
     async with opened(empty_home, (80, 24)) as (app, pilot):
         screen = await form_of(pilot, app)
         await pilot.press("f4")
@@ -296,7 +296,7 @@ def fake_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr("fluxtui.control.engine.sys.executable", str(program))
-    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 0.0)
+    monkeypatch.setattr("fluxtui.screens.form.plan.PATIENCE", 0.0)
 
 
 async def test_the_plan_stands_beside_the_form_and_is_made_once_for_the_same_answers(
@@ -351,7 +351,7 @@ def test_the_engine_plans_a_spec_that_is_no_session_yet(empty_home: Home, monkey
     spec = evaluate(empty_home, {"train.steps": "30"}).spec
     told = threading.Event()
     planner = Planner(empty_home, told.set)
-    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 0.0)
+    monkeypatch.setattr("fluxtui.screens.form.plan.PATIENCE", 0.0)
     planner.want(spec)
     assert told.wait(240)
     facts = {label: value for label, value, _ in planner.facts(0)}

@@ -6,11 +6,11 @@ import pytest
 
 from fluxtui.gpu import Gpus
 from fluxtui.gpu.readings import Gpu
-from fluxtui.screens.gauge_lines import Painting, gpu_lines, host_lines, in_one_line, numbers
-from fluxtui.screens.glyphs import glyphs_of
-from fluxtui.screens.session_row import gpu_words
-from fluxtui.screens.terminal_kind import Tier
-from fluxtui.screens.watch import GaugesSeen
+from fluxtui.screens.drawing.glyphs import glyphs_of
+from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.panels.gauge_lines import Painting, gpu_lines, host_lines, in_one_line, numbers
+from fluxtui.screens.panels.session_row import gpu_words
+from fluxtui.screens.watching.watch import GaugesSeen
 from tests.ui.conftest import GAUGES, opened, seen, text_of
 from tests.ui.fabricate import Fabricated
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
 from fluxtui.screens import jobs
 from fluxtui.screens.log_screen import LogScreen
 from fluxtui.screens.session import SessionScreen

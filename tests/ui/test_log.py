@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.screens import log_source
+from fluxtui.screens.log import source as log_source
 from fluxtui.screens.log_screen import LogScreen
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.screens import copying
+from fluxtui.screens.log.view import LogView
 from fluxtui.screens.log_screen import LogScreen
-from fluxtui.screens.log_view import LogView
+from fluxtui.screens.terminal import copying
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
 

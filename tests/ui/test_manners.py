@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from fluxtui.actions import BY_NAME, CHAINS, TABLE, clashes, live_keys, of_contexts
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.overview import look_all
-from fluxtui.screens import form_jobs, jobs
-from fluxtui.screens.caption_editor import CaptionEditor
+from fluxtui.persist.sessions.overview import look_all
+from fluxtui.screens import jobs
+from fluxtui.screens.dialogs.export_box import ExportBox
 from fluxtui.screens.ending import goodbye
-from fluxtui.screens.export_box import ExportBox
-from fluxtui.screens.form_fields import Evaluation
+from fluxtui.screens.form import jobs as form_jobs
+from fluxtui.screens.form.fields import Evaluation
 from fluxtui.screens.form_screen import FormScreen
 from fluxtui.screens.help import HelpScreen
 from fluxtui.screens.log_screen import LogScreen
+from fluxtui.screens.pages.caption_editor import CaptionEditor
 from fluxtui.screens.session import SessionScreen
 from fluxtui.screens.settings import read_settings
 from tests.ui.conftest import opened, seen, text_of

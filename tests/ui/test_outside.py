@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
 from tests.journeys.terminal import FLUXTUI, Tmux
 from tests.ui.fabricate import make_log, make_metrics, make_record, make_session
 from tests.ui.glass import PtyApp

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from fluxtui.persist import durable
+from fluxtui.persist.files import durable
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.recipe import load_spec
-from fluxtui.persist.record import Phase
-from fluxtui.screens.sample_page import grid
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.recipe import load_spec
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.pages.samples import grid
 from fluxtui.screens.session import SessionScreen
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_metrics, make_record, make_session
 
@@ -184,7 +184,7 @@ def test_pictures_are_as_large_as_can_be() -> None:
 async def test_checkpoints_are_listed_resumed_and_deleted_with_a_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fluxtui.persist import commit
+    from fluxtui.persist.checkpoints import commit
 
     home = Home.open(tmp_path / "home")
     folder = make_session(home, "kept")
@@ -331,7 +331,7 @@ async def test_the_settings_of_a_session_that_was_started_are_not_edited_and_why
 async def test_a_checkpoint_is_exported_in_the_form_weights_and_numbers_that_were_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fluxtui.persist import commit
+    from fluxtui.persist.checkpoints import commit
 
     home = Home.open(tmp_path / "home")
     folder = make_session(home, "kept")

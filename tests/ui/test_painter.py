@@ -11,9 +11,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.theme import Theme
 
-from fluxtui.screens.painter import Painter, in_ascii
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
-from fluxtui.screens.theme import DARK, LIGHT, Inks
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.drawing.theme import DARK, LIGHT, Inks
+from fluxtui.screens.terminal.painter import Painter, in_ascii
 from tests.ui.glass import Glass
 
 RED, BLUE = Style(color="#d75f5f", bgcolor="#121212"), Style(color="#87afd7", bgcolor="#121212", bold=True)

@@ -16,15 +16,15 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from fluxtui.persist.home import Home
-from fluxtui.screens.gallery import PLACEHOLDER, Answer, Gallery, Way, way_of
-from fluxtui.screens.ink import Line
-from fluxtui.screens.painter import Painter
-from fluxtui.screens.picture import draw
-from fluxtui.screens.picture_real import MOST_BYTES, cells, hung
-from fluxtui.screens.replies import Replies
-from fluxtui.screens.sixel import encoded
-from fluxtui.screens.terminal_kind import TerminalKind, Tier
-from fluxtui.screens.theme import DARK, Inks
+from fluxtui.screens.drawing.ink import Line
+from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.drawing.theme import DARK, Inks
+from fluxtui.screens.pages.picture import draw
+from fluxtui.screens.terminal.gallery import PLACEHOLDER, Answer, Gallery, Way, way_of
+from fluxtui.screens.terminal.painter import Painter
+from fluxtui.screens.terminal.picture_real import MOST_BYTES, cells, hung
+from fluxtui.screens.terminal.replies import Replies
+from fluxtui.screens.terminal.sixel import encoded
 from tests.ui.fabricate import make_record, make_session
 from tests.ui.glass import Glass, PtyApp
 from tests.ui.pictures import Kitty, placeholders, read_sixels

@@ -13,14 +13,14 @@ from textual.app import App
 from textual.widget import Widget
 
 from fluxtui.actions import BY_NAME, TABLE, clashes
-from fluxtui.screens import words
-from fluxtui.screens.chart import Plot, binned, meter, nice_scale, smoothed, sparkline
-from fluxtui.screens.curve import span_of
-from fluxtui.screens.ink import Line, broken, fit, wrapped
-from fluxtui.screens.log_scan import finder, folds, matching
+from fluxtui.screens.drawing import words
+from fluxtui.screens.drawing.chart import Plot, binned, meter, nice_scale, smoothed, sparkline
+from fluxtui.screens.drawing.curve import span_of
+from fluxtui.screens.drawing.ink import Line, broken, fit, wrapped
+from fluxtui.screens.drawing.terminal_kind import Tier, detect
+from fluxtui.screens.log.scan import finder, folds, matching
 from fluxtui.screens.settings import read_settings
-from fluxtui.screens.terminal import is_paste
-from fluxtui.screens.terminal_kind import Tier, detect
+from fluxtui.screens.terminal.driver import is_paste
 
 
 @given(st.text(max_size=60), st.integers(0, 40))
@@ -180,17 +180,21 @@ def test_no_key_does_two_things_in_one_context() -> None:
 
 def test_every_action_is_carried_out_by_somebody() -> None:
     from fluxtui.app import FluxApp
-    from fluxtui.screens import (
-        board,
-        caption_page,
-        checkpoint_page,
-        form_screen,
-        help,
-        log_screen,
-        metric_page,
-        sample_page,
-        session,
-        spec_page,
+    from fluxtui.screens import board, form_screen, help, log_screen, session
+    from fluxtui.screens.pages import (
+        captions as caption_page,
+    )
+    from fluxtui.screens.pages import (
+        checkpoints as checkpoint_page,
+    )
+    from fluxtui.screens.pages import (
+        metrics as metric_page,
+    )
+    from fluxtui.screens.pages import (
+        samples as sample_page,
+    )
+    from fluxtui.screens.pages import (
+        spec as spec_page,
     )
 
     doers = {

@@ -13,11 +13,12 @@ import pytest
 
 from fluxtui.actions import BY_NAME
 from fluxtui.demo import IMAGES_DIR
-from fluxtui.engine.trainer.dataset import read_dataset
-from fluxtui.persist import overview, toml
+from fluxtui.engine.trainer.data.dataset import read_dataset
+from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
 from fluxtui.persist.process import is_alive
-from fluxtui.persist.recipe import load_spec
+from fluxtui.persist.sessions import overview
+from fluxtui.persist.settings.recipe import load_spec
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
 
@@ -210,7 +211,7 @@ async def test_a_caption_changed_since_the_stop_is_named_at_the_key_and_asked(la
 HANGS = """
 import sys, time
 from pathlib import Path
-from fluxtui.persist.lock import Lock
+from fluxtui.persist.files.lock import Lock
 held = Lock.take(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fluxtui.control import engine
-from fluxtui.persist import commit
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.home import Home
 from fluxtui.screens.form_screen import FormScreen
 from tests.ui.conftest import opened, same_as_snapshot, seen, still, text_of
@@ -92,7 +92,7 @@ async def test_forms_with_plan_and_report(home: Home, size: tuple[int, int], mon
     """New, clone, edit. The doctor's report is a real one; the plan is as the engine answered once: it goes by the machine."""
     ask = engine.last_object
     monkeypatch.setattr(engine, "last_object", lambda verb, *more: (0, PLAN, "") if verb == "plan" else ask(verb, *more))
-    monkeypatch.setattr("fluxtui.screens.form_plan.PATIENCE", 0.0)
+    monkeypatch.setattr("fluxtui.screens.form.plan.PATIENCE", 0.0)
     make_session(home, "not-yet")
     async with opened(home, size, "paused-fox") as (app, pilot):
         await seen(pilot, lambda: app.board.gauges.host is not None, "no gauges")

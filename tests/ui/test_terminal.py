@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fluxtui.persist.home import Home
-from fluxtui.persist.recipe import load_spec
-from fluxtui.screens.terminal import PASTE_GOES_ON
+from fluxtui.persist.settings.recipe import load_spec
+from fluxtui.screens.terminal.driver import PASTE_GOES_ON
 from tests.ui.fabricate import Fabricated, make_log, make_record, make_session
 from tests.ui.glass import ROOT, PtyApp
 

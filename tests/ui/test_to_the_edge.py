@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from fluxtui.actions import BY_NAME
-from fluxtui.persist import commit
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.home import Home
-from fluxtui.screens.export_box import _keys as export_keys
-from fluxtui.screens.form_answering import BUTTONS
+from fluxtui.screens.dialogs.export_box import _keys as export_keys
+from fluxtui.screens.dialogs.palette import Palette
+from fluxtui.screens.form.answering import BUTTONS
 from fluxtui.screens.form_screen import FormScreen
-from fluxtui.screens.palette import Palette
-from fluxtui.screens.sample_page import grid
+from fluxtui.screens.pages.samples import grid
 from fluxtui.screens.session import PAGES
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import Fabricated, make_metrics, make_record, make_session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
 
 
 class DownloadError(Refusal):

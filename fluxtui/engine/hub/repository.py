@@ -16,13 +16,13 @@ from typing import Any
 
 from fluxtui.engine.hub import refusals
 from fluxtui.engine.hub.transfer import HubFile, fetch, partial
-from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.exit_reason import first_line
 from fluxtui.engine.trainer.refusal import NoRoomError
 from fluxtui.engine.trainer.room import words
-from fluxtui.persist.durable import make_folder, temporary_name, write_file
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.model_search import snapshots
+from fluxtui.persist.files.durable import make_folder, temporary_name, write_file
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.models.search import snapshots
 
 _AT_ONCE = 4  # files fetched at the same time
 _TELL_SECONDS = 0.25  # between two lines of progress

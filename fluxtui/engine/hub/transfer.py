@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from fluxtui import __version__
 from fluxtui.engine.hub.refusals import BrokenFileError, CutError, no_access
-from fluxtui.persist.durable import fsync_folder, make_folder
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.regular import open_for_writing
+from fluxtui.persist.files.durable import fsync_folder, make_folder
+from fluxtui.persist.files.regular import open_for_writing
 
 CHUNK = 1 << 20  # bytes taken at once, at the most
 SILENCE = 30.0  # seconds without a byte before a connection is given up

@@ -19,10 +19,11 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.process_tree import OWN_CHILD
 from fluxtui.engine.keeper.waiting import Pause
-from fluxtui.persist import commit, toml
-from fluxtui.persist.durable import write_file
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, StorageError
-from fluxtui.persist.record import TERMINAL, TRANSITIONS, Record, Status
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import write_file
+from fluxtui.persist.sessions.record import TERMINAL, TRANSITIONS, Record, Status
 
 OWED_SECONDS = 3600.0  # how long a keeper stays to write a verdict that the disk refuses
 _STATUS: dict[str, Status] = {"done": "completed", "stopped": "stopped", "failed": "failed"}

@@ -13,15 +13,15 @@ from fluxtui.engine.keeper.classify import Because, Evidence, RankExit
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.journal import SessionGoneError
-from fluxtui.engine.keeper.peers import Alone, Peers
+from fluxtui.engine.keeper.machines.peers import Alone, Peers
 from fluxtui.engine.keeper.progress import ProgressReader
 from fluxtui.engine.keeper.spawn import Group
 from fluxtui.engine.keeper.termination import How, Termination, exit_of
 from fluxtui.engine.wire import RequestLine, TrainerExit
-from fluxtui.persist import commit
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import StorageError
-from fluxtui.persist.record import Phase
-from fluxtui.persist.requests import Request
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.sessions.requests import Request
 
 _EARLY: frozenset[guard.Kind] = frozenset({"start", "download", "load", "encode", "cache"})  # nothing to commit yet
 _BEFORE_A_CHECKPOINT: frozenset[guard.Kind] = frozenset({"sample", "validate"})  # a stop waits for them while they move

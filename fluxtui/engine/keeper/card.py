@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from fluxtui.persist import toml
-from fluxtui.persist.dataset_parts import parts_of
+from fluxtui.persist.datasets.parts import parts_of
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.prompts import prompts_of
-from fluxtui.persist.record import Proof, Record
-from fluxtui.persist.spec import Spec
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions.record import Proof, Record
+from fluxtui.persist.settings.prompts import prompts_of
+from fluxtui.persist.settings.spec import Spec
 
 _LARGEST_FINGERPRINT = 256 << 20  # bytes of dataset.toml; of 10,000 pictures it has 2 MB
 _PICTURES = 8  # of the newest samples

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import TICK, Loop
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import requests
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.requests import Request
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.sessions import requests
+from fluxtui.persist.sessions.requests import Request
+from fluxtui.persist.settings.spec import Spec
 
 EVERY = 0.5  # seconds between two looks into the control folder
 _REMEMBERED = 4096

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fluxtui.engine.wire import ProgressLine
-from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import GuardSpec
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.spec import GuardSpec
 
 Kind = Literal[
     "start",

@@ -7,13 +7,16 @@ import time
 
 from fluxtui.engine.keeper import proof
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, process, recipe, toml
+from fluxtui.persist import process
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, RefusedError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import ACTIVE, Phase, Record, Result
-from fluxtui.persist.spec import Spec
-from fluxtui.persist.state import is_of_another_machine
+from fluxtui.persist.sessions.record import ACTIVE, Phase, Record, Result
+from fluxtui.persist.sessions.state import is_of_another_machine
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 STILL_SECONDS = 7.0  # a beat comes every 5 s
 _LAST_BREATH = 5.0  # seconds that a trainer whose keeper was just killed may take to be gone

@@ -19,13 +19,13 @@ import msgspec
 
 from fluxtui.engine.keeper.clock import Watch, wall
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import toml
-from fluxtui.persist.durable import make_own_folder, must_be_own_folder
 from fluxtui.persist.errors import DamagedError, StorageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import make_own_folder, must_be_own_folder
+from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.files.regular import open_for_writing
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import TRANSITIONS, Acknowledgement, Record, Status
-from fluxtui.persist.regular import open_for_writing
+from fluxtui.persist.sessions.record import TRANSITIONS, Acknowledgement, Record, Status
 
 RESERVE = 64 * 1024  # bytes
 BEAT = 5.0  # seconds between two writes where nothing changed

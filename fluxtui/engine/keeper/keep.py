@@ -20,14 +20,14 @@ from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.gauges import Gauges
 from fluxtui.engine.keeper.installed import Installed, installed, settled
 from fluxtui.engine.keeper.journal import Journal, SessionGoneError
-from fluxtui.engine.keeper.lead import Lead
 from fluxtui.engine.keeper.loop import TICK
-from fluxtui.engine.keeper.peers import Alone
+from fluxtui.engine.keeper.machines.lead import Lead
+from fluxtui.engine.keeper.machines.peers import Alone
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.engine.keeper.spawn import CannotStartError, spawn_prover, spawn_trainer
 from fluxtui.engine.keeper.waiting import Pause, wait
 from fluxtui.persist.errors import ExitCode, FluxTUIError, StorageError
-from fluxtui.persist.record import Phase, Proof, Record
+from fluxtui.persist.sessions.record import Phase, Proof, Record
 
 PROVERS = 3  # that are asked at most, where the package is being replaced meanwhile
 MEMORY_SECONDS = 30.0  # how long the GPU's memory may take to come back after its processes are gone

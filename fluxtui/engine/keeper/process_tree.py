@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fluxtui.persist import process
-from fluxtui.persist.record import ProcessIdentity
+from fluxtui.persist.sessions.record import ProcessIdentity
 
 OWN_CHILD = "FLUXTUI_KEEPER_CHILD"  # in the environment of the keeper's own children (its gauges), never of a trainer's
 

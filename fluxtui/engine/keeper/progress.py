@@ -14,8 +14,8 @@ from fluxtui.engine.keeper.lines import Lines
 from fluxtui.engine.keeper.spawn import Group
 from fluxtui.engine.keeper.speed import Speed, bytes_words
 from fluxtui.engine.wire import ProgressLine
-from fluxtui.persist.record import Phase
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
+from fluxtui.persist.sessions.record import Phase
 
 _PLAIN = ("phase", "step", "steps", "epoch", "epochs", "loss", "step_seconds", "inexact_since")  # carried over as they are
 _TEXTS = ("checkpoint", "resumed_from", "model_commit")

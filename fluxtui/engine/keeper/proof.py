@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import msgspec
 
 from fluxtui.engine.keeper.installed import Installed
-from fluxtui.persist import toml
 from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.regular import read_at
+from fluxtui.persist.files.tensorfile import read_header
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Proof, Record, Result
-from fluxtui.persist.regular import read_at
-from fluxtui.persist.tensorfile import read_header
-from fluxtui.persist.text import clean
+from fluxtui.persist.sessions.record import Proof, Record, Result
 
 _BLOCK = 4 * 2**20
 _ANSWER = 64 * 1024  # bytes of the prover's answer that are looked at

@@ -15,12 +15,13 @@ from datetime import datetime
 from pathlib import Path
 
 from fluxtui.engine.keeper.gauges import Gauges, has_driver
-from fluxtui.persist import recipe, toml
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, runtime_folder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import ACTIVE, Record
-from fluxtui.persist.spec import HardwareSpec
+from fluxtui.persist.sessions.record import ACTIVE, Record
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import HardwareSpec
 
 Key = tuple[int, datetime, str]
 

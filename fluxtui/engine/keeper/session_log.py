@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from fluxtui.engine.keeper.orphaned_log import OrphanedLog
-from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.regular import open_for_writing
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.durable import write_all
+from fluxtui.persist.files.regular import open_for_writing
+from fluxtui.persist.files.text import clean
 
 CAP = 64 * 2**20  # bytes of training.log; then it is copied to training.log.1 and begun anew
 _RULE = "=" * 80

@@ -23,12 +23,12 @@ from types import TracebackType
 import msgspec
 
 from fluxtui.engine import life, wire
-from fluxtui.engine.keeper.network import interface_of
+from fluxtui.engine.keeper.machines.network import interface_of
 from fluxtui.engine.keeper.process_tree import OWN_CHILD, ProcessTree
 from fluxtui.persist import process
-from fluxtui.persist.durable import write_all
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.record import ProcessIdentity
+from fluxtui.persist.files.durable import write_all
+from fluxtui.persist.sessions.record import ProcessIdentity
 
 TRAINER = "FLUXTUI_TRAINER"  # for tests: a module to run instead of `fluxtui.engine train`
 PROVER = "FLUXTUI_PROVER"

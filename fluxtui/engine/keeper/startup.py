@@ -23,14 +23,18 @@ from fluxtui.engine.keeper.history import is_chosen, must_be_still, read_history
 from fluxtui.engine.keeper.journal import Journal
 from fluxtui.engine.keeper.loop import Loop
 from fluxtui.engine.keeper.session_log import Log
-from fluxtui.persist import commit, kept_spec, process, recipe, room, session_facts
-from fluxtui.persist.durable import sweep_temporaries, write_file
+from fluxtui.persist import process, room
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
+from fluxtui.persist.files.durable import sweep_temporaries, write_file
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Record
-from fluxtui.persist.spec import Spec
-from fluxtui.persist.state import is_elsewhere
+from fluxtui.persist.sessions import facts as session_facts
+from fluxtui.persist.sessions import kept_spec
+from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.sessions.state import is_elsewhere
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 SPARE_DESCRIPTORS = 32  # the keeper's own few, the pipes and pidfds of some ranks
 LEAST_FREE = 8 * 2**20  # bytes, beside two more checkpoints of the size of the last one

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fluxtui.engine.keeper.classify import Verdict
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.queue import Lease, Queue
-from fluxtui.persist.requests import Request
+from fluxtui.persist.sessions.requests import Request
 
 _ASK = 1.0  # seconds between two looks at the queue
 

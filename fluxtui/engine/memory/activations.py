@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fluxtui.engine.memory.live import LiveBytes, fused_attention
+from fluxtui.engine.memory.peak_bytes import LiveBytes, fused_attention
+from fluxtui.engine.memory.plan_cache import remembered
 from fluxtui.engine.memory.precision import CODECS, QuantizedLinear, quantize_layers
-from fluxtui.engine.memory.remembered import remembered
 from fluxtui.persist.errors import UsageError
-from fluxtui.persist.spec import LoraSpec
+from fluxtui.persist.settings.spec import LoraSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _with_adapter(config: Mapping[str, Any], shape: Shape, double: int, single: 
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     from fluxtui.engine.family.flux1.targets import target_names
-    from fluxtui.engine.trainer.lora import add_lora
+    from fluxtui.engine.trainer.adapter.lora import add_lora
 
     with torch.device("meta"):
         model = FluxTransformer2DModel.from_config(dict(config) | {"num_layers": double, "num_single_layers": single})
@@ -150,7 +150,7 @@ def _measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from fluxtui.engine.family.flux1.targets import clip_names
-    from fluxtui.engine.trainer.lora import add_lora
+    from fluxtui.engine.trainer.adapter.lora import add_lora
 
     with torch.device("meta"):
         clip = CLIPTextModel(CLIPTextConfig(**config)).to(shape.dtype)

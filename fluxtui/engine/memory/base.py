@@ -10,12 +10,12 @@ import torch
 from fluxtui.engine.cards import is_without_bf16
 from fluxtui.engine.family.flux1.transformer import attend_in_float32
 from fluxtui.engine.memory.checksum import WeightsSum
-from fluxtui.engine.memory.lanes import lane_to
+from fluxtui.engine.memory.copy_stream import copy_stream_to
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import Held, held_on
 from fluxtui.engine.memory.streaming import BlockStreamer, stream_blocks, streamed_names
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.spec import Spec
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -57,16 +57,16 @@ def ready_blocks(
     names = _streamed(components, held_on(spec, here.card))
     if not names:
         return None
-    lane = lane_to(here.device)
-    streamer = stream_blocks(transformer, names, lane, spec.guard.block_swap)
+    copy_stream = copy_stream_to(here.device)
+    streamer = stream_blocks(transformer, names, copy_stream, spec.guard.block_swap)
     hosted = sum(len(block.host) for block in streamer.blocks)
     say(
         f"{len(names)} blocks are streamed, {names[0]} to {names[-1]}: {hosted / 2**30:.2f} GiB in host memory, "
         f"{sum(map(len, streamer.slots)) / 2**30:.2f} GiB of slots on {here.device}"
     )
-    if lane.unlocked:
+    if copy_stream.unlocked:
         say(
-            f"{lane.unlocked / 2**30:.2f} GiB of it could not be page-locked, and come in more slowly: "
+            f"{copy_stream.unlocked / 2**30:.2f} GiB of it could not be page-locked, and come in more slowly: "
             "raise `ulimit -l` (docker run --ulimit memlock=-1)"
         )
     return streamer

@@ -10,9 +10,9 @@ from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, fits, mem
 from fluxtui.engine.memory.presets import against_streaming
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
-from fluxtui.persist import recipe
 from fluxtui.persist.room import words
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 _SMALLEST_SIDE = 512  # pixels: what pictures and samples are brought down to, and no further
 _ALL_THE_SAME = "hardware.check_memory=false tries it all the same"

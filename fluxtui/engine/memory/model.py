@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxtui.engine.family.flux1.components import LONGEST_TEXT, pipeline_at
-from fluxtui.persist.model_assembly import part_tensors
+from fluxtui.persist.models.assembly import part_tensors
 
 FLUX1_VAE: dict[str, Any] = {  # of a model that is still on the hub
     "in_channels": 3, "out_channels": 3, "latent_channels": 16, "block_out_channels": (128, 256, 512, 512),

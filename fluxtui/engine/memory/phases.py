@@ -11,8 +11,8 @@ from fluxtui.engine.memory.model import Model
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import Held, held_on, is_text_on_cpu
 from fluxtui.engine.memory.weights import Weights, count_weights
-from fluxtui.persist.prompts import prompts_of
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.prompts import prompts_of
+from fluxtui.persist.settings.spec import Spec
 
 MARGIN = 10**9  # bytes that a plan leaves free of a card
 CUDA_CONTEXT = 1 << 30  # bytes that a process takes on a GPU before its first tensor; about

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.spec import Spec
 
 Blocks = tuple[int, int, int]  # streamed where the longest side that is trained is 512, 768, 1024 pixels or more
 SIDES = (512, 768, 1024)

@@ -14,11 +14,11 @@ import torch
 from fluxtui.engine.memory.fitting import NoMemoryError, fitting
 from fluxtui.engine.memory.model import Model, model_of
 from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, memory_of
-from fluxtui.engine.trainer.dataset import Batch, Slot, plan_epoch
-from fluxtui.engine.trainer.endings import LESS_MEMORY
+from fluxtui.engine.trainer.data.dataset import Batch, Slot, plan_epoch
+from fluxtui.engine.trainer.exit_reason import LESS_MEMORY
 from fluxtui.engine.trainer.loop import micro_step
 from fluxtui.engine.trainer.run import Run
-from fluxtui.persist.record import Footprint, Phase
+from fluxtui.persist.sessions.record import Footprint, Phase
 
 _PASSES = 2  # the first makes kernels and workspaces ready, the second is timed
 _SHORT = 0.05  # of the planned peak: by how much a plan is taken to have been short where memory ran out

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.spec import Spec
 
 
 def check_settings(spec: Spec) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from fluxtui.engine.memory.lanes import Arrival, Lane
+from fluxtui.engine.memory.copy_stream import Arrival, CopyStream
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
 
@@ -77,7 +77,7 @@ class BlockStreamer:
     """Made by `stream_blocks`. Blocks are numbered in the order in which a forward pass uses them."""
 
     blocks: Sequence[Block]
-    lane: Lane
+    copy_stream: CopyStream
     limit: float  # seconds for a block to arrive; 0: for ever
     slots: tuple[torch.Tensor, torch.Tensor]
     _in_slot: list[int | None] = field(default_factory=lambda: [None, None])
@@ -134,7 +134,7 @@ class BlockStreamer:
             self.blocks[before].leave(self.slots[place].device)
         self._in_slot[place] = number
         block = self.blocks[number]
-        self._under_way[number] = self.lane.start(block.host, self.slots[place][: len(block.host)])
+        self._under_way[number] = self.copy_stream.start(block.host, self.slots[place][: len(block.host)])
 
     def _await(self, number: int) -> None:
         arrival = self._under_way.get(number)
@@ -163,14 +163,14 @@ def streamed_names(double: int, single: int, streamed: int) -> list[str]:
     return names[len(names) - min(streamed, len(names)) :]
 
 
-def stream_blocks(transformer: nn.Module, names: Sequence[str], lane: Lane, limit: float) -> BlockStreamer:
+def stream_blocks(transformer: nn.Module, names: Sequence[str], copy_stream: CopyStream, limit: float) -> BlockStreamer:
     """Takes the frozen weights of the named blocks into host memory, and lets them come in when they are used.
 
     After the adapter was added. `transformer` is one of diffusers', whose blocks will be checkpointed.
     """
-    found = [_take(transformer.get_submodule(name), name, lane) for name in names]
+    found = [_take(transformer.get_submodule(name), name, copy_stream) for name in names]
     size = max(len(block.host) for block in found)
-    streamer = BlockStreamer(found, lane, limit, (lane.slot(size), lane.slot(size)))
+    streamer = BlockStreamer(found, copy_stream, limit, (copy_stream.slot(size), copy_stream.slot(size)))
     for number, name in enumerate(names):
         transformer.get_submodule(name).register_forward_pre_hook(_enters(streamer, number))
     enable: Callable[..., None] = transformer.enable_gradient_checkpointing  # type: ignore[assignment]
@@ -182,7 +182,7 @@ def _enters(streamer: BlockStreamer, number: int) -> Callable[[nn.Module, Any], 
     return lambda _block, _inputs: streamer.enter(number)
 
 
-def _take(block: nn.Module, name: str, lane: Lane) -> Block:
+def _take(block: nn.Module, name: str, copy_stream: CopyStream) -> Block:
     """One block's weights into one buffer of host memory; what they were before is freed."""
     pieces, start = [], 0
     values = []
@@ -196,7 +196,7 @@ def _take(block: nn.Module, name: str, lane: Lane) -> Block:
             pieces.append(Piece(owner, key, is_parameter, value.dtype, value.shape, start, value.nbytes))
             values.append(value.detach())
             start += -(-value.nbytes // _ALIGNED) * _ALIGNED
-    host = lane.host_buffer(start)
+    host = copy_stream.host_buffer(start)
     for piece, value in zip(pieces, values, strict=True):
         host[piece.start : piece.start + piece.size].copy_(value.contiguous().view(-1).view(torch.uint8))
     taken = Block(name, tuple(pieces), host)

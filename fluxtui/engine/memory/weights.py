@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fluxtui.engine.memory.plan_cache import remembered
 from fluxtui.engine.memory.precision import CODECS
-from fluxtui.engine.memory.remembered import remembered
 from fluxtui.engine.memory.streaming import streamed_names
 
 

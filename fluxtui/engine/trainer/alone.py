@@ -17,14 +17,14 @@ from typing import Any
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.stream import OF_DIFFUSERS, shards
 from fluxtui.engine.hub.refusals import DownloadError
-from fluxtui.persist import toml
-from fluxtui.persist.durable import make_folder, remove_tree, temporary_name
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, StorageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import make_folder, remove_tree, temporary_name
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_assembly import ASSEMBLED, Assembled, fits_together
-from fluxtui.persist.model_file import PART_WORDS, PARTS
-from fluxtui.persist.model_folder import TRANSFORMER, is_transformer_alone, other_transformer
-from fluxtui.persist.model_search import is_whole, tokenizer_files
+from fluxtui.persist.models.assembly import ASSEMBLED, Assembled, fits_together
+from fluxtui.persist.models.file import PART_WORDS, PARTS
+from fluxtui.persist.models.folder import TRANSFORMER, is_transformer_alone, other_transformer
+from fluxtui.persist.models.search import is_whole, tokenizer_files
 
 WANTED_OF_TRANSFORMER = ["config.json", f"{OF_DIFFUSERS}*.safetensors", f"{OF_DIFFUSERS}.safetensors.index.json"]
 BASES = {True: "black-forest-labs/FLUX.1-dev", False: "black-forest-labs/FLUX.1-schnell"}  # by guidance_embeds

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import tensorfile, toml
-from fluxtui.persist.durable import Buffer, write_file
+from fluxtui.persist.files import tensorfile, toml
+from fluxtui.persist.files.durable import Buffer, write_file
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Result
+from fluxtui.persist.sessions.record import Result
 
 
 @dataclass(frozen=True, slots=True)

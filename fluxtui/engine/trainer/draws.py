@@ -14,7 +14,7 @@ from hashlib import blake2b
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.settings.spec import TrainSpec
 
 if TYPE_CHECKING:
     import torch

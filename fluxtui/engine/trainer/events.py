@@ -7,8 +7,8 @@ from typing import Any
 
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist.commit import step_name
-from fluxtui.persist.durable import make_own_folder
+from fluxtui.persist.checkpoints.commit import step_name
+from fluxtui.persist.files.durable import make_own_folder
 from fluxtui.persist.metrics import StepMetric
 
 _SECONDS = 10  # between two writes of what has come together

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fluxtui.engine.trainer import draws
-from fluxtui.engine.trainer.dataset import Batch, Slot
-from fluxtui.engine.trainer.endings import NonFiniteError
+from fluxtui.engine.trainer.data.dataset import Batch, Slot
+from fluxtui.engine.trainer.exit_reason import NonFiniteError
 from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses, weights_of
 from fluxtui.engine.trainer.optim import applied_rate
 from fluxtui.engine.trainer.run import Run, Took

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.settings.spec import TrainSpec
 
 # (noisy latents, sigma, prompt_embeds, pooled) -> velocity of the latents' shape, float32
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -12,7 +12,7 @@ import torch
 
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.refusal import Refusal
-from fluxtui.persist.spec import TrainSpec
+from fluxtui.persist.settings.spec import TrainSpec
 
 LIBRARY_OF = {"adamw8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 

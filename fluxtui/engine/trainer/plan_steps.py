@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluxtui.engine.trainer.buckets import places
-from fluxtui.engine.trainer.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
-from fluxtui.persist import dataset_facts, recipe
-from fluxtui.persist.dataset_parts import part_of, parts_of
+from fluxtui.engine.trainer.data.buckets import places
+from fluxtui.engine.trainer.data.dataset import Dataset, Item, hold_out_of, regularises, steps_per_epoch
+from fluxtui.persist.datasets import facts as dataset_facts
+from fluxtui.persist.datasets.parts import part_of, parts_of
 from fluxtui.persist.errors import NotFoundError
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Record
-from fluxtui.persist.spec import DatasetSpec, Spec
+from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import DatasetSpec, Spec
 
 
 def planned_steps(spec: Spec, folder: SessionFolder, ranks: int) -> int:

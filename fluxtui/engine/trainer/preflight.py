@@ -10,17 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from fluxtui.engine.memory.settings import check_settings
-from fluxtui.engine.trainer import doctor, fingerprint, room
-from fluxtui.engine.trainer.dataset import Dataset, read_dataset
+from fluxtui.engine.trainer import room
+from fluxtui.engine.trainer.check import doctor
+from fluxtui.engine.trainer.data import fingerprint
+from fluxtui.engine.trainer.data.dataset import Dataset, read_dataset
 from fluxtui.engine.trainer.refusal import ChangedDataError, DataError, NoRoomError
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainJob
-from fluxtui.persist import cache_folder, commit, compatibility, dataset_facts, toml
-from fluxtui.persist.durable import make_folder, write_file
+from fluxtui.persist import cache_folder
+from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.datasets import facts as dataset_facts
 from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError, UsageError
+from fluxtui.persist.files import toml
+from fluxtui.persist.files.durable import make_folder, write_file
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.model_folder import ModelSource, recognise
-from fluxtui.persist.record import Phase
+from fluxtui.persist.models.folder import ModelSource, recognise
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings import compatibility
 
 _PROBE = ".preflight"
 _WARNINGS = 20  # lines in the log; the rest is counted

@@ -13,34 +13,35 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.life import StopFlag
-from fluxtui.engine.memory.ahead import look_again, look_ahead
 from fluxtui.engine.memory.base import check_float32, load_base, ready_blocks
-from fluxtui.engine.trainer import checkpoints, optim, runtime
-from fluxtui.engine.trainer.checkpoints import Committer
-from fluxtui.engine.trainer.clip import Clip, load_clip
-from fluxtui.engine.trainer.dataset import Dataset, steps_per_epoch
-from fluxtui.engine.trainer.ema import Ema
-from fluxtui.engine.trainer.encode import fill_caches
+from fluxtui.engine.memory.preflight import look_again, look_ahead
+from fluxtui.engine.trainer import optim, runtime
+from fluxtui.engine.trainer.adapter.clip import Clip, load_clip
+from fluxtui.engine.trainer.adapter.ema import Ema
+from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
+from fluxtui.engine.trainer.checkpoint import committer as checkpoints
+from fluxtui.engine.trainer.checkpoint.committer import Committer
+from fluxtui.engine.trainer.checkpoint.resume import resume
+from fluxtui.engine.trainer.checkpoint.state import LoopState
+from fluxtui.engine.trainer.data.dataset import Dataset, steps_per_epoch
+from fluxtui.engine.trainer.data.encode import fill_caches
 from fluxtui.engine.trainer.events import Events
-from fluxtui.engine.trainer.lora import Adapter, add_lora
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.rank_agreement import must_agree_with_rank_0
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import Requests
-from fluxtui.engine.trainer.resume import resume
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.trainer.runtime import Runtime, free_on
 from fluxtui.engine.trainer.sample import Painter, Prompt
 from fluxtui.engine.trainer.source import open_model
-from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
-from fluxtui.persist.compatibility import only_read_by
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.home import Home, SessionFolder
-from fluxtui.persist.prompts import prompts_of
-from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.compatibility import only_read_by
+from fluxtui.persist.settings.prompts import prompts_of
+from fluxtui.persist.settings.spec import Spec
 
 
 def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:

@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional
 
 from fluxtui.engine.family.flux1.keys import key_of
+from fluxtui.engine.trainer.adapter.lora import Adapter
+from fluxtui.engine.trainer.checkpoint.state import to_safetensors
 from fluxtui.engine.trainer.claim import Made, write_pieces
-from fluxtui.engine.trainer.endings import NonFiniteError
-from fluxtui.engine.trainer.lora import Adapter
-from fluxtui.engine.trainer.state import to_safetensors
+from fluxtui.engine.trainer.exit_reason import NonFiniteError
 
 
 def folded(adapters: Iterable[Adapter], dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fluxtui.engine.trainer import fingerprint
+from fluxtui.engine.trainer.data import fingerprint
 from fluxtui.engine.trainer.refusal import DataError, Refusal
 from fluxtui.engine.trainer.runtime import Runtime
-from fluxtui.persist import dataset_facts
-from fluxtui.persist.dataset_facts import Fingerprint
+from fluxtui.persist.datasets import facts as dataset_facts
+from fluxtui.persist.datasets.facts import Fingerprint
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.text import clean
 
 _NAMED = 5  # files named in the sentence
 

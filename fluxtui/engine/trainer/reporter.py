@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fluxtui.engine import wire
-from fluxtui.persist.durable import write_all
-from fluxtui.persist.record import Phase
-from fluxtui.persist.text import clean
+from fluxtui.persist.files.durable import write_all
+from fluxtui.persist.files.text import clean
+from fluxtui.persist.sessions.record import Phase
 
 ALIVE_SECONDS = 5.0  # between two ticks of the thread that says "alive"
 IMPORTANT_SECONDS = 2.0  # how long a line that must not be lost is offered

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fluxtui.engine.family.flux1.components import Components
-from fluxtui.engine.trainer.dataset import Dataset
+from fluxtui.engine.trainer.data.dataset import Dataset
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_folder import ModelSource
-from fluxtui.persist.model_search import hub_caches
+from fluxtui.persist.models.folder import ModelSource
+from fluxtui.persist.models.search import hub_caches
 from fluxtui.persist.room import Shape, estimate, is_apart, lora_weights, words
-from fluxtui.persist.spec import Spec
+from fluxtui.persist.settings.spec import Spec
 
 __all__ = ["Shape", "estimate", "is_apart", "lora_weights", "of_caches", "of_download", "of_session", "shape_of", "words"]
 

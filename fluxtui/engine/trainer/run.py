@@ -17,25 +17,25 @@ from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.lora_metadata import describe
 from fluxtui.engine.family.flux1.transformer import scale_latents
 from fluxtui.engine.trainer import claim, product
-from fluxtui.engine.trainer.checkpoints import Committer
-from fluxtui.engine.trainer.clip import Clip
-from fluxtui.engine.trainer.dataset import Batch, Dataset, Slot, plan_epoch
-from fluxtui.engine.trainer.ema import Ema
-from fluxtui.engine.trainer.encoded import Encoded, LatentBatch
+from fluxtui.engine.trainer.adapter.clip import Clip
+from fluxtui.engine.trainer.adapter.ema import Ema
+from fluxtui.engine.trainer.adapter.lora import Adapter
+from fluxtui.engine.trainer.checkpoint.committer import Committer
+from fluxtui.engine.trainer.checkpoint.state import LoopState
+from fluxtui.engine.trainer.data.dataset import Batch, Dataset, Slot, plan_epoch
+from fluxtui.engine.trainer.data.encoded import Encoded, LatentBatch
 from fluxtui.engine.trainer.events import Events
-from fluxtui.engine.trainer.lora import Adapter
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import applied_rate, evaluated
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import Requested, Requests, StopAsked
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.trainer.sample import Painter
-from fluxtui.engine.trainer.state import LoopState
 from fluxtui.engine.trainer.validate import validation_loss
 from fluxtui.engine.wire import TrainJob
 from fluxtui.persist import metrics
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 
 _RECENT = 50  # steps that the shown loss and speed are of
 _SAY_SECONDS = 2.0  # between two step lines in the log

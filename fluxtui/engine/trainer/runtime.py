@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 
 from fluxtui.engine.cards import misfit
-from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.exit_reason import first_line
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainJob
 

@@ -18,20 +18,20 @@ from PIL.PngImagePlugin import PngInfo
 
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.memory.streaming import BlockSwapError
-from fluxtui.engine.trainer.endings import first_line
+from fluxtui.engine.trainer.exit_reason import first_line
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import StopAsked
 from fluxtui.engine.trainer.runtime import loosely
-from fluxtui.persist.commit import step_name
-from fluxtui.persist.durable import make_own_folder, write_file
-from fluxtui.persist.prompts import SamplePrompt
-from fluxtui.persist.record import Phase
+from fluxtui.persist.checkpoints.commit import step_name
+from fluxtui.persist.files.durable import make_own_folder, write_file
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.prompts import SamplePrompt
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline, FluxTransformer2DModel
     from PIL.Image import Image
 
-    from fluxtui.engine.trainer.clip import Clip
+    from fluxtui.engine.trainer.adapter.clip import Clip
 
 
 @dataclass(frozen=True, slots=True)

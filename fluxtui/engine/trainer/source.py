@@ -16,15 +16,15 @@ from fluxtui.engine.hub import repository
 from fluxtui.engine.hub.refusals import DownloadError
 from fluxtui.engine.trainer import alone
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist.durable import remove_tree
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.durable import remove_tree
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
-from fluxtui.persist.model_assembly import missing_tokenizers, place_tokenizer
-from fluxtui.persist.model_folder import other_pipeline, other_transformer, recognise, settle
-from fluxtui.persist.model_search import TOKENIZER_REPOSITORIES, hub_caches, is_whole, tokenizer_files
-from fluxtui.persist.record import Phase
-from fluxtui.persist.spec import ModelSpec
-from fluxtui.persist.text import clean
+from fluxtui.persist.models.assembly import missing_tokenizers, place_tokenizer
+from fluxtui.persist.models.folder import other_pipeline, other_transformer, recognise, settle
+from fluxtui.persist.models.search import TOKENIZER_REPOSITORIES, hub_caches, is_whole, tokenizer_files
+from fluxtui.persist.sessions.record import Phase
+from fluxtui.persist.settings.spec import ModelSpec
 
 # no single-file weights of the whole model, no pickles, no pictures: what a pipeline folder needs, and nothing else
 _WANTED = ["model_index.json", *(f"{part}/*.{ending}" for part in ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -36,7 +36,7 @@ _WANTED_OF_TOKENIZERS = ["tokenizer.json", "tokenizer_config.json", "special_tok
 def open_model(model: ModelSpec, home: Path, commit: str, reporter: Reporter, is_offline: bool = False) -> Components:
     """The pipeline that the spec means. `commit` is what the hub id resolved to in an earlier attempt; "" in the first.
 
-    Where `is_offline`, nothing is fetched. Raises `DownloadError` or a subclass, and as `model_folder.recognise` does.
+    Where `is_offline`, nothing is fetched. Raises `DownloadError` or a subclass, and as `persist.models.folder.recognise` does.
     """
     found = settle(model.source, Home(home))
     if found.path is not None:

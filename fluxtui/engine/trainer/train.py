@@ -17,16 +17,16 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.engine import life, quiet
-from fluxtui.engine.trainer.endings import ending_of
+from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.wire import TrainerExit, TrainJob
-from fluxtui.persist.commit import committed
-from fluxtui.persist.durable import make_own_folder
+from fluxtui.persist.checkpoints.commit import committed
 from fluxtui.persist.errors import RefusedError, StorageError
+from fluxtui.persist.files.durable import make_own_folder
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import SessionFolder
-from fluxtui.persist.lock import Lock
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 
 
 def main(_argv: list[str]) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.objective import Predict, Samples, sample_losses
 from fluxtui.engine.trainer.reporter import Reporter
-from fluxtui.persist.record import Phase
+from fluxtui.persist.sessions.record import Phase
 
 SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import torch
 
 from fluxtui import __version__
-from fluxtui.engine.trainer.state import to_safetensors
-from fluxtui.persist import recipe
-from fluxtui.persist.spec import Spec
+from fluxtui.engine.trainer.checkpoint.state import to_safetensors
+from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings.spec import Spec
 
 METADATA_KEY = "fluxtui"  # ours: what the proof asks for
 

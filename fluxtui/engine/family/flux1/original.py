@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluxtui.engine.family.flux1.original_names import DOUBLE, SINGLE, TOP
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.model_assembly import LINK, Origin, origins_of
-from fluxtui.persist.model_file import ASIDE, SCALES
-from fluxtui.persist.tensorfile import Header, read_header
+from fluxtui.persist.files.tensorfile import Header, read_header
+from fluxtui.persist.models.assembly import LINK, Origin, origins_of
+from fluxtui.persist.models.file import ASIDE, SCALES
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""All that a run is between two steps: captured, committed behind the loop, restored exactly."""

@@ -1,0 +1,1 @@
+"""The folders of a data set: which picture has which caption, and what a first attempt read."""

@@ -1,0 +1,1 @@
+"""Files that are whole or not there, opened safely, and the formats they have."""

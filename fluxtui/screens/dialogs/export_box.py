@@ -1,0 +1,179 @@
+"""Asks how a checkpoint is written out: for which program, which weights, which numbers, and where to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Key, Paste
+from textual.screen import ModalScreen
+
+from fluxtui.persist.files.text import clean
+from fluxtui.screens.drawing.ink import Line, Span, shorten
+from fluxtui.screens.drawing.pane import Pane
+
+FORMATS = ("diffusers", "kohya", "comfyui")
+READERS = ("for diffusers, ComfyUI", "for Forge, sd-scripts", "for ComfyUI alone")  # of each format
+DTYPES = ("bf16", "fp16", "fp32")
+WEIGHTS = ("as trained", "averaged (EMA)")
+LABEL = 10
+MOST = 1000  # characters of a path
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The answer, as `fluxtui export` takes it."""
+
+    checkpoint: str
+    form: str
+    is_averaged: bool
+    dtype: str
+    path: str
+
+
+_HINTS = (("up, down", "question"), ("left, right", "choose"), ("enter", "writes it"), ("esc or ^g", "leaves it"))
+
+
+def _keys(width: int) -> list[Line]:
+    """What the keys do here, over as many lines as it takes."""
+    lines = [Line()]
+    for key, told in _HINTS:
+        if lines[-1].width + len(key) + len(told) + 2 > width:
+            lines.append(Line())
+        lines[-1].add(" ").add(key, "!accent").add(f" {told} ", "dim")
+    return lines
+
+
+class _Box(Pane):
+    """Four questions: three are chosen from, the last is typed."""
+
+    DEFAULT_CSS: ClassVar[str] = "_Box { width: 76; max-width: 100%; height: 10; }"
+    FRAME = "box"
+    can_focus = True
+
+    def __init__(self, name: str, checkpoint: str, has_average: bool) -> None:
+        super().__init__()
+        self._called, self._checkpoint = name, checkpoint
+        self._choices = {"format": FORMATS, "weights": WEIGHTS if has_average else WEIGHTS[:1], "numbers": DTYPES}
+        self._chosen = dict.fromkeys(self._choices, 0)
+        self._at = 0
+        self._typed: str | None = None  # None: nobody has typed a path yet
+
+    @property
+    def path(self) -> str:
+        if self._typed is not None:
+            return self._typed
+        average = "-ema" if self._chosen["weights"] else ""
+        form = f"-{FORMATS[self._chosen['format']]}" if self._chosen["format"] else ""
+        return str(Path.home() / f"{self._called}-{self._checkpoint}{average}{form}.safetensors")
+
+    @property
+    def answer(self) -> Export:
+        chosen = self._chosen
+        path = self.path.strip()
+        return Export(self._checkpoint, FORMATS[chosen["format"]], bool(chosen["weights"]), DTYPES[chosen["numbers"]], path)
+
+    def heading(self) -> Line:
+        return Line(Span(f"export {self._checkpoint}", "!text"))
+
+    def body(self, width: int, height: int) -> list[Line]:
+        lines = [Line()]
+        for at, (name, choices) in enumerate(self._choices.items()):
+            line = self._label(name, at)
+            for choice, text in enumerate(choices):
+                is_chosen = choice == self._chosen[name]
+                line.add(f"{self.glyphs.bullet if is_chosen else ' '} {text}  ", "!text" if is_chosen else "dim")
+            if name == "format":
+                line.add(f" {READERS[self._chosen[name]]}", "dim")
+            lines.append(line)
+        line = self._label("file", len(self._choices))
+        room = max(8, width - LABEL - 4)
+        shown = self.path if len(self.path) < room else self.glyphs.ellipsis + self.path[-room + 2 :]
+        line.add(shorten(shown, room), "text")
+        lines.append(line.add(" ", "~text") if self._at == len(self._choices) else line)
+        return [*lines, Line(), *_keys(width)]
+
+    def _label(self, name: str, at: int) -> Line:
+        is_here = at == self._at
+        line = Line(Span(self.glyphs.pointer if is_here else " ", "!focus"), ground="cursor" if is_here else "")
+        return line.add(f" {name}".ljust(LABEL), "text" if is_here else "dim")
+
+    # Keys
+
+    def walk(self, by: int) -> None:
+        self._at = (self._at + by) % (len(self._choices) + 1)
+        self.repaint()
+
+    def choose(self, by: int) -> None:
+        if self._at < len(self._choices):
+            name = list(self._choices)[self._at]
+            self._chosen[name] = (self._chosen[name] + by) % len(self._choices[name])
+            self.repaint()
+
+    def rub(self, whole: bool) -> None:
+        if self._at == len(self._choices):
+            self._typed = "" if whole else self.path[:-1]
+            self.repaint()
+
+    def on_key(self, event: Key) -> None:
+        """All but enter and esc here, in order: a binding would be carried out only after the letters typed behind it."""
+        action = _KEYS.get(event.key)
+        if action is not None:
+            event.stop()
+            action(self)
+        elif event.character is not None and event.is_printable:
+            event.stop()
+            self._insert(event.character)
+
+    def on_paste(self, event: Paste) -> None:
+        event.stop()
+        self._insert(clean(event.text.strip(), MOST))
+
+    def _insert(self, text: str) -> None:
+        """Whoever types means the path."""
+        self._at = len(self._choices)
+        self._typed = (self.path + text)[:MOST]
+        self.repaint()
+
+
+_KEYS: dict[str, Callable[[_Box], None]] = {
+    "down": lambda box: box.walk(1),
+    "tab": lambda box: box.walk(1),
+    "up": lambda box: box.walk(-1),
+    "shift+tab": lambda box: box.walk(-1),
+    "right": lambda box: box.choose(1),
+    "left": lambda box: box.choose(-1),
+    "backspace": lambda box: box.rub(False),
+    "ctrl+h": lambda box: box.rub(False),
+    "ctrl+u": lambda box: box.rub(True),
+}
+
+
+class ExportBox(ModalScreen[Export | None]):
+    """Answers what to write, or None."""
+
+    DEFAULT_CSS: ClassVar[str] = "ExportBox { align: center middle; background: transparent; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,ctrl+g", "drop", show=False),
+        Binding("enter", "take", show=False),
+    ]
+
+    def __init__(self, name: str, checkpoint: str, has_average: bool) -> None:
+        super().__init__()
+        self._box = _Box(name, checkpoint, has_average)
+
+    def compose(self) -> ComposeResult:
+        yield self._box
+
+    def on_mount(self) -> None:
+        self._box.focus()
+
+    def action_drop(self) -> None:
+        self.dismiss(None)
+
+    def action_take(self) -> None:
+        self.dismiss(self._box.answer if self._box.answer.path else None)

@@ -1,0 +1,120 @@
+"""One line to type in, laid over a pane: a filter, a search."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.events import Key, Paste
+from textual.message import Message
+
+from fluxtui.persist.files.text import clean
+from fluxtui.screens.drawing.ink import Line, Span
+from fluxtui.screens.drawing.pane import Pane
+
+MOST = 500  # characters
+
+
+class FilterLine(Pane):
+    """Says `Changed` at each key and `Closed` at Enter (keeps) or Esc (does not). Hidden until opened."""
+
+    DEFAULT_CSS: ClassVar[str] = "FilterLine { height: 1; display: none; layer: above; }"
+    FRAME = "bare"
+    can_focus = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "close(True)", show=False),
+        Binding("escape,ctrl+g", "close(False)", show=False),
+        Binding("backspace,ctrl+h", "rub", show=False),
+        Binding("ctrl+u", "clear", show=False),
+        Binding("ctrl+w", "rub_word", show=False),
+        Binding("left", "move(-1)", show=False),
+        Binding("right", "move(1)", show=False),
+        Binding("home,ctrl+a", "move(-1000)", show=False),
+        Binding("end,ctrl+e", "move(1000)", show=False),
+        Binding("tab,shift+tab,up,down", "close(True)", show=False),
+    ]
+
+    class Changed(Message):
+        def __init__(self, line: FilterLine, text: str) -> None:
+            super().__init__()
+            self.line, self.text = line, text
+
+    class Closed(Message):
+        def __init__(self, line: FilterLine, text: str, keeps: bool) -> None:
+            super().__init__()
+            self.line, self.text, self.keeps = line, text, keeps
+
+    def __init__(self, name: str) -> None:
+        super().__init__(id=f"{name}-line")
+        self.prompt = name
+        self.is_open = False
+        self.trouble = ""
+        self.value = ""
+        self._cursor = 0
+
+    def open(self, text: str, prompt: str = "") -> None:
+        """Show the line with this text in it and take the keys."""
+        self.prompt = prompt or self.prompt
+        self.value, self._cursor, self.is_open, self.trouble = text, len(text), True, ""
+        self.display = True
+        self.focus()
+        self.repaint()
+
+    def say(self, trouble: str) -> None:
+        """Why what was typed cannot be used; empty: it can."""
+        self.trouble = trouble
+        self.repaint()
+
+    def body(self, width: int, height: int) -> list[Line]:
+        line = Line(Span(f" {self.prompt} ", "!accent"), ground="panel")
+        room = max(4, width - line.width - 2 - (len(self.trouble) + 2 if self.trouble else 0))
+        start = max(0, self._cursor - room + 1)
+        before, under, after = (
+            self.value[start : self._cursor],
+            self.value[self._cursor : self._cursor + 1] or " ",
+            self.value[self._cursor + 1 :],
+        )
+        line.add(before).add(under, "~text").add(after[: max(0, room - len(before) - 1)])
+        if self.trouble:
+            line.to(max(line.width, width - len(self.trouble) - 1)).add(self.trouble, "warn")
+        return [line]
+
+    def _set(self, value: str, cursor: int) -> None:
+        self.value = value[:MOST]
+        self._cursor = max(0, min(cursor, len(self.value)))
+        self.repaint()
+        self.post_message(self.Changed(self, self.value))
+
+    def on_key(self, event: Key) -> None:
+        if event.character is not None and event.is_printable:
+            event.stop()
+            event.prevent_default()
+            self._insert(event.character)
+
+    def on_paste(self, event: Paste) -> None:
+        event.stop()
+        self._insert(clean(event.text.replace("\n", " ")[: 2 * MOST], MOST).strip())
+
+    def _insert(self, text: str) -> None:
+        self._set(self.value[: self._cursor] + text + self.value[self._cursor :], self._cursor + len(text))
+
+    def action_rub(self) -> None:
+        if self._cursor:
+            self._set(self.value[: self._cursor - 1] + self.value[self._cursor :], self._cursor - 1)
+
+    def action_rub_word(self) -> None:
+        head = self.value[: self._cursor].rstrip()
+        head = head[: head.rfind(" ") + 1]
+        self._set(head + self.value[self._cursor :], len(head))
+
+    def action_clear(self) -> None:
+        self._set("", 0)
+
+    def action_move(self, by: int) -> None:
+        self._cursor = max(0, min(self._cursor + by, len(self.value)))
+        self.repaint()
+
+    def action_close(self, keeps: bool) -> None:
+        self.is_open = False
+        self.display = False
+        self.post_message(self.Closed(self, self.value, keeps))

@@ -1,0 +1,1 @@
+"""Keys: which action one means, the movements of every list, and keys that arrive in one burst."""

@@ -1,0 +1,1 @@
+"""Beyond Textual: the terminal's driver, the painter that sends few bytes, real pictures, the clipboard."""

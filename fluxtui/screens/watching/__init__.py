@@ -1,0 +1,1 @@
+"""What lies on disk, looked at from threads for the screens."""
