@@ -11,13 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from fluxtui import cli, control
+from fluxtui import control
 from fluxtui.persist import process
 from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
@@ -376,52 +374,6 @@ def test_without_its_records_a_session_goes_on_from_its_checkpoint_and_never_fro
     assert lab.call("resume", "a").code == 0
     assert lab.call("wait", "a", "--timeout", "60").code == 0
     assert "step 1/30" not in lab.call("logs", "a", "-n", "100000").out.partition("COMPLETED")[2]
-
-
-@pytest.mark.parametrize("verb", [["ls"], ["help"], ["keys"], ["show", "a", "--json"]])
-def test_output_that_cannot_be_written_is_a_failure_of_one_sentence(lab: Lab, verb: list[str]) -> None:
-    lab.make("a")
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "fluxtui", *verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr == "fluxtui: standard output cannot be written: No space left on device\n"
-
-
-def test_a_verb_of_the_engine_whose_answer_cannot_be_written_says_so_and_one_that_nobody_hears_is_well(tmp_path: Path) -> None:
-    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    check = [sys.executable, "-m", "fluxtui", "check", str(tmp_path), "--trigger", "x"]
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(check, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "standard output cannot be written: No space left on device\n")
-    closed = ["bash", "-c", 'exec "$@" <&- >&-', "bash", *check]
-    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_words_that_cannot_be_written_change_no_outcome() -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, "-m", "fluxtui", "show", "nope"], stderr=full, check=False)
-    assert done.returncode == 3
-
-
-def test_a_file_that_is_opened_never_gets_the_number_of_a_stream_that_was_closed(tmp_path: Path) -> None:
-    body = "import os; from fluxtui.persist import output; output.ready(); print(os.open(os.devnull, 0), file=open('n', 'w'))"
-    closed = ["bash", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, body]
-    subprocess.run(closed, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])})
-    assert int((tmp_path / "n").read_text()) > 2
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_fits_in_part_only_is_a_failure_too(tmp_path: Path, unbuffered: str) -> None:
-    command = ["bash", "-c", 'ulimit -f 4; exec "$0" -m fluxtui keys', sys.executable]  # 4 KiB of about 20
-    with open(tmp_path / "keys", "wb") as file:
-        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False, env=environment)
-    assert (tmp_path / "keys").stat().st_size <= 4096
-    assert done.returncode == 1
-    assert done.stderr == "fluxtui: standard output cannot be written: File too large\n"
 
 
 def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence(lab: Lab) -> None:
