@@ -10,7 +10,10 @@ import torch
 from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.family.flux1.targets import PRESETS, target_names
 from fluxtui.engine.family.flux1.transformer import velocity
-from fluxtui.engine.trainer.adapter.lora import Adapter, KeyedRanks, Place, add_lora
+from fluxtui.engine.trainer import draws
+from fluxtui.engine.trainer.adapter import dropout
+from fluxtui.engine.trainer.adapter.dropout import KeyedRanks, Place
+from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
 from fluxtui.engine.trainer.objective import sample_losses
 from fluxtui.persist.errors import UsageError
 from fluxtui.persist.settings.spec import LoraSpec
@@ -37,7 +40,7 @@ def adapted(
 def gradients(adapter: Adapter, slots: list[int], step: int = 5) -> dict[str, torch.Tensor]:
     samples, noise, sigma = random_samples(4)
     picked = type(samples)(samples.latents[slots], samples.prompt_embeds[slots], samples.pooled[slots])
-    adapter.place.step, adapter.place.slots = step, slots
+    adapter.place.begin(step, slots, torch.device("cpu"), adapter.model.dtype)
     losses = sample_losses(
         lambda *inputs: velocity(adapter.model, *inputs, 1.0, adapter.model.dtype), picked, noise[slots], sigma[slots]
     )
@@ -123,13 +126,29 @@ def test_dropout_of_a_sample_does_not_depend_on_its_companions(tiny_dev: Path, d
     assert not all(torch.allclose(together[name], other_step[name], rtol=1e-3) for name in together)
 
 
+def test_what_all_layers_leave_out_is_drawn_once_a_micro_step_and_copied_once(
+    tiny_dev: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each draw is the one that its layer, step and slot alone decide, whatever comes in the same copy."""
+    adapter = adapted(tiny_dev, is_checkpointed=True, rank_dropout=0.4, module_dropout=0.3)
+    copies: list[torch.Size] = []
+    monkeypatch.setattr(dropout, "send", lambda drawn, _device: (copies.append(drawn.shape), drawn)[1])
+    gradients(adapter, [0, 1])
+    assert copies == [(2, 4 * len(adapter.layers))]
+    for name, layer in adapter.layers.items():
+        for slot, counts in zip([0, 1], layer.lora_A["default"].ranks.counts, strict=True):
+            kept = torch.rand(4, generator=draws.generator(7, "rank_dropout", 5, slot, name)) >= 0.4
+            is_left_out = draws.uniform(7, "module_dropout", 5, slot, name) < 0.3
+            assert torch.equal(counts, torch.zeros(4) if is_left_out else kept / (1.0 - 0.4))
+
+
 def test_ranks_and_modules_are_left_out_as_often_as_is_asked_and_only_ranks_are_scaled_up_for_it() -> None:
-    place = Place(0, list(range(64)))
     down = torch.ones(64, 3, 8)
-    ranks, modules = KeyedRanks(0.25, 0.0, 1, "a", place), KeyedRanks(0.0, 0.5, 1, "a", place)
+    ranks, modules, other = KeyedRanks(8, 0.25, 0.0, 1, "a"), KeyedRanks(8, 0.0, 0.5, 1, "a"), KeyedRanks(8, 0.0, 0.5, 1, "b")
+    place = Place(ranks=[ranks, modules, other])
     found = []
     for step in range(40):
-        place.step = step
+        place.begin(step, range(64), torch.device("cpu"), torch.float32)
         made = ranks(down)
         assert torch.equal(made, made[:, :1].expand(-1, 3, -1))     # a rank is left out for the whole sample
         assert set(made.unique().tolist()) <= {0.0, torch.tensor(1 / 0.75).item()}
@@ -140,14 +159,14 @@ def test_ranks_and_modules_are_left_out_as_often_as_is_asked_and_only_ranks_are_
     shares = torch.tensor(found).mean(dim=0)
     assert abs(shares[0] - 0.25) < 0.015    # 20480 draws: sigma 0.003
     assert abs(shares[1] - 0.5) < 0.05      # 2560 draws: sigma 0.01
-    assert not torch.equal(KeyedRanks(0.0, 0.5, 1, "b", place)(down), modules(down))
+    assert not torch.equal(other(down), modules(down))
 
 
 def test_dropout_is_off_in_evaluation(tiny_dev: Path) -> None:
     samples, noise, sigma = random_samples(1)
     losses = []
-    for dropout in (0.0, 0.4):
-        adapter = adapted(tiny_dev, dropout=dropout, rank_dropout=dropout, module_dropout=dropout)
+    for share in (0.0, 0.4):
+        adapter = adapted(tiny_dev, dropout=share, rank_dropout=share, module_dropout=share)
         adapter.model.eval()
         with torch.no_grad():
             losses.append(sample_losses(lambda *i, a=adapter: velocity(a.model, *i, 1.0), samples, noise, sigma).item())

@@ -58,7 +58,7 @@ def test_a_slice_of_the_full_width_trains_in_bf16_with_checkpointing() -> None:
     before = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
     losses = []
     for step in range(3):
-        adapter.place.step, adapter.place.slots = step, [0]
+        adapter.place.begin(step, [0], torch.device("cpu"), torch.bfloat16)
         loss = sample_losses(lambda *inputs: velocity(transformer, *inputs, 1.0, torch.bfloat16), samples, noise, sigma).mean()
         loss.backward()
         optimizer.step()

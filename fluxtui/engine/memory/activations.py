@@ -103,7 +103,7 @@ def _with_adapter(config: Mapping[str, Any], shape: Shape, double: int, single: 
         if double and single:
             raise
         return _ready(model, shape), 0
-    adapter.place.slots = list(range(shape.batch))
+    adapter.place.begin(0, range(shape.batch), torch.device("meta"), shape.dtype)
     return _ready(model, shape), sum(parameter.numel() for parameter in adapter.parameters())
 
 
@@ -157,7 +157,7 @@ def _measure_clip(config: Mapping[str, Any], shape: Shape) -> Activations:
         ids = torch.zeros(shape.batch, clip.config.max_position_embeddings, dtype=torch.long)
     clip.requires_grad_(False)
     adapter = add_lora(clip, list(clip_names(clip)), shape.lora, seed=0)
-    adapter.place.slots = list(range(shape.batch))
+    adapter.place.begin(0, range(shape.batch), torch.device("meta"), shape.dtype)
     clip.train()
     with fused_attention(), LiveBytes() as live:
         loss = clip(ids).pooler_output.float().square().mean()

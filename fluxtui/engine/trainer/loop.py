@@ -99,7 +99,7 @@ def micro_step(
     spec, device = run.job.spec.train, run.runtime.device
     losses = torch.zeros(2, device=device)
     indices = [slot.index for slot in slots]
-    run.adapter.place.step, run.adapter.place.slots = step, indices  # before CLIP's forward pass, which is in `load`
+    run.adapter.place.begin(step, indices, device, run.runtime.dtype)  # before CLIP's forward pass, which is in `load`
     samples = load(slots)
     noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(device)
     sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(device)

@@ -11,7 +11,8 @@ import torch
 
 from fluxtui.engine.family.flux1.encode import pool_prompts
 from fluxtui.engine.family.flux1.targets import clip_names
-from fluxtui.engine.trainer.adapter.lora import Adapter, Place, add_lora
+from fluxtui.engine.trainer.adapter.dropout import Place
+from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
 from fluxtui.engine.trainer.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -1,15 +1,15 @@
 """The adapter: LoRA by peft, its weights float32 whatever the base is, its numbers a function of the seed.
 
 Three things differ from peft's own: the factors start from generators keyed by module (so that the order of modules
-does not matter), dropout is keyed by (seed, step, slot), and the factors stay float32 while the products are computed
-in the base's dtype (a bf16 LoRA weight cannot be moved by most Adam steps). DoRA and LoKr: `decomposed.py`.
+does not matter), dropout is keyed by (seed, step, slot), in `dropout.py`, and the factors stay float32 while the products are
+computed in the base's dtype (a bf16 LoRA weight cannot be moved by most Adam steps). DoRA and LoKr: `decomposed.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,76 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 from fluxtui.engine.family.flux1.lora_file import Factors
-from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.adapter.decomposed import add_lokr, add_magnitudes, drawn, needs_plain_weights, pattern_of
+from fluxtui.engine.trainer.adapter.dropout import KeyedDropout, KeyedRanks, Place
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.settings.layers import LayerSize, sizes_of
 from fluxtui.persist.settings.spec import LoraSpec
 
 ADAPTER = "default"
-
-
-@dataclass(slots=True)
-class Place:
-    """Which samples are being computed: read by every keyed dropout, in the forward pass and when it is recomputed."""
-
-    step: int = 0  # of the optimizer, counted from 0
-    slots: list[int] = field(default_factory=list)  # of the global batch, one a sample
-
-
-class KeyedDropout(nn.Module):
-    """Dropout whose mask is a function of (seed, module, step, slot) alone.
-
-    The same sample gets the same mask whatever micro-step or rank it is on, and again under recomputation.
-    """
-
-    def __init__(self, probability: float, seed: int, name: str, place: Place) -> None:
-        super().__init__()
-        self.probability, self.seed, self.name, self.place = probability, seed, name, place
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`(batch, …)` to the same shape; the identity in evaluation mode."""
-        if not self.training:
-            return inputs
-        if len(inputs) != len(self.place.slots):
-            raise ValueError(f"{self.name}: {len(inputs)} samples, but {len(self.place.slots)} slots are placed")
-        kept = torch.stack([self._kept(slot, inputs) for slot in self.place.slots])
-        return inputs * kept.to(inputs.dtype) / (1.0 - self.probability)
-
-    def _kept(self, slot: int, inputs: torch.Tensor) -> torch.Tensor:
-        if inputs.is_meta:  # a plan counts what there would be, and draws nothing
-            return torch.rand(inputs.shape[1:], device=inputs.device) >= self.probability
-        seed = draws.seed_of(self.seed, "lora_dropout", self.place.step, slot, self.name)
-        source = torch.Generator(device=inputs.device).manual_seed(seed)
-        return torch.rand(inputs.shape[1:], generator=source, device=inputs.device) >= self.probability
-
-
-class KeyedRanks(nn.Module):
-    """Which ranks of a layer, and whether the layer at all, count for a sample: a function of (seed, module, step, slot) alone.
-
-    As sd-scripts' `rank_dropout`, whose kept ranks are scaled up for the lost ones, and `module_dropout`, which scales nothing.
-    """
-
-    def __init__(self, ranks: float, module: float, seed: int, name: str, place: Place) -> None:
-        super().__init__()
-        self.ranks, self.module, self.seed, self.name, self.place = ranks, module, seed, name, place
-
-    def forward(self, down: torch.Tensor) -> torch.Tensor:
-        """What A made `(batch, …, rank)`, without what is left out; the identity in evaluation mode."""
-        if not self.training:
-            return down
-        if len(down) != len(self.place.slots):
-            raise ValueError(f"{self.name}: {len(down)} samples, but {len(self.place.slots)} slots are placed")
-        kept = torch.stack([self._kept(slot, down.shape[-1]) for slot in self.place.slots]).to(down)
-        return down * kept.view(len(down), *[1] * (down.dim() - 2), -1)
-
-    def _kept(self, slot: int, rank: int) -> torch.Tensor:
-        """What each rank of a sample counts, `(rank,)` float32."""
-        step = self.place.step
-        if draws.uniform(self.seed, "module_dropout", step, slot, self.name) < self.module:
-            return torch.zeros(rank)
-        source = draws.generator(self.seed, "rank_dropout", step, slot, self.name)
-        return (torch.rand(rank, generator=source) >= self.ranks) / (1.0 - self.ranks)
 
 
 class FactorLinear(nn.Linear):
@@ -208,7 +145,9 @@ def _add_factors(
         if spec.dropout > 0:
             layer.lora_dropout[ADAPTER] = KeyedDropout(spec.dropout, seed, known, place)
         if spec.rank_dropout > 0 or spec.module_dropout > 0:
-            layer.lora_A[ADAPTER].ranks = KeyedRanks(spec.rank_dropout, spec.module_dropout, seed, known, place)
+            ranks = KeyedRanks(sizes[name].rank, spec.rank_dropout, spec.module_dropout, seed, known)
+            layer.lora_A[ADAPTER].ranks = ranks
+            place.ranks.append(ranks)
 
 
 def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN401  (peft ships no types)
