@@ -12,11 +12,14 @@ from textual.widget import Widget
 
 from fluxtui.persist.home import Home
 from fluxtui.screens.base_screen import BaseScreen
+from fluxtui.screens.dialogs.ask import Ask
+from fluxtui.screens.form.examination import Examination, verdict
+from fluxtui.screens.form.examination import Report as Examined
 from fluxtui.screens.form.fields import Evaluation, evaluate
 from fluxtui.screens.form.plan import Planner
 from fluxtui.screens.form.questions import Form
 from fluxtui.screens.form.report import Report
-from fluxtui.screens.keys.dispatch import bindings_for, front_of
+from fluxtui.screens.keys.dispatch import bindings_for, first_key, front_of
 from fluxtui.screens.notices import NoticeBoard
 from fluxtui.screens.session_actions import JobDone
 
@@ -45,7 +48,8 @@ class FormScreen(BaseScreen):
         title = f"settings of {draft.origin}" if draft.edits else f"new session like {draft.origin}"
         is_clone = bool(draft.origin) and not draft.edits
         self.form = Form(title if draft.origin else "new session", is_clone, draft.edits, draft.answers)
-        self.report = Report()
+        self.examination = Examination(lambda done: self.app.post_message(JobDone(done)), self._examined)
+        self.report = Report(self.examination)
         self.planner = Planner(home, lambda: self.app.post_message(JobDone(self._planned)))
         self._serial = 0
         self._is_evaluating = False
@@ -107,7 +111,9 @@ class FormScreen(BaseScreen):
         if serial != self._serial:
             self._begin_evaluation()  # typed over meanwhile
         elif seen is not None:
+            self.examination.hold_to(seen)
             self.form.take(seen)
+            self._show_to_fix()
             self.planner.want(seen.spec)
             self._show_report()
 
@@ -120,15 +126,60 @@ class FormScreen(BaseScreen):
         elif button == "all":
             self.form.show_all()
         elif button == "check":
-            seen = self.form.seen
-            self.report.examine(self._draft.answers.get("dataset.path") or seen.values.get("dataset.path", ""), seen)
+            self._examine()
         elif self.form.seen.spec is None:
             name = next(iter(self.form.seen.errors), "")
             front_of(self.app).say(self.form.seen.problem or "still looking at the answers", "warn")
             self.form.go_to(name)
+        elif button == "start" and (doubt := self._doubt()):
+            self.app.push_screen(Ask("start it", doubt, "Start all the same"), self._start_all_the_same)
         else:
-            self._make(self._draft, self.form.seen, button == "start")
-            self.dismiss()
+            self._finish(button == "start")
+
+    def _doubt(self) -> str:
+        """Why a training would fail, as far as the pictures were looked at; empty where nothing speaks against it."""
+        key = first_key(self.app, "form-check")
+        if self.examination.progress:
+            return f"Still looking at the pictures: {self.examination.progress}. What is wrong with them is not known yet."
+        errors = self.examination.errors
+        if not errors:
+            return ""
+        more = f", and {len(errors) - 1} more to fix" if len(errors) > 1 else ""
+        return f"This training will fail: {errors[0].rstrip('.')}{more}. When it is fixed, {key} looks again."
+
+    def _start_all_the_same(self, answer: bool | None) -> None:
+        if answer and self.form.seen.spec is not None:
+            self._finish(True)
+
+    def _finish(self, starts: bool) -> None:
+        self._make(self._draft, self.form.seen, starts)
+        self.dismiss()
+
+    # The pictures
+
+    def _examine(self) -> None:
+        """Have the data set doctor look at every picture, in a process of its own."""
+        seen = self.form.seen
+        path = self._draft.answers.get("dataset.path") or seen.values.get("dataset.path", "")
+        if not path:
+            front_of(self.app).say("name the data set first", "warn")
+            return
+        front_of(self.app).run_quietly(self.examination.begin(path, seen))
+        self.report.show_examined(True)
+        self._show_to_fix()
+
+    def _examined(self, report: Examined | None) -> None:
+        """It has gone on; with a report it is over."""
+        if self.is_mounted:
+            self.report.show_examined(report is not None)
+            self._show_to_fix()
+        if report is not None:
+            front_of(self.app).say(verdict(report), "good" if report.get("ok") else "bad")
+
+    def _show_to_fix(self) -> None:
+        self.form.show_examined(len(self.examination.errors), bool(self.examination.progress))
+
+    # Keys
 
     def do_form_leave(self) -> None:
         if self.report.has_focus:

@@ -106,7 +106,7 @@ async def test_forms_with_plan_and_report(home: Home, size: tuple[int, int], mon
             same_as_snapshot(f"form-{name}-{size[0]}x{size[1]}", still(text_of(app)))
             if name == "new":
                 await pilot.press("f4")
-                await seen(pilot, lambda: app.screen.report._examined, "no report", 60)
+                await seen(pilot, lambda: app.screen.examination.report, "no report", 60)
                 app.board_of_notices.notices.clear()
                 app.screen.notices.show()
                 await pilot.press("f5")

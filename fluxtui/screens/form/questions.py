@@ -40,6 +40,8 @@ class Form(Pane):
         super().__init__(id="form")
         self._title, self._edits = title, edits
         self.answering = Answering(is_clone, edits, answers, self._say_changed, self._say_pressed)
+        self._to_fix = 0  # things that the examination of the pictures has found
+        self._is_examining = False
         self._top = 0
         self._places: Sequence[int] = ()  # the line of each question or button
 
@@ -74,15 +76,22 @@ class Form(Pane):
         self.answering.go_to(name)
         self.repaint()
 
+    def show_examined(self, to_fix: int, is_examining: bool) -> None:
+        """How the examination of the pictures stands."""
+        self._to_fix, self._is_examining = to_fix, is_examining
+        self.repaint()
+
     # Drawing
 
     def heading(self) -> Line:
         return Line(Span(self._title, "!text"))
 
     def corner(self, width: int) -> Line:
-        wrong = len(self.seen.errors)
+        wrong = len(self.seen.errors) + self._to_fix
         if wrong:
             return Line(Span(f"{wrong} to fix", "warn"))
+        if self._is_examining:
+            return Line(Span("looking at the pictures", "dim"))
         return Line(Span("ready", "good")) if self.seen.spec else Line(Span("looking", "dim"))
 
     def body(self, width: int, height: int) -> list[Line]:

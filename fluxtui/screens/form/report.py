@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from textual.binding import BindingType
 
-from fluxtui.persist.datasets import folder as dataset_folder
 from fluxtui.persist.files.text import clean
-from fluxtui.persist.settings import recipe
-from fluxtui.screens.drawing import words
 from fluxtui.screens.drawing.ink import Line, Span, wrapped
 from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.drawing.terminal_kind import Tier
+from fluxtui.screens.form.examination import Examination, verdict
 from fluxtui.screens.form.fields import Evaluation, Field
 from fluxtui.screens.form.plan import Fact
-from fluxtui.screens.keys.dispatch import bindings_for, first_key, front_of
+from fluxtui.screens.keys.dispatch import bindings_for, first_key
 from fluxtui.screens.keys.movement import MovementKeys
 
 LABEL = 10
@@ -33,13 +31,12 @@ class Report(Pane, MovementKeys):
     FRAME = "rule"
     can_focus = True
 
-    def __init__(self) -> None:
+    def __init__(self, examination: Examination) -> None:
         super().__init__(id="report")
+        self._examination = examination
         self._field: Field | None = None
         self._seen = Evaluation({})
         self._plan: Sequence[Fact] = ()
-        self._examined: Mapping[str, Any] | None = None
-        self._examining = ""
         self._is_news = False  # the findings have just come: they stand first
         self._top = 0
         self._total = 0
@@ -48,6 +45,12 @@ class Report(Pane, MovementKeys):
         if (field.name if field else "") != (self._field.name if self._field else ""):
             self._is_news, self._top = False, 0
         self._field, self._seen, self._plan = field, seen, plan
+        self.repaint()
+
+    def show_examined(self, is_news: bool) -> None:
+        """The examination has gone on; `is_news`: it has begun or ended, so that it stands first."""
+        self._is_news = self._is_news or is_news
+        self._top = 0 if is_news else self._top
         self.repaint()
 
     def heading(self) -> Line:
@@ -74,7 +77,7 @@ class Report(Pane, MovementKeys):
         blank = [] if is_low else [Line()]
         findings = self._findings(width)
         help_, facts = self._help(width), self._facts(width, is_low)
-        if self._is_news or self._examining:
+        if self._is_news or self._examination.progress:
             return [*findings, *blank, *facts, *blank, *help_]
         return [*help_, *blank, *facts, *([*blank, *findings] if findings else [])]
 
@@ -107,9 +110,9 @@ class Report(Pane, MovementKeys):
         return lines
 
     def _findings(self, width: int) -> list[Line]:
-        if self._examining:
-            return [Line(Span(self._examining, "dim"))]
-        report = self._examined
+        if self._examination.progress:
+            return [Line(Span(self._examination.progress, "dim"))]
+        report = self._examination.report
         if report is None:
             return []
         lines = [Line(Span(piece, "good" if report.get("ok") else "bad")) for piece in wrapped(verdict(report), width)]
@@ -133,56 +136,3 @@ class Report(Pane, MovementKeys):
     def walk_to(self, place: int) -> None:
         self._top = max(0, min(place, self.last()))
         self.repaint()
-
-    # The data set doctor
-
-    def examine(self, path: str, seen: Evaluation) -> None:
-        """Have the data set doctor look at every picture, in a process of its own."""
-        if not path:
-            front_of(self.app).say("name the data set first", "warn")
-            return
-        self._examining, self._examined, self._top = "examining the pictures", None, 0
-        self.repaint()
-        sets = seen.spec.dataset if seen.spec else None
-        arguments = [str(dataset_folder.resolve(path)), "--lines"]
-        if sets is not None:  # all that the doctor goes by
-            own = {f"dataset.{name}": getattr(sets, name) for name in sets.__struct_fields__ if name != "path"}
-            arguments += [word for one in recipe.format_sets(own) for word in ("--set", one)]
-        front_of(self.app).run_quietly(lambda: self._run(arguments))
-
-    def _run(self, arguments: list[str]) -> None:
-        """Runs in a thread."""
-        from fluxtui.control import engine
-
-        found: dict[str, Any] = {}
-
-        def take(line: dict[str, Any]) -> None:
-            if "report" in line:
-                found.update(line["report"])
-            elif "item" in line:
-                self.app.call_from_thread(self._progress, f"examined {line['item']} of {line.get('items', '?')} pictures")
-
-        code, said = engine.run("check", arguments, take)
-        if not found:
-            found.update(ok=False, findings=[{"level": "error", "sentence": said or f"the examination ended with code {code}"}])
-        self.app.call_from_thread(self._took, found)
-
-    def _progress(self, text: str) -> None:
-        self._examining = text
-        self.repaint()
-
-    def _took(self, report: Mapping[str, Any]) -> None:
-        self._examining, self._examined, self._is_news, self._top = "", report, True, 0
-        self.repaint()
-        front_of(self.app).say(verdict(report), "good" if report.get("ok") else "bad")
-
-
-def verdict(report: Mapping[str, Any]) -> str:
-    """What the doctor's report comes to, in one sentence."""
-    looked = f"{words.count(int(report.get('images', 0)), 'picture')} examined"
-    levels = [str(finding.get("level")) for finding in report.get("findings", [])]
-    if not report.get("ok"):
-        wrong = words.count(max(1, levels.count("error")), "thing")
-        return f"{looked}: {wrong} to fix before a training can start"
-    doubts = levels.count("warning")
-    return f"{looked}: a training can start from them" + (f"; {words.count(doubts, 'warning')}" if doubts else "")
