@@ -45,7 +45,7 @@ def _row(seen: Overview) -> tuple[str, ...]:
         f"{seen.step}/{seen.steps}" if seen.steps else str(seen.step or ""),
         f"{seen.loss:.4f}" if seen.loss is not None else "",
         out.duration(seen.eta_seconds),
-        seen.reason if seen.state not in ("running", "new") else "",
+        seen.reason if seen.state not in ("running", "new") else seen.stop_words,
     )
 
 
@@ -66,6 +66,7 @@ def show_verb(arguments: Namespace) -> int:
     out.facts(
         [
             ("why", seen.reason),
+            ("stops", f"{seen.stop_words.removeprefix('stops ')}; fluxtui stop {seen.name} stops it now" if seen.stop_words else ""),
             ("next", seen.next),
             ("phase", f"{seen.phase} {seen.inner}".strip() if seen.phase and seen.is_active else ""),
             ("step", f"{seen.step} of {seen.steps or '?'}" if seen.attempt else ""),

@@ -71,6 +71,7 @@ class ProgressLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
     steps: int | None = None
     epoch: int | None = None
     epochs: int | None = None
+    epoch_end: int | None = None     # the step with which the epoch under way ends
     item: int | None = None          # inner progress: items done in this phase
     items: int | None = None
     unit: str = ""                   # of the items: "images", "bytes", "denoising steps"

@@ -122,7 +122,8 @@ class Trainer:
             nap(self.settings.get("step_seconds", 0.01))
             self.state = hashlib.sha256(self.state + self.step.to_bytes(8, "big")).digest()
             self.step += 1
-            self.say(phase=Phase.TRAIN, step=self.step, epoch=self.step // EPOCH + 1, loss=1.0 / self.step, step_seconds=0.01)
+            self.say(phase=Phase.TRAIN, step=self.step, epoch=self.step // EPOCH + 1, loss=1.0 / self.step, step_seconds=0.01,
+                     epoch_end=(self.step // EPOCH + 1) * EPOCH)
             self.read_requests()
             if self.wants_stop or (every and self.step % every == 0):
                 self.commit()

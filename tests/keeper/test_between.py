@@ -226,9 +226,11 @@ def test_a_stop_after_the_epoch_holds_for_the_retry_of_a_trainer_that_crashed(la
     asked = one.request("stop-after-epoch")
     until(lambda: outcomes(one.record()).get(asked) == "accepted")
     (tmp_path / "go").touch()
+    seen = until(lambda: (two := one.record()).attempt == 2 and two.stops_after_epoch)
     keeper.wait()
     one.check()
     assert [(record.status, record.step) for record in one.records()][-1] == ("stopped", 10)
+    assert seen  # the record of the retry said so, before its trainer was there
     assert one.record(1).signal == "SIGSEGV"  # the fault happened
 
 

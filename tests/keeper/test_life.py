@@ -10,6 +10,7 @@ from keeper_lab import Lab, until
 
 from fluxtui.persist import process
 from fluxtui.persist.checkpoints import commit
+from fluxtui.persist.sessions import overview
 
 
 def test_a_session_runs_to_completed_with_proof_card_and_marker(lab: Lab):
@@ -72,11 +73,16 @@ def test_stop_after_epoch_ends_at_an_epoch(lab: Lab):
     one = lab.session(steps=1000, every=0)
     keeper = one.start()
     one.await_step(2)
+    assert overview.look(lab.home, one.folder.name).stop_words == ""
     one.request("stop-after-epoch")
+    until(lambda: one.record().stops_after_epoch)  # whoever looks sees it, not only who asked
+    shown = overview.look(lab.home, one.folder.name)
+    assert shown.stop_words.startswith(f"stops after epoch {shown.epoch}, in about ") or shown.state == "stopped"
     keeper.wait()
     record = one.record()
     assert record.status == "stopped"
     assert record.step % 5 == 0
+    assert not record.stops_after_epoch  # it is over
 
 
 def test_checkpoint_and_sample_requests_reach_the_trainer_and_are_acknowledged(lab: Lab):

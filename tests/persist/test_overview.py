@@ -77,6 +77,30 @@ def test_the_json_has_every_documented_field_and_is_json(home: Home) -> None:
     assert overview.look(home, "a").is_resumable
 
 
+def test_a_stop_after_the_epoch_is_shown_with_the_time_to_its_end(home: Home) -> None:
+    folder = make(home, "a", epoch=2, epochs=4, epoch_end=20, stops_after_epoch=True)
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    seen = overview.look(home, "a")
+    assert (seen.stop_words, seen.eta_seconds) == ("stops after epoch 2, in about 5 s", 5.0)
+    assert overview_json.to_json(seen)["stops_after_epoch"] == 2
+    make_over(folder, phase=Phase.PROVE)
+    assert overview.look(home, "a").stop_words == ""
+    make_over(folder, status="stopping")
+    assert overview.look(home, "a").stop_words == ""
+    make_over(folder)
+    lock.release()
+    assert (overview.look(home, "a").state, overview.look(home, "a").stop_words) == ("lost", "")
+    assert [overview.roughly(seconds) for seconds in (0.2, 89, 90, 3600, 86400)] == ["1 s", "89 s", "2 min", "60 min", "24 h"]
+
+
+def make_over(folder: SessionFolder, **changes: Any) -> None:
+    """Another record of the same attempt, with a stop after the epoch asked."""
+    before = toml.read(folder.attempt_file(1), Record)
+    plain = {"status": "running", "phase": Phase.TRAIN, **changes}
+    toml.write(folder.attempt_file(1), msgspec.structs.replace(before, **plain))
+
+
 def test_no_such_session_and_no_such_name(home: Home) -> None:
     with pytest.raises(NotFoundError):
         overview.look(home, "nothing")

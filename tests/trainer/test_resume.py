@@ -93,6 +93,9 @@ def test_requests_are_carried_out_and_acknowledged(new_bench: NewBench) -> None:
     facts = verify_checkpoint(bench.folder.checkpoints / bench.checkpoints()[-1]).facts
     assert int(facts["step"]) % 3 == 0  # 5 pictures by twos: an epoch has 3 steps
     assert int(facts["step"]) < 400
+    ends = [(line.step, line.epoch_end) for line in ended.lines if line.epoch_end is not None and line.step is not None]
+    assert ends[0] == (0, 3)
+    assert all(end == -(-step // 3) * 3 for step, end in ends[1:]), ends  # the step with which its epoch ends
 
 
 def test_a_checkpoint_that_was_taken_away_since_is_written_again_by_a_stop(new_bench: NewBench) -> None:

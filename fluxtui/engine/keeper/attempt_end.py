@@ -118,6 +118,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
         "finished_at": journal.today(),
         "amber": "",
         "waiting_for": "",
+        "stops_after_epoch": False,
     }
     if status == "completed":
         _write_card(duties, msgspec.structs.replace(journal.record, **ended))
@@ -149,6 +150,8 @@ def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:
         steps=before.steps,
         epoch=before.epoch,
         epochs=before.epochs,
+        epoch_end=before.epoch_end,
+        stops_after_epoch=bool(duties.stop_after_epoch),
         queued_at=before.queued_at,
         priority=before.priority,
         host=before.host,

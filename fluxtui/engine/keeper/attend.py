@@ -205,6 +205,7 @@ class Attendance:
                 sent = self.group.request(RequestLine(id=request.id, verb=request.verb))
                 if request.verb == "stop-after-epoch":
                     self.duties.stop_after_epoch = request.id
+                    journal.update(stops_after_epoch=True)
                 journal.acknowledge(request.id, request.verb, "accepted" if sent else "dropped: the trainer takes no requests")
 
     def _begin_stop(self, request_id: str, now: float) -> None:

@@ -17,7 +17,7 @@ from fluxtui.engine.wire import ProgressLine
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.sessions.record import Phase
 
-_PLAIN = ("phase", "step", "steps", "epoch", "epochs", "loss", "step_seconds", "inexact_since")  # carried over as they are
+_PLAIN = ("phase", "step", "steps", "epoch", "epochs", "epoch_end", "loss", "step_seconds", "inexact_since")  # carried over
 _TEXTS = ("checkpoint", "resumed_from", "model_commit")
 
 

@@ -91,6 +91,12 @@ class Run:
         """Epochs begun by the time the last step is done."""
         return -(-self.steps // self.steps_per_epoch)
 
+    @property
+    def epoch_end(self) -> int:
+        """The step with which the epoch of the last step ends, or ended."""
+        left = self.steps_per_epoch - self.state.position if self.state.position else 0
+        return min(self.steps, self.state.step + left)
+
     def begin(self) -> None:
         """Samples and held-out loss before the first step, and the first word of training."""
         if self.state.step == 0 and self.job.spec.sample.at_start:
@@ -98,7 +104,9 @@ class Run:
         if self.state.step == 0:
             self._validate_at_start()
         epoch = min(self.state.epoch + 1, self.epochs)
-        self.reporter.progress(Phase.TRAIN, step=self.state.step, steps=self.steps, epoch=epoch, epochs=self.epochs)
+        end = min(self.steps, self.state.step - self.state.position + self.steps_per_epoch)
+        counts = {"step": self.state.step, "steps": self.steps, "epoch": epoch, "epochs": self.epochs, "epoch_end": end}
+        self.reporter.progress(Phase.TRAIN, **counts)
 
     def is_inexact_from_now_on(self) -> None:
         """The record and every checkpoint say so from here on; a resume keeps the first such step."""
@@ -178,7 +186,8 @@ class Run:
         )  # fmt: skip
         self._measured(metric)
         speed = median(self._seconds) if len(self._seconds) > 1 else None
-        self.reporter.progress(Phase.TRAIN, step=self.state.step, epoch=epoch, loss=fmean(self._losses), step_seconds=speed)
+        counts = {"step": self.state.step, "epoch": epoch, "epoch_end": self.epoch_end}
+        self.reporter.progress(Phase.TRAIN, **counts, loss=fmean(self._losses), step_seconds=speed)
         if time.monotonic() - self._said_at >= _SAY_SECONDS or self.state.step == self.steps:
             self._said_at = time.monotonic()
             self.reporter.say(

@@ -22,7 +22,7 @@ from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.sessions import facts as session_facts
 from fluxtui.persist.sessions import kept_spec, state
 from fluxtui.persist.sessions.facts import Here
-from fluxtui.persist.sessions.record import ACTIVE, Record
+from fluxtui.persist.sessions.record import ACTIVE, Phase, Record
 from fluxtui.persist.sessions.record_cache import Head, read_head, read_record, remembered
 from fluxtui.persist.sessions.state import Shown
 
@@ -117,10 +117,29 @@ class Overview:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the last step at the present speed; None where it does not train or the speed is not yet known."""
+        """Seconds at the present speed to the last step, or to the end of the epoch after which a stop was asked; None where it
+        does not train or the speed is not yet known."""
         if not self.is_active or not self.steps or self.step_seconds is None:
             return None
-        return max(0, self.steps - self.step) * self.step_seconds
+        last = self.record.epoch_end if self.record and self.stops_after_epoch else 0
+        return max(0, (last or self.steps) - self.step) * self.step_seconds
+
+    @property
+    def stops_after_epoch(self) -> int:
+        """The epoch after which it stops, because that was asked; 0 where it was not, or is over."""
+        record = self.record
+        if record is None or not record.stops_after_epoch or not self.is_active or record.status == "stopping":
+            return 0
+        return record.epoch if record.phase not in (Phase.EXPORT, Phase.PROVE) else 0
+
+    @property
+    def stop_words(self) -> str:
+        """ "stops after epoch 3, in about 20 s"; "" where no such stop was asked."""
+        if not self.stops_after_epoch:
+            return ""
+        is_known = self.record is not None and self.record.epoch_end > 0 and self.eta_seconds is not None
+        when = f", in about {roughly(self.eta_seconds or 0.0)}" if is_known else ""
+        return f"stops after epoch {self.stops_after_epoch}{when}"
 
     @property
     def queued_at(self) -> datetime | None:
@@ -171,6 +190,13 @@ class Overview:
     def is_resumable(self) -> bool:
         """Whether `fluxtui resume` would go on with it; of a completed one whose file is gone, to make the file again."""
         return self.state in state.RESUMABLE or self.remedy.startswith("fluxtui resume")
+
+
+def roughly(seconds: float) -> str:
+    """A time to come in one unit: "20 s", "12 min", "3 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{round(seconds / 3600)} h"
 
 
 def look(home: Home, name: str) -> Overview:

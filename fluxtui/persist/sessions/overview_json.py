@@ -34,6 +34,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "steps": overview.steps,
         "epoch": overview.epoch,
         "epochs": overview.epochs,
+        "stops_after_epoch": overview.stops_after_epoch or None,
         "loss": _finite(overview.loss),
         "step_seconds": _finite(overview.step_seconds),
         "eta_seconds": _finite(overview.eta_seconds),

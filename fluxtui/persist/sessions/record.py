@@ -95,6 +95,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     steps: int = 0                      # optimizer steps planned; 0: not yet known
     epoch: int = 0                      # epochs begun, over all attempts
     epochs: int = 0
+    epoch_end: int = 0                  # the step with which the epoch under way ends; 0: not known
+    stops_after_epoch: bool = False     # a stop after the epoch under way was asked, and has not come yet
     inner: str = ""                     # progress inside a phase, e.g. "12 of 40 images"
     loss: float | None = None           # mean of the last 50 steps
     step_seconds: float | None = None   # median of the last 50; None before the second step

@@ -97,6 +97,7 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
         found.append(("speed", f"{words.step_time(session.step_seconds)} s a step"))
     if session.state == "running" and session.eta_seconds is not None:
         found.append(("left", words.duration(session.eta_seconds)))
+    found.append(("stops", session.stop_words.removeprefix("stops ")))
     if session.loss is not None:
         found.append(("loss", f"{words.loss(session.loss)}, mean of the last 50 steps"))
     if session.is_active and spec is not None:

@@ -96,6 +96,8 @@ class Selected(Pane):
             lines.append(self._speed(session, width))
         if session.status in ACTIVE and session.state in {"running", "stalled", "stopping", "starting"}:
             lines.append(self._guard(session, width))
+        if session.stop_words:
+            lines.append(Line(Span(session.stop_words, "!warn")))
         reason_room = max(1, min(3, height - len(lines) - 1))
         if session.reason and session.state != "stalled":
             role = ROLES.get(session.state, "text")
@@ -241,6 +243,8 @@ def next_step(session: Overview) -> tuple[str, str]:
             return "kill", "ends it at once"
         case "stalled" | "suspended" | "storage" | "silent":
             return "log", "shows its log; K ends it at once"
+        case "running" | "starting" if session.stop_words:
+            return "stop", "stops it now, with a checkpoint; q leaves, training goes on"
         case "running" | "starting" | "elsewhere":
             return "stop", "stops it with a checkpoint; q leaves, training goes on"
         case "unreadable" if session.is_resumable:
