@@ -63,10 +63,11 @@ def show_verb(arguments: Namespace) -> int:
     title = f"  {seen.title}" if seen.title else ""
     out.data(f"{seen.name}  {out.state_words(seen.shown)}{title}")
     record = seen.record
+    stops = f"{seen.stop_words.removeprefix('stops ')}; fluxtui stop {seen.name} stops it now" if seen.stop_words else ""
     out.facts(
         [
             ("why", seen.reason),
-            ("stops", f"{seen.stop_words.removeprefix('stops ')}; fluxtui stop {seen.name} stops it now" if seen.stop_words else ""),
+            ("stops", stops),
             ("next", seen.next),
             ("phase", f"{seen.phase} {seen.inner}".strip() if seen.phase and seen.is_active else ""),
             ("step", f"{seen.step} of {seen.steps or '?'}" if seen.attempt else ""),

@@ -12,16 +12,21 @@ import msgspec
 import pytest
 
 from fluxtui import refusals
-from fluxtui.engine.keeper.classify import Evidence, RankExit, Verdict, classify
+from fluxtui.cli import verbs
+from fluxtui.engine import remedies
+from fluxtui.engine.keeper.classify import Evidence, RankExit, Verdict, classify, remedy_of
+from fluxtui.engine.trainer.exit_reason import NonFiniteError
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import errors
+from fluxtui.persist.errors import UsageError
 from fluxtui.persist.files import toml
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview, state
 from fluxtui.persist.sessions.overview import Overview
 from fluxtui.persist.sessions.record import Record
+from fluxtui.persist.settings import recipe
 from fluxtui.refusals import Situation
-from fluxtui.screens.panels.selected import next_step
+from fluxtui.screens.panels.next_step import next_step
 from tests.persist.test_state import TABLE
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
@@ -73,6 +78,75 @@ def test_every_reason_of_the_keeper_stands_in_the_docs_with_what_follows(verdict
     retried = {cells[2] for cells in found}
     assert ("yes" if verdict.is_retried else "no") in retried, (verdict.reason, found)
     assert verdict.remedy
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every command that a sentence names: as many behind "fluxtui" as the command line takes."""
+    found = []
+    for piece in re.findall(r"\bfluxtui (.+?)(?=[,;)]|$|\bfluxtui )", text):
+        words = piece.split()
+        for most in range(len(words), 0, -1):
+            try:
+                verbs.find(words[0]).parser().parse_args(words[1:most])
+            except UsageError:
+                continue
+            found.append(words[:most])
+            break
+        else:
+            raise AssertionError(f"fluxtui {piece} is no command")
+    return found
+
+
+@pytest.mark.parametrize("checkpoint", ["", "step-000000100"])
+@pytest.mark.parametrize("verdict", verdicts(), ids=lambda verdict: verdict.reason[:40])
+def test_what_a_remedy_says_can_be_pasted_and_its_key_is_named_once_after_what_comes_first(
+    verdict: Verdict, checkpoint: str, home_path: Path
+) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "hot")
+    make_session(home, "hot-2")
+    spec = recipe.load_spec(folder.spec_file)
+    remedy = remedies.filled(remedy_of(verdict, "hot", checkpoint), spec, bool(checkpoint), home.session_names)
+    assert not re.search(r"[{}…]", remedy)
+    assert commands(remedy), f"{verdict.reason}: nothing to paste in {remedy!r}"
+    for verb, *words in commands(remedy):
+        if verb == "new":
+            assert words[0] == "hot-3"  # hot-2 is there already
+            assert ("--checkpoint" in words) == bool(checkpoint)
+    make_record(folder, status="failed", reason=verdict.reason, remedy=remedy, checkpoint=checkpoint)
+    step = next_step(overview.look(home, "hot"))
+    said = f"{step.first} KEY {step.text}"
+    pasted = [words[0] for words in commands(said)] + {"resume": ["resume"], "clone": []}[step.action]
+    assert [verb for verb, *words in commands(said) if verb == "resume" and len(words) == 1] == []  # the key's, not said again
+    assert {"resume", "new"} & {*pasted, "new" if step.action == "clone" else ""}
+    if step.action == "resume" and not verdict.is_retried and remedy != _RESUME_ONLY:
+        assert step.first or "exit 0" in verdict.reason or verdict.reason.startswith("the trainer found itself without"), remedy
+
+
+_RESUME_ONLY = "fluxtui resume hot"
+
+
+def test_what_only_says_a_setting_gets_the_command_that_sets_it(home_path: Path) -> None:
+    folder = make_session(Home.open(home_path), "hot", train__learning_rate=1.0, train__batch_size=4)
+    spec = recipe.load_spec(folder.spec_file)
+
+    def filled(remedy: str) -> str:
+        return remedies.filled(remedy, spec, True, lambda: ["hot"])
+
+    assert filled(NonFiniteError("the loss is not finite").remedy) == (
+        "make one with a lower learning rate: fluxtui new hot-2 --from hot --checkpoint newest --set train.learning_rate=0.5"
+    )
+    assert filled("set hardware.stream_blocks=12; hardware.check_memory=false tries it all the same") == (
+        "set hardware.stream_blocks=12: fluxtui resume hot --set hardware.stream_blocks=12; "
+        "hardware.check_memory=false tries it all the same"
+    )
+    assert filled("set lora.dropout=0") == "set lora.dropout=0: fluxtui new hot-2 --from hot --set lora.dropout=0"
+    assert filled("set dataset.resolution=[512, 768], hardware.compile=false").endswith(
+        "fluxtui new hot-2 --from hot --checkpoint newest --set 'dataset.resolution=[512, 768]' --set hardware.compile=false"
+    )
+    assert filled("set model.precision=bf16, or lora.kind=lora").endswith("lora.kind=lora: fluxtui new hot-2 --from hot "
+                                                                          "--checkpoint newest --set model.precision=bf16")
+    assert "--set train.batch_size=1 --set train.gradient_accumulation=4" in filled(remedies.TAKES_LESS)
 
 
 def test_every_exit_code_of_the_trainer_stands_in_the_docs() -> None:

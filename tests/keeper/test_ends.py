@@ -195,7 +195,7 @@ def test_25_a_full_shared_memory_explains_sigbus(lab: Lab, needs):
     record = one.record()
     assert (record.status, record.signal) == ("failed", "SIGBUS")
     assert record.reason == "crashed by SIGBUS in train: /dev/shm is full"
-    assert record.remedy.startswith("make room in /dev/shm (a container's --shm-size) or set hardware.workers=0")
+    assert record.remedy.startswith("make room in /dev/shm (a container's --shm-size), then fluxtui resume")
     assert "in do_fill_shared_memory" in one.log()
 
 

@@ -26,3 +26,28 @@ async def test_a_stop_after_the_epoch_is_seen_by_whoever_opens_the_panel(home_pa
         await pilot.press("enter")
         await seen(pilot, lambda: "after epoch 2, in about 20 s" in text_of(app), "that it stops")
     lock.release()
+
+
+async def test_after_a_failure_comes_first_what_to_put_right_then_the_key_that_helps(home_path: Path) -> None:
+    home = Home.open(home_path)
+    for name, reason, remedy in (
+        ("hot", "the loss of step 12 is not finite", "make one with a lower learning rate: fluxtui new hot-2 --from hot "
+         "--set train.learning_rate=0.5"),
+        ("torn", "a.png is damaged", "fix what fluxtui check /p names, then fluxtui resume torn"),
+        ("full", "the disk is full", "make room or fix the disk, then fluxtui resume full"),
+        ("slow", "hung in train for 301 s", "the stacks are in the log; fluxtui resume slow goes on from the last checkpoint"),
+        ("big", "it does not fit", "set hardware.stream_blocks=12: fluxtui resume big --set hardware.stream_blocks=12"),
+    ):  # fmt: skip
+        folder = make_session(home, name)
+        make_record(folder, status="failed", reason=reason, remedy=remedy, checkpoint="step-000000100")
+    async with opened(home, (120, 36)) as (app, pilot):
+        for name, said in (
+            ("hot", "N makes one with a lower learning rate; or fluxtui new hot-2 --from hot --set train.learning_rate=0.5"),
+            ("torn", "fix what fluxtui check /p names, then r resumes from step-000000100"),
+            ("full", "make room or fix the disk, then r resumes from step-000000100"),
+            ("slow", "the stacks are in the log; r resumes from step-000000100"),
+            ("big", "set hardware.stream_blocks=12: fluxtui resume big --set hardware.stream_blocks=12"),
+        ):
+            app.board.sessions.select(name)
+            await seen(pilot, lambda said=said: said in text_of(app), f"{said} of {name}")
+            assert "r resumes from step-000000100;" not in text_of(app)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from fluxtui.engine import wire
+from fluxtui.engine import remedies, wire
 from fluxtui.engine.keeper.card import card
 from fluxtui.engine.keeper.classify import Verdict, remedy_of
 from fluxtui.engine.keeper.duties import Duties
@@ -101,7 +101,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
 
     Nobody else waits for the disk with us: where it takes its time the devices are given back at once.
     """
-    journal, name = duties.journal, duties.folder.name
+    journal = duties.journal
     status = _STATUS[verdict.end]
     if journal.record.status in TERMINAL:
         return
@@ -112,7 +112,7 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
     left = verdict.culprit
     ended: dict[str, Any] = {
         "reason": verdict.reason,
-        "remedy": remedy_of(verdict, name, journal.record.checkpoint),
+        "remedy": _remedy(duties, verdict),
         "exit_code": left.code if left else None,
         "signal": left.signal_name if left else "",
         "finished_at": journal.today(),
@@ -129,6 +129,21 @@ def write_verdict(duties: Duties, verdict: Verdict, give_back: Callable[[], None
         duties.breathe(TICK)
         answer_late(duties)
     _mark(duties, verdict)
+
+
+def _remedy(duties: Duties, verdict: Verdict) -> str:
+    """What follows, every command in it as it can be pasted."""
+    checkpoint = duties.journal.record.checkpoint
+    said = remedy_of(verdict, duties.folder.name, checkpoint)
+    return remedies.filled(said, duties.spec, bool(checkpoint), lambda: _names(duties))
+
+
+def _names(duties: Duties) -> list[str]:
+    """The names that sessions have; none where the disk does not say."""
+    try:
+        return duties.home.session_names()
+    except StorageError:
+        return []
 
 
 def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fluxtui.engine.remedies import LOWER_RATE, TAKES_LESS
 from fluxtui.engine.wire import ECHO, TrainerExit
 
 End = Literal["done", "stopped", "failed"]
@@ -72,22 +73,20 @@ class Verdict:
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
 _ANEW = "fluxtui resume {name} starts from step 0: there is no checkpoint yet"
-_SMALLER = (
-    "fluxtui resume {name} with a larger hardware.stream_blocks or a smaller hardware.preset by --set; else a new session with "
-    "model.precision=int8, or a smaller train.batch_size, dataset.resolution or lora.rank"
-)
+_NO_WORKERS = "or with fewer processes: fluxtui resume {name} --set hardware.workers=0"
+_SMALLER = f"make one that takes less: {TAKES_LESS}; fluxtui plan {{name}} shows what takes how much"
 
 # code -> (what it is called where the trainer left no sentence, what to do, whether it is tried again)
 _CODES: dict[int, tuple[str, str, bool]] = {
     TrainerExit.WRONG_PARENT: ("the trainer found itself without its keeper", _RESUME, False),
     TrainerExit.NON_FINITE: (
         "the loss or a gradient was not finite",
-        "lower train.learning_rate; the last finite checkpoint is kept",
+        LOWER_RATE,
         False,
     ),
     TrainerExit.DATA: (
         "the data set cannot be used",
-        "fluxtui check names the files; fix them, then fluxtui resume {name}",
+        "fix what fluxtui check {data} names, then fluxtui resume {name}",
         False,
     ),
     TrainerExit.CONFIGURATION: ("the settings do not fit", "fix what the reason names, then fluxtui resume {name}", False),
@@ -177,7 +176,7 @@ def _by_signal(worst: RankExit, seen: Evidence) -> Verdict:
         reason += (
             ": /dev/shm is full" if seen.shared_memory_full else ": a mapped file shrank, or shared memory or the disk is full"
         )
-        remedy = f"make room in /dev/shm (a container's --shm-size) or set hardware.workers=0; {_RESUME}"
+        remedy = f"make room in /dev/shm (a container's --shm-size), then {_RESUME}; {_NO_WORKERS}"
     if worst.signal == signal.SIGTERM:
         reason, remedy = f"ended by a SIGTERM{where} that was not the keeper's", _RESUME
     if seen.error and ECHO not in seen.error:
@@ -188,7 +187,7 @@ def _by_signal(worst: RankExit, seen: Evidence) -> Verdict:
 def _host_memory(worst: RankExit, seen: Evidence, who: str) -> Verdict:
     peak = f"; the trainer's peak was {seen.peak_memory / 2**30:.1f} GiB" if seen.peak_memory else ""
     reason = f"host memory: {who} killed by the kernel's OOM killer ({seen.out_of_memory}){peak}"
-    remedy = f"set hardware.workers=0, free memory on this machine or give it more; {_RESUME}"
+    remedy = f"free memory on this machine or give it more, then {_RESUME}; {_NO_WORKERS}"
     return Verdict("failed", reason, remedy, False, "CRASHED", worst)
 
 

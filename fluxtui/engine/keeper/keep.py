@@ -116,7 +116,7 @@ class Keeper:
             verdict = self.train()
             return self.prove(record) if verdict.end == "done" else verdict
         except CannotStartError as error:
-            return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
+            return Verdict("failed", str(error), "fix that, then fluxtui resume {name}", marker="FAILED")
 
     def queue_up(self, pause: Pause) -> Verdict | None:
         """Wait for the pause after a failed attempt, then for the devices; a verdict where it leaves the queue instead."""
@@ -131,7 +131,7 @@ class Keeper:
                 if self.lead is not None and self.maker is None:
                     return self.lead.gather(self.job(), self.local_ranks())
         except FluxTUIError as error:
-            return Verdict("failed", str(error), "then fluxtui resume {name}", marker="FAILED")
+            return Verdict("failed", str(error), "fix that, then fluxtui resume {name}", marker="FAILED")
         return found if isinstance(found, Verdict) else None
 
     def local_ranks(self) -> int:

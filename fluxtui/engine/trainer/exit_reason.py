@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from fluxtui.engine.remedies import LOWER_RATE, TAKES_LESS
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import ECHO, TrainerExit
 from fluxtui.persist.errors import FluxTUIError, StorageError
@@ -17,20 +18,24 @@ CRASHED = 1  # any other error: the keeper tries again, within its limit
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ROOM = "make room or fix the disk, then fluxtui resume {name}"
 _SHARED_MEMORY = re.compile(r"[^\n]*(/dev/shm|shared memory segment)[^\n]*")
-_MORE_SHARED = "give the container a larger /dev/shm (docker run --shm-size=8g), or set NCCL_SHM_DISABLE=1, then resume"
+_MORE_SHARED = (
+    "give the container a larger /dev/shm (docker run --shm-size=8g), or set NCCL_SHM_DISABLE=1, then fluxtui resume {name}"
+)
 # what CUDA, cuBLAS and cuDNN say of memory that torch's allocator was not asked for: a context, a handle, a workspace
 _USED_UP = re.compile(
     r"CUDA error: out of memory|CU(BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|"
     r"Cuda failure.{0,9}out of memory"
 )
-_NO_COMPILER = "set hardware.compile=false, or install what it names (a C compiler: apt install build-essential), then resume"
+_NO_COMPILER = (
+    "install what it names (a C compiler: apt install build-essential), then fluxtui resume {name}; or without compiling: "
+    "fluxtui resume {name} --set hardware.compile=false"
+)
 _LOOK = "see the log; fluxtui resume {name} goes on from the last checkpoint"
 _GPU = "fluxtui resume {name} once `nvidia-smi` lists the GPU again"
-_SMALLER = (
-    "model.precision=int8, train.gradient_checkpointing=true, train.batch_size=1 with more gradient_accumulation, or a smaller "
-    "dataset.resolution"
+LESS_MEMORY = (  # what helps most for least first
+    "make one that takes less (more hardware.stream_blocks, train.batch_size=1 with more gradient_accumulation, "
+    f"train.gradient_checkpointing=true, model.precision=int8, a smaller dataset.resolution): {TAKES_LESS}"
 )
-LESS_MEMORY = f"set a larger hardware.stream_blocks, a smaller hardware.preset, {_SMALLER}"  # what helps most for least first
 
 
 class NonFiniteError(Refusal):
@@ -39,8 +44,7 @@ class NonFiniteError(Refusal):
     exit = TrainerExit.NON_FINITE
 
     def __init__(self, reason: str) -> None:
-        what = "fluxtui new {name}-2 --from {name}{newest} --set train.learning_rate=…"
-        super().__init__(reason, f"go on with a lower rate: {what}")
+        super().__init__(reason, LOWER_RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ class Ending:
 
 
 _HOST_MEMORY = Ending(  # not tried again: it would end the same way
-    TrainerExit.CONFIGURATION, "this machine has not enough memory", f"close other programs, or set {_SMALLER}"
+    TrainerExit.CONFIGURATION,
+    "this machine has not enough memory",
+    f"close other programs, then fluxtui resume {{name}}; where that is not enough: {TAKES_LESS}",
 )
 
 

@@ -47,7 +47,9 @@ class DataWorkerError(Refusal):
     """A data worker died or hung."""
 
     exit = TrainerExit.DATA_WORKER
-    usual_remedy = "fluxtui resume {name}; where it happens again, with --set hardware.workers=0"
+    usual_remedy = (
+        "fluxtui resume {name}; where it happens again: fluxtui resume {name} --set hardware.workers=0"
+    )
 
 
 class HungReadError(Refusal):

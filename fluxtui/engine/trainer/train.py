@@ -6,7 +6,6 @@ Nothing here needs torch: what can be refused is refused before it is imported. 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from fluxtui.engine import life, quiet
+from fluxtui.engine import life, quiet, remedies
 from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
@@ -25,7 +24,7 @@ from fluxtui.persist.checkpoints.commit import committed
 from fluxtui.persist.errors import RefusedError, StorageError
 from fluxtui.persist.files.durable import make_own_folder
 from fluxtui.persist.files.lock import Lock
-from fluxtui.persist.home import SessionFolder
+from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.sessions.record import Phase
 
 
@@ -56,14 +55,14 @@ def main(_argv: list[str]) -> int:
 
 
 def _filled(remedy: str, job: TrainJob | None) -> str:
-    """The remedy with what it names: the session, what `fluxtui check` is to be given, the newest checkpoint if there is one."""
-    name, data, newest = "NAME", "FOLDER", ""
-    if job is not None:
-        name, data = job.spec.name, shlex.quote(job.spec.dataset.path)
-        data += f" --trigger {shlex.quote(job.spec.dataset.trigger)}" if job.spec.dataset.trigger else ""
-        with suppress(StorageError):
-            newest = " --checkpoint newest" if committed(SessionFolder(Path(job.session)).checkpoints) else ""
-    return remedy.replace("{name}", name).replace("{data}", data).replace("{newest}", newest)
+    """The remedy with what it names filled in; the bare one where not even the job could be read."""
+    if job is None:
+        return remedy
+    has_checkpoint, taken = False, [""]
+    with suppress(StorageError):
+        has_checkpoint = bool(committed(SessionFolder(Path(job.session)).checkpoints))
+        taken = Home(Path(job.home)).session_names()
+    return remedies.filled(remedy, job.spec, has_checkpoint, lambda: taken)
 
 
 def let_segments_grow(environment: MutableMapping[str, str]) -> None:

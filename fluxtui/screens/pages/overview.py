@@ -14,7 +14,8 @@ from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.keys.dispatch import first_key
 from fluxtui.screens.pages.reader import Reader
 from fluxtui.screens.panels.attempts import attempt_lines
-from fluxtui.screens.panels.selected import guard_words, next_step
+from fluxtui.screens.panels.next_step import next_step, step_lines
+from fluxtui.screens.panels.selected import guard_words
 from fluxtui.screens.panels.session_row import gpu_words
 from fluxtui.screens.watching.watch import Detail
 
@@ -68,13 +69,12 @@ class OverviewPage(Reader):
 
     def _next(self, session: Overview, width: int) -> list[Line]:
         """The one key that comes next and what it does, over as many lines as it takes."""
-        action, text = next_step(session)
-        if not action:
+        step = next_step(session)
+        if not (step.action or step.first):
             return []
-        key = first_key(self.app, action, self.glyphs.tier is Tier.ASCII)
-        pieces = wrapped(text, max(8, width - LABEL - len(key) - 1))
-        lines = [Line(Span("next".ljust(LABEL), "dim"), Span(key, "!accent"), Span(f" {pieces[0]}"))]
-        return lines + [Line(" " * (LABEL + len(key) + 1), Span(piece)) for piece in pieces[1:]]
+        key = first_key(self.app, step.action, self.glyphs.tier is Tier.ASCII) if step.action else ""
+        lines = step_lines(step, key, max(8, width - LABEL))
+        return [Line(Span(("" if at else "next").ljust(LABEL), "dim")).extend(line) for at, line in enumerate(lines)]
 
     def _attempts(self, width: int) -> list[Line]:
         records: Sequence[tuple[int, Record | None, str]] = self.detail.records if self.detail else ()

@@ -17,6 +17,7 @@ from fluxtui.screens.drawing.ink import Line, Span, both_ends, shorten, wrapped
 from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.keys.dispatch import first_key
+from fluxtui.screens.panels.next_step import next_step, step_lines
 from fluxtui.screens.watching.history import History
 
 BESIDE = 100  # cells of width from which the chart stands beside the facts
@@ -162,16 +163,14 @@ class Selected(Pane):
 
     def _next(self, session: Overview, width: int, most: int) -> list[Line]:
         """The one key that comes next, and why: in as many lines as it takes, where there are so many."""
-        action, text = next_step(session)
-        if not action or most < 1:
+        step = next_step(session)
+        if most < 1 or not (step.action or step.first):
             return []
-        key = first_key(self.app, action, self.glyphs.tier is Tier.ASCII)
-        room = max(1, width - len(key) - 1)
-        pieces = wrapped(text, room)
-        if len(pieces) > most:
-            pieces[most - 1 :] = [shorten(" ".join(pieces[most - 1 :]), room, self.glyphs.ellipsis)]
-        lines = [Line(Span(key, "!accent"), " ", Span(pieces[0], "dim"))]
-        return lines + [Line(" " * (len(key) + 1), Span(piece, "dim")) for piece in pieces[1:]]
+        lines = step_lines(step, first_key(self.app, step.action, self.glyphs.tier is Tier.ASCII) if step.action else "", width)
+        if len(lines) > most:
+            rest = " ".join(line.text.strip() for line in lines[most - 1 :])
+            lines[most - 1 :] = [Line(Span(shorten(rest, width, self.glyphs.ellipsis), "dim"))]
+        return lines
 
     def _chart(self, session: Overview, width: int, height: int) -> list[Line]:
         """The loss. Most of what this pane costs, so it is drawn anew only where it is another one."""
@@ -213,42 +212,3 @@ def recipe_words(spec: Spec) -> str:
         f"{words.place(spec.model.source)} on {folders}, {length}, rank {spec.lora.rank}, "
         f"rate {train.learning_rate:g}, batch {train.batch_size}"
     )
-
-
-def _resumes(session: Overview) -> str:
-    """What the key for it will do, and what is to be changed before."""
-    if "--accept-changes" in f"{session.reason} {session.remedy}":
-        return "asks whether to go on with the changes; or put back what changed first"
-    where = f"from {session.checkpoint}" if session.checkpoint else "from the beginning"
-    change = f"; {session.remedy}" if session.remedy and not session.remedy.startswith("fluxtui ") else ""
-    return f"resumes {where}{change}"
-
-
-def next_step(session: Overview) -> tuple[str, str]:
-    """The action that comes next (its name, "" for none) and what it does, in words."""
-    match session.state:
-        case "new":
-            return "start", "starts it"
-        case "failed" | "stopped" | "lost" if session.is_resumable:
-            return "resume", _resumes(session)
-        case "failed" | "stopped" | "lost":
-            return "log", f"shows the log{'; ' + session.remedy if session.remedy else ''}"
-        case "completed":
-            return "copy", f"copies its path; 4 E exports it, v proves it again  {words.place(session.output)}"
-        case "changed":
-            return "resume", "makes the file again from the last checkpoint"
-        case "queued":
-            return "stop", "takes it out of the queue"
-        case "stopping":
-            return "kill", "ends it at once"
-        case "stalled" | "suspended" | "storage" | "silent":
-            return "log", "shows its log; K ends it at once"
-        case "running" | "starting" if session.stop_words:
-            return "stop", "stops it now, with a checkpoint; q leaves, training goes on"
-        case "running" | "starting" | "elsewhere":
-            return "stop", "stops it with a checkpoint; q leaves, training goes on"
-        case "unreadable" if session.is_resumable:
-            return "resume", "goes on from the checkpoints"
-        case "unreadable":
-            return "log", "shows its log"
-    return "", ""

@@ -190,7 +190,7 @@ class Follower:
                 attended = Attendance(self.duties, group, self.gauges, self).run()
         except CannotStartError as error:
             failed = RankExit(place.first, code=1)
-            return self._conclude(Verdict("failed", str(error), "then fluxtui resume {name}", culprit=failed), [failed])
+            return self._conclude(Verdict("failed", str(error), "fix that, then fluxtui resume {name}", culprit=failed), [failed])
         self._conclude(classify(attended.exits, attended.evidence), attended.exits)
 
     # --- as the attendance sees it ---

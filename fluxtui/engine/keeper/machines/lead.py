@@ -95,7 +95,7 @@ class Lead:
             for node, record in self._records.items():
                 if record.end:  # it could not even begin, and says why
                     why = f"{self._name(node)}: {record.reason}"
-                    return Verdict("failed", why, "then fluxtui resume {name}", marker="FAILED")
+                    return Verdict("failed", why, "fix that, then fluxtui resume {name}", marker="FAILED")
             absent = [node for node in self.nodes if node not in self._records]
             self.duties.journal.update(waiting_for=f"node {_list(absent)} to join" if absent else "")
             for node in absent:

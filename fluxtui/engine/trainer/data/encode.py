@@ -73,7 +73,8 @@ def fill_caches(
         _make_masks(missing_masks, spec.dataset.mask_outside, store, readers)
     runtime.wait_for_all()
     if lost := store.missing(_others({**captions, **views, **masks}, runtime), "entries"):
-        raise DataError(f"{len(lost)} cache entries that another rank wrote are not there", "are all ranks on one disk? Resume")
+        why = f"{len(lost)} cache entries that another rank wrote are not there"
+        raise DataError(why, "give all ranks one disk, then fluxtui resume {name}")
     _evict(cache, reporter, is_due=runtime.is_first and bool(missing_captions or missing_views or missing_masks))
     fetch, closes = _reading(spec, folder, readers)
     return Encoded(identity, store.held, fetch, [lease.release, *closes], spec.dataset.mask_outside if masks else None)

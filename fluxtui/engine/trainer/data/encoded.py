@@ -196,7 +196,7 @@ def _reading(folder: Path, request: Sequence[Wanted]) -> Callable[[], list[Read]
 def _tensors(read: Read) -> Tensors:
     if read.damage or not read.tensors:
         why = read.damage or "a cache file that this run needs was removed while it ran"
-        raise DataError(why, "resume: what is missing from the caches is made again first")
+        raise DataError(why, "fluxtui resume {name} first makes again what is missing from the caches")
     return {name: _tensor(*found) for name, found in read.tensors.items()}
 
 
