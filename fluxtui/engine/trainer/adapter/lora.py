@@ -153,7 +153,9 @@ def _add_factors(
 def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN401  (peft ships no types)
     from peft import LoraConfig
 
-    return LoraConfig(
+    from fluxtui.engine.trainer.adapter.plain import PlainLinear
+
+    made: Any = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         target_modules=list(sizes),
@@ -164,6 +166,9 @@ def _config(spec: LoraSpec, sizes: Mapping[str, LayerSize]) -> Any:  # noqa: ANN
         rank_pattern=pattern_of(sizes, lambda size: size.rank),
         alpha_pattern=pattern_of(sizes, lambda size: size.alpha),
     )
+    if spec.kind == "lora":
+        made._register_custom_module({nn.Linear: PlainLinear})
+    return made
 
 
 def _factor(made: nn.Linear, name: str, seed: int, is_zero: bool, device: torch.device) -> FactorLinear:
