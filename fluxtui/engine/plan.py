@@ -81,7 +81,7 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
     """The plan of a spec, with what earlier sessions measured. `folder`: its own, where it is a session. Raises as `plan`."""
     from fluxtui.engine.earlier import measured_by
     from fluxtui.engine.memory.model import model_of
-    from fluxtui.engine.memory.phases import CUDA_CONTEXT, memory_of
+    from fluxtui.engine.memory.phases import beside, memory_of
     from fluxtui.engine.memory.plan_cache import keep_in
     from fluxtui.engine.trainer.room import of_session, shape_of
     from fluxtui.persist.models.folder import recognise
@@ -121,7 +121,7 @@ def plan_of(home: Home, spec: Spec, folder: SessionFolder | None) -> Plan:
         probed_training_peak=earlier.peak,
         encoding_peak=memory.encoding_peak,
         sampling_peak=memory.sampling_peak,
-        cuda_context=CUDA_CONTEXT,
+        cuda_context=beside(memory),
         card=card,
         card_memory=card_memory or 0,
         fits=does_fit,

@@ -111,9 +111,22 @@ def test_the_first_five_steps_of_a_process_may_take_longer():
     assert guard.judge(400.0).kind == "first_steps"
     assert not guard.judge(2200.0).is_hung
     assert guard.judge(2200.1).is_hung
-    guard = trained(5, 100.0)
-    assert guard.judge(500.0).kind == "step"
-    assert guard.judge(800.1).is_hung  # what the first five took is no measure of a step
+    guard = trained(5, 10.0)
+    assert guard.judge(50.0).kind == "step"
+    assert guard.judge(350.1).is_hung
+
+
+def test_after_the_first_steps_the_shortest_of_them_is_the_measure():
+    guard = RankGuard(DEFAULT, since=0.0)
+    now = 0.0
+    for step, seconds in enumerate([0.0, 1700.0, 400.0, 420.0, 400.0, 410.0]):  # kernels are compiled in the first
+        now += seconds
+        guard.heard(now, ProgressLine(phase=Phase.TRAIN, step=step))
+        assert guard.longest_step == (1700.0 if 0 < step < 5 else 400.0 if step else 0.0)
+    assert guard.judge(now).kind == "step"
+    assert not guard.judge(now + 410).is_hung
+    assert not guard.judge(now + 7999).is_hung
+    assert guard.judge(now + 8001).is_hung
 
 
 def test_a_step_limit_grows_with_the_steps():

@@ -15,7 +15,7 @@ from fluxtui.engine.memory.base import ready_blocks
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.persist.settings import recipe
 from tests.memory.test_presets import BASE
-from tests.memory.test_streaming import gradients, new_model
+from tests.memory.test_streaming import gradients, inputs, new_model
 
 HERE = Runtime(torch.device("cpu"), torch.float32, 0, 1)
 
@@ -28,6 +28,7 @@ def test_compiled_blocks_have_the_gradients_of_eager_ones(
     precision: str | None, is_checkpointed: bool, tiny_dev: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compiler's own front and automatic differentiation; without its code generator, which has no part in what is asked."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     expected = gradients(*new_model(precision))
     model, adapter = new_model(precision)
     model.disable_gradient_checkpointing()
@@ -44,7 +45,38 @@ def test_compiled_blocks_have_the_gradients_of_eager_ones(
     ready_blocks(model, Components(tiny_dev), spec, HERE, lambda _line: None)
     found = gradients(model, adapter)
     assert frames, "nothing was compiled"
+    assert torch._dynamo.config.recompile_limit == 64  # what a run computes takes up to 16 graphs; dynamo's own limit is 8
     assert len(found) == len(expected) == len(adapter.parameters())
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    torch._dynamo.reset()
+
+
+def batch_of(pictures: int, side: int) -> dict[str, Any]:
+    """Inputs of so many square pictures of `side` by `side` tokens."""
+    found = inputs(pictures)
+    places = [[0.0, row, column] for row in range(side) for column in range(side)]
+    return found | {"hidden_states": torch.randn(pictures, side * side, 64), "img_ids": torch.tensor(places)}
+
+
+@pytest.mark.soak
+def test_whatever_a_run_computes_fits_in_the_graphs_that_a_block_may_have(
+    tiny_dev: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buckets, partial batches, the base's own prediction, held-out losses and samples: nothing of it runs uncompiled."""
+    model, adapter = new_model()
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)  # put back afterwards
+    without_a_compiler = partial(type(model).compile_repeated_blocks, model, backend="eager")
+    monkeypatch.setattr(type(model), "compile_repeated_blocks", without_a_compiler)
+    spec = recipe.apply(BASE, {"hardware.compile": True})
+    ready_blocks(model, Components(tiny_dev), spec, HERE, lambda _line: None)
+    for pictures in (2, 1, 3):
+        for side in (4, 3):
+            model.train()(**batch_of(pictures, side))[0].sum().backward()
+            with torch.no_grad():
+                model(**batch_of(pictures, side))
+                with adapter.off():
+                    model(**batch_of(pictures, side))
+                model.eval()(**batch_of(pictures, side))
     torch._dynamo.reset()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as replace_of
 
-from fluxtui.engine.memory import ahead
 from fluxtui.engine.memory import fitting as fitting_module
+from fluxtui.engine.memory import preflight
 from fluxtui.engine.memory.fitting import NoMemoryError, fitting, refuse_too_large
 from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.memory.phases import fits, memory_of
@@ -103,14 +103,14 @@ def test_memory_that_other_programs_hold_is_told_before_anything_is_opened(
     monkeypatch: pytest.MonkeyPatch, new_bench: NewBench
 ) -> None:
     bench, said = new_bench(), list[str]()
-    monkeypatch.setattr(ahead, "_RETURN_SECONDS", 0.2)
-    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 22 * GB)
+    monkeypatch.setattr(preflight, "_RETURN_SECONDS", 0.2)
+    preflight.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 22 * GB)
     assert said == [], "a desktop's share is in the margin"
     with pytest.raises(Refusal, match=r"other programs hold 11\.. GiB of this GPU") as refused:
-        ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 12 * GB)
+        preflight.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 12 * GB)
     assert refused.value.exit == TrainerExit.GPU_MEMORY
     assert "nvidia-smi" in refused.value.remedy
-    ahead.look_ahead(
+    preflight.look_ahead(
         spec_with({"hardware.check_memory": False}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: 12 * GB
     )
 
@@ -118,7 +118,7 @@ def test_memory_that_other_programs_hold_is_told_before_anything_is_opened(
 def test_memory_of_a_process_that_has_just_ended_is_waited_for(monkeypatch: pytest.MonkeyPatch, new_bench: NewBench) -> None:
     bench, said = new_bench(), list[str]()
     readings = iter([2 * GB, 2 * GB, 23 * GB])
-    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: next(readings))
+    preflight.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append, lambda: next(readings))
     assert len(said) == 1
     assert next(readings, None) is None
 
@@ -127,12 +127,12 @@ def test_text_encoders_that_host_memory_has_no_room_for_are_said(monkeypatch: py
     class Little:
         memory_total, memory_used = 8 * GB, 0
 
-    monkeypatch.setattr(ahead, "host_gauges", Little)
+    monkeypatch.setattr(preflight, "host_gauges", Little)
     said: list[str] = []
     bench = new_bench()
-    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append)
+    preflight.look_ahead(spec_with({}), bench.home, bench.folder, 24 * GB, 1, said.append)
     assert said == [], "where the GPU has room for T5 it is streamed there"
-    ahead.look_ahead(spec_with({}), bench.home, bench.folder, 12 * GB, 1, said.append)
+    preflight.look_ahead(spec_with({}), bench.home, bench.folder, 12 * GB, 1, said.append)
     assert len(said) == 1
     assert "text encoders take 9.1 GiB of host memory" in said[0]
 
@@ -158,8 +158,8 @@ def test_a_model_of_another_shape_than_was_taken_for_it_is_looked_at_again(
     here = (bench.home, bench.folder, 2**30, 1, print)
     monkeypatch.setattr(fitting_module, "fitting", lambda *_: None)
     with pytest.raises(NoMemoryError):
-        ahead.look_again(spec_with({}), FLUX, tiny_dev, *here)
-    ahead.look_again(spec_with({}), model_of(tiny_dev, is_schnell=False), tiny_dev, *here)
+        preflight.look_again(spec_with({}), FLUX, tiny_dev, *here)
+    preflight.look_again(spec_with({}), model_of(tiny_dev, is_schnell=False), tiny_dev, *here)
 
 
 def test_clip_that_is_trained_along_and_a_schedule_free_optimizer_are_in_the_plan() -> None:
@@ -211,7 +211,7 @@ def test_what_a_probe_took_counts_in_the_place_of_its_plan(new_bench: NewBench) 
         bench.attempt = 1
         record = replace_of(bench.write_record(), memory=seen, recipe_sha256=recipe.recipe_sha256(of))
         toml.write(bench.folder.attempt_file(1), record)
-        ahead.look_ahead(spec, bench.home, bench.folder, card, 1, print)
+        preflight.look_ahead(spec, bench.home, bench.folder, card, 1, print)
 
     look(18 * GB, large, large)
     with pytest.raises(NoMemoryError):

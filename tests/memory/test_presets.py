@@ -59,7 +59,8 @@ TORCH = {
     "RTX 3070, 8 GB": (7.78, "8GB"), "RTX 4060, 8 GB": (7.62, "8GB"), "RTX 3080, 10 GB": (9.77, "10GB"),
     "RTX 2080 Ti, 11 GB": (10.75, "10GB"), "RTX 3060, 12 GB": (11.75, "12GB"), "RTX 4060 Ti, 16 GB": (15.59, "16GB"),
     "RTX 4080, 16 GB": (15.69, "16GB"), "RTX 4000 Ada, 20 GB": (19.67, "16GB"), "A10G, 24 GB": (21.99, "24GB"),
-    "L4, 24 GB": (22.03, "24GB"), "RTX 4090, 24 GB": (23.64, "24GB"), "RTX 5090, 32 GB": (31.36, "24GB"),
+    "L4, 24 GB": (22.03, "24GB"), "RTX 4090, 24 GB": (23.64, "24GB"), "RTX 5090, 32 GB": (31.36, "32GB"),
+    "V100, 32 GB": (31.74, "32GB"), "A100, 40 GB": (39.39, "32GB"),
     "A40, 48 GB": (44.34, "48GB"), "L40S, 48 GB": (44.40, "48GB"), "RTX A6000, 48 GB": (47.53, "48GB"),
     "A100, 80 GB": (79.15, "80GB"), "H100, 80 GB": (79.10, "80GB"),
 }  # fmt: skip
@@ -77,7 +78,8 @@ def test_cards_by_what_torch_says_they_have_get_the_preset_of_their_box_and_fit(
 
 @pytest.mark.parametrize(
     ("card", "name"),
-    [(6, "8GB"), (8.59, "8GB"), (10.7, "10GB"), (12.88, "12GB"), (17.2, "16GB"), (21.5, "16GB"), (25.8, "24GB"), (34, "24GB"),
+    [(6, "8GB"), (8.59, "8GB"), (10.7, "10GB"), (12.88, "12GB"), (17.2, "16GB"), (21.5, "16GB"), (25.8, "24GB"),
+     (34, "32GB"), (42.3, "32GB"),
      (48.3, "48GB"), (85.5, "80GB"), (141, "80GB")],
 )  # fmt: skip
 def test_auto_takes_the_largest_preset_that_the_card_has_room_for(card: float, name: str) -> None:

@@ -15,8 +15,10 @@ from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.memory.peak_bytes import LiveBytes
 from fluxtui.engine.memory.phases import memory_of
 from fluxtui.engine.memory.probe import Meter, meter_of, probe, probe_and_tell
+from fluxtui.engine.trainer.data.dataset import plan_epoch, steps_per_epoch
 from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.engine.trainer.loop import train
+from fluxtui.engine.trainer.prepare import _thin_batches
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.run import Run
 from fluxtui.engine.wire import TrainerExit
@@ -115,6 +117,31 @@ def test_what_lay_there_before_does_not_count_and_the_largest_bucket_does(new_be
             assert live.peak >= 10**8
             peaks.append(probe(run, Counting(live), 0).peak)
     assert 10**5 < peaks[0] < 0.8 * peaks[1] < 10**8
+
+
+def test_a_rank_that_no_batch_of_the_epoch_reaches_measures_what_the_others_do(new_bench: NewBench) -> None:
+    """Eight GPUs and five pictures in buckets of their own: the last ranks have no sample in any step."""
+    run = new_bench(train__batch_size=1, train__gradient_accumulation=1).prepare_here()
+    batches = plan_epoch(run.dataset, run.job.spec.train, 0, 8)
+    assert not any(slots for batch in batches for slots in batch.micro_batches(1, 8, 7))
+    peaks = []
+    for rank in (0, 7):
+        run.runtime = replace(run.runtime, rank=rank, ranks=8)
+        with LiveBytes() as live:
+            peaks.append(probe(run, Counting(live), 0).peak)
+    assert peaks[0] == peaks[1] > 10**5
+
+
+def test_gpus_that_find_too_few_pictures_of_one_shape_are_told(new_bench: NewBench) -> None:
+    run = new_bench(train__batch_size=1, train__gradient_accumulation=1).prepare_here()
+    train_spec = run.job.spec.train
+
+    def told(ranks: int) -> str:
+        return _thin_batches(run.dataset, train_spec, ranks, steps_per_epoch(run.dataset, train_spec, ranks))
+
+    assert told(1) == ""
+    uses = sum(1 for _ in run.dataset.uses())
+    assert f"on average {uses / steps_per_epoch(run.dataset, train_spec, 8):.1f} of the 8 places" in told(8)
 
 
 def test_both_numbers_stand_in_the_record_and_in_the_plan(new_bench: NewBench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ PROGRAM = """
 import sys, threading, time, typing
 from pathlib import Path
 import msgspec
-from fluxtui.persist import toml
+from fluxtui.persist.files import toml
 
 inside = threading.Event()
 

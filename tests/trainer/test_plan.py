@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from fluxtui.engine import plan
-from fluxtui.engine.memory import activations, remembered
+from fluxtui.engine.memory import activations, plan_cache
 from fluxtui.engine.memory.model import model_of
 from fluxtui.engine.plan_table import table
 from fluxtui.gpu import Gpus
@@ -60,7 +60,7 @@ def test_a_shape_is_measured_once_for_all_processes_of_a_home(
     )
     file = bench.folder.path / "flux.toml"
     recipe.save_spec(file, spec)
-    request.addfinalizer(remembered.forget)
+    request.addfinalizer(plan_cache.forget)
     first = plan.plan_of(Home(bench.root), spec, None)
     script = "import sys; from fluxtui.engine import plan; code = plan.main(sys.argv[1:]); assert 'diffusers' not in sys.modules"
     again = [sys.executable, "-c", script, "--home", str(bench.root), "--spec", str(file), "--json"]
@@ -74,10 +74,10 @@ def test_a_shape_is_measured_once_for_all_processes_of_a_home(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(activations, "_measure", measured_anew)
-    remembered.forget()
+    plan_cache.forget()
     plan.plan_of(Home(bench.root), spec, None)
     Home(bench.root).cache.joinpath("plans.json").write_bytes(b'{"torn')
-    remembered.forget()
+    plan_cache.forget()
     with pytest.raises(AssertionError, match="measured again"):
         plan.plan_of(Home(bench.root), spec, None)
 

@@ -21,7 +21,7 @@ IN_A_CHILD = """
 import sys
 from pathlib import Path
 from fluxtui.persist.home import Home
-from fluxtui.screens import sessions_watch
+from fluxtui.screens.watching import sessions_watch
 home = Home.open(Path(sys.argv[1]))
 if sys.argv[2] == "read":
     look_in = sessions_watch.look_in

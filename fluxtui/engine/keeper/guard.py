@@ -185,6 +185,7 @@ class RankGuard:
     _waits_for_batch: bool = False
     _last: tuple[object, ...] = ()
     _step: int | None = None
+    _first: list[float] = field(default_factory=list)  # lengths of the first steps
 
     @property
     def kind(self) -> Kind:
@@ -200,8 +201,8 @@ class RankGuard:
 
     @property
     def longest_step(self) -> float:
-        """Seconds; 0 before the first."""
-        return self._spans("step").longest
+        """Seconds, the first few left out where there are others; 0 before the first."""
+        return self._spans("step").longest or max(self._first, default=0.0)
 
     def heard(self, now: float, line: ProgressLine) -> bool:
         """Take in a line; True where it is progress and not only a sign of life."""
@@ -213,7 +214,12 @@ class RankGuard:
         before = self.kind
         if self.has_spoken and before not in ("start", "first_steps"):
             self._spans(before).add(now - self.since)
+        waited, done = now - self.since, self.steps_here
         self._enter(now, line)
+        if before == "first_steps" and self.steps_here > done:
+            self._first.append(waited)
+            if self.steps_here >= FIRST_STEPS:  # the shortest of them has no compiling in it: the next is held against that
+                self._spans("step").add(min(self._first))
         self.has_spoken = True
         self.since = now
         return True

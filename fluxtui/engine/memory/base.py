@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fluxtui.engine.family.flux1.components import BytesRead, Components
     from fluxtui.engine.trainer.runtime import Runtime
 
+_GRAPHS = 64  # that a block may be compiled to: training and drawing, with and without gradients, one picture and several
+
 
 def load_base(
     components: Components, spec: Spec, here: Runtime, on_bytes: BytesRead, say: Callable[[str], None]
@@ -52,7 +54,10 @@ def ready_blocks(
     if spec.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if spec.hardware.compile:
-        transformer.compile_repeated_blocks()
+        # Buckets, partial batches, samples and held-out losses all run one code: shapes are left open from the start, or what a
+        # process compiled would follow from what it happened to run first; what is beyond dynamo's limit would run uncompiled.
+        torch._dynamo.config.recompile_limit = _GRAPHS
+        transformer.compile_repeated_blocks(dynamic=True)
         say("the blocks are compiled: the first steps take minutes")
     names = _streamed(components, held_on(spec, here.card))
     if not names:

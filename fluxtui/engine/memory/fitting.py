@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fluxtui.engine.memory.model import Model
-from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, fits, memory_of
+from fluxtui.engine.memory.phases import MARGIN, Memory, beside, fits, memory_of
 from fluxtui.engine.memory.presets import against_streaming
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
@@ -44,7 +44,7 @@ def fitting(spec: Spec, model: Model, card: int, beyond: int = 0) -> Change | No
         memory = _planned(changed, model, card, beyond)
         if fits(memory, card):
             return Change(sets, memory)
-        if against_streaming(changed) or memory.encoding_peak + CUDA_CONTEXT + MARGIN > card:
+        if against_streaming(changed) or memory.encoding_peak + beside(memory) + MARGIN > card:
             continue
         # on the way two slots come in, and larger ones with the first double block: so not by halves, but one by one
         for number in range(memory.held.stream_blocks + 1, model.blocks + 1):
@@ -126,7 +126,7 @@ def too_large(spec: Spec, model: Model, memory: Memory, card: int, beyond: int) 
     """Why a plan does not fit, and what to change: one sentence each. `beyond` as in `fitting`."""
     peaks = {"encoding": memory.encoding_peak, "training": memory.training_peak, "drawing samples": memory.sampling_peak}
     phase = max(peaks, key=lambda name: peaks[name])
-    needed = peaks[phase] + CUDA_CONTEXT + MARGIN
+    needed = peaks[phase] + beside(memory) + MARGIN
     kept = f" ({memory.held.unstreamed} keeps blocks from being streamed)" if memory.held.unstreamed else ""
     why = f"{phase} would take {words(needed)} of GPU memory, 1 GB to spare in it, and the GPU has {words(card)}{kept}"
     change = fitting(spec, model, card, beyond)

@@ -16,6 +16,7 @@ from fluxtui.persist.settings.spec import Spec
 
 MARGIN = 10**9  # bytes that a plan leaves free of a card
 CUDA_CONTEXT = 1 << 30  # bytes that a process takes on a GPU before its first tensor; about
+_COMMUNICATORS = 512 << 20  # bytes that NCCL takes on each GPU where there are several, beside torch's own count; about
 _TEXT_WORK = 300 << 20  # bytes: T5's largest layer at 512 tokens, its scores in float32 included
 
 # bytes of optimizer state a trained parameter; adafactor keeps a number for each row and column: see `state_bytes`
@@ -41,6 +42,7 @@ class Memory:
     encoding_peak: int  # text encoders, then the VAE
     sampling_peak: int  # the base, the adapter and its optimizer, and the VAE that decodes
     training_peak: int
+    communicators: int  # between ranks; outside of every phase, as CUDA's own memory is
     host: int  # streamed blocks' weights, in host memory, of each rank
     host_encoding: int  # text encoders, where they run on the CPU for want of room on the GPU
 
@@ -72,7 +74,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
     activations = _activations(spec, model, Shape(
         dtype=dtype, is_coded=held.precision in CODECS, lora=spec.lora, tokens=(side // 16) ** 2, text_tokens=model.text_tokens,
         batch=spec.train.batch_size, is_checkpointed=spec.train.gradient_checkpointing,
-        splits=_splits(card) if spec.hardware.deterministic else 0,
+        splits=_splits(card, spec.hardware.deterministic),
     ))  # fmt: skip
     lora = 4 * activations.lora_parameters
     optimizer = state_bytes(spec, activations.lora_parameters)
@@ -98,6 +100,7 @@ def memory_of(spec: Spec, model: Model, card: int | None, resolution: int | None
         ),
         sampling_peak=stays + vae + _drawing(spec, model, dtype, lora) if spec.sample.prompts else 0,
         training_peak=stays + lora + max(activations.peak, _summed(spec, lora), _stepping(spec, lora)),
+        communicators=_COMMUNICATORS if card is not None and _has_ranks(spec) else 0,
         host=weights.hosted,
         host_encoding=encoders if is_text_on_cpu(card) else 0,
     )
@@ -111,8 +114,13 @@ def state_bytes(spec: Spec, parameters: int) -> int:
 
 def _summed(spec: Spec, lora: int) -> int:
     """The buffer in which the gradients of all ranks are summed, once the activations are gone."""
+    return lora if _has_ranks(spec) else 0
+
+
+def _has_ranks(spec: Spec) -> bool:
+    """Whether more than one GPU may train."""
     gpus, ranks = spec.hardware.gpus, spec.hardware.ranks * spec.hardware.nodes
-    return lora if ranks > 1 or gpus == "all" or (isinstance(gpus, list) and len(gpus) > 1) else 0
+    return ranks > 1 or gpus == "all" or (isinstance(gpus, list) and len(gpus) > 1)
 
 
 def _stepping(spec: Spec, lora: int) -> int:
@@ -121,10 +129,12 @@ def _stepping(spec: Spec, lora: int) -> int:
     return lora if spec.train.optimizer == "schedule_free" else 0
 
 
-def _splits(card: int | None) -> int:
-    """Of attention's backward pass at 24 heads, by the multiprocessors that cards of a size have at the most: 84 below 20 GB
-    (a 5080), 170 above (a 5090). None on the CPU."""
-    return 0 if card is None else 4 if card < 20 * 10**9 else 8
+def _splits(card: int | None, is_deterministic: bool) -> int:
+    """Float32 sums that attention's backward pass holds at 24 heads. Deterministic: by the multiprocessors that cards of a size
+    have at the most, 84 below 20 GB (a 5080), 170 above (a 5090); else the one that all blocks add to. None on the CPU."""
+    if card is None or not is_deterministic:
+        return 0 if card is None else 1
+    return 4 if card < 20 * 10**9 else 8
 
 
 def _activations(spec: Spec, model: Model, shape: Shape) -> Activations:
@@ -144,5 +154,10 @@ def _drawing(spec: Spec, model: Model, dtype: torch.dtype, lora: int) -> int:
 
 
 def fits(memory: Memory, card: int) -> bool:
-    """Whether every phase leaves `MARGIN` of a card, CUDA's own memory counted."""
-    return memory.peak + CUDA_CONTEXT + MARGIN <= card
+    """Whether every phase leaves `MARGIN` of a card, CUDA's own memory and NCCL's counted."""
+    return memory.peak + beside(memory) + MARGIN <= card
+
+
+def beside(memory: Memory) -> int:
+    """Bytes on each GPU that no phase counts: CUDA's context, and NCCL's communicators where several GPUs train."""
+    return CUDA_CONTEXT + memory.communicators

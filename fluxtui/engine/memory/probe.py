@@ -13,7 +13,7 @@ import torch
 
 from fluxtui.engine.memory.fitting import NoMemoryError, fitting
 from fluxtui.engine.memory.model import Model, model_of
-from fluxtui.engine.memory.phases import CUDA_CONTEXT, MARGIN, Memory, memory_of
+from fluxtui.engine.memory.phases import MARGIN, Memory, beside, memory_of
 from fluxtui.engine.trainer.data.dataset import Batch, Slot, plan_epoch
 from fluxtui.engine.trainer.exit_reason import LESS_MEMORY
 from fluxtui.engine.trainer.loop import micro_step
@@ -115,13 +115,13 @@ def probe(run: Run, meter: Meter, optimizer_bytes: int) -> Probed:
 
 
 def _largest(run: Run) -> tuple[Batch, tuple[Slot, ...]]:
-    """The micro-batch of this rank with the most tokens, in the first epoch."""
+    """The micro-batch of any rank with the most tokens, in the first epoch: no rank is given nothing but the last places of
+    small buckets to measure, or nothing at all, and all measure the same."""
     train, here, text = run.job.spec.train, run.runtime, run.components.text_tokens
     parts = [
         (batch, slots)
         for batch in plan_epoch(run.dataset, train, 0, here.ranks)
-        for slots in batch.micro_batches(train.batch_size, here.ranks, here.rank)
-        if slots
+        for slots in batch.micro_batches(train.batch_size, here.ranks)  # rank 0 has the larger share of each
     ]
     return max(parts, key=lambda part: len(part[1]) * (part[0].bucket.packed_tokens + text))
 
@@ -135,6 +135,6 @@ def _remedy(run: Run, model: Model, memory: Memory) -> str:
     card = run.runtime.card
     if card is None:
         return LESS_MEMORY
-    missing = max(0, card - CUDA_CONTEXT - MARGIN - memory.training_peak) + int(_SHORT * memory.training_peak)
+    missing = max(0, card - beside(memory) - MARGIN - memory.training_peak) + int(_SHORT * memory.training_peak)
     change = fitting(run.job.spec, model, card, missing)
     return f"set {change}" if change and change.sets else LESS_MEMORY

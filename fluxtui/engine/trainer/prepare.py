@@ -41,7 +41,9 @@ from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.sessions.record import Phase
 from fluxtui.persist.settings.compatibility import only_read_by
 from fluxtui.persist.settings.prompts import prompts_of
-from fluxtui.persist.settings.spec import Spec
+from fluxtui.persist.settings.spec import Spec, TrainSpec
+
+_FULL = 0.7  # of the places in a step: below, several GPUs are too many for a data set
 
 
 def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Reporter, signals: StopFlag) -> Run:
@@ -67,6 +69,8 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
     steps = spec.train.steps or spec.train.epochs * per_epoch
     if here.is_first and (doubt := optim.too_long_a_warmup(spec.train, steps)):
         reporter.say(f"warning: {doubt}")
+    if here.is_first and (thin := _thin_batches(dataset, spec.train, here.ranks, per_epoch)):
+        reporter.say(f"warning: {thin}")
     if here.is_first and (told := only_read_by(spec)):
         reporter.say(f"warning: {told}")
 
@@ -135,6 +139,17 @@ def _new_optimizer(spec: Spec, adapter: Adapter, clip: Clip | None) -> tuple[tor
     of_clip = dict(clip.adapter.named_parameters()) if clip else None
     groups = optim.groups_of(spec.train, dict(adapter.named_parameters()), of_clip)
     return optim.new_optimizer(groups, spec.train), groups
+
+
+def _thin_batches(dataset: Dataset, train: TrainSpec, ranks: int, per_epoch: int) -> str:
+    """What is to be said where several GPUs find too few pictures of one shape to share; "" where they do."""
+    uses, asked = sum(1 for _ in dataset.uses()), train.batch_size * train.gradient_accumulation * ranks
+    if ranks == 1 or uses >= _FULL * per_epoch * asked:
+        return ""
+    return (
+        f"a step is of one shape of pictures, and on average {uses / per_epoch:.1f} of the {asked} places in it are filled, "
+        "so that GPUs stand idle: take fewer GPUs, a larger dataset.bucket_step, or more dataset.repeats"
+    )
 
 
 def _place_in_plan(state: LoopState, spec: Spec, steps: int, per_epoch: int) -> None:

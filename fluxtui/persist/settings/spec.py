@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 RECIPE_TABLES = ("model", "dataset", "lora", "train", "validate")
 
 Precision = Literal["auto", "bf16", "fp32", "int8", "fp8", "nf4"]
-MemoryPreset = Literal["auto", "8GB", "10GB", "12GB", "16GB", "24GB", "48GB", "80GB"]
+MemoryPreset = Literal["auto", "8GB", "10GB", "12GB", "16GB", "24GB", "32GB", "48GB", "80GB"]
 TimestepSampling = Literal["uniform", "sigmoid", "flux_shift", "shift", "logit_normal", "uniform_shift", "uniform_flux_shift"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free"]
 AdapterKind = Literal["lora", "dora", "lokr"]
