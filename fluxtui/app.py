@@ -187,7 +187,8 @@ class FluxApp(KeysInOrder, Navigation):
         """What keys act on: the session whose screen is open, whatever the dashboard's list has selected meanwhile."""
         name = self._name_in_view()
         session = self.sessions.get(name) if name else self.board.sessions.selected
-        return Situation(session, PICO.is_dir(), is_kept=session is not None and session.name == self._kept_name)
+        is_hidden = session is None and bool(self.sessions)  # there are some, and the filter shows none
+        return Situation(session, PICO.is_dir(), is_hidden, session is not None and session.name == self._kept_name)
 
     # Actions that are not of a session
 
@@ -212,7 +213,7 @@ class FluxApp(KeysInOrder, Navigation):
         """The next theme; `config.toml` makes one stay."""
         names = sorted(name for name in self.available_themes if not name.startswith("ansi"))
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
-        self.say(f'theme {self.theme}; config.toml keeps it: [ui] theme = "{self.theme}"')
+        self.say(f'theme {self.theme}; to keep it, write theme = "{self.theme}" under [ui] in config.toml')
 
     def select_later(self, name: str) -> None:
         self._wanted_focus = name

@@ -24,7 +24,7 @@ def stands(session: Overview) -> str:
 
 def needs_session(situation: Situation) -> str:
     if situation.session is None:
-        return "no session is selected; n makes one"
+        return "no session is shown; esc shows all" if situation.is_filtered else "no session is selected; n makes one"
     if situation.session.state == "unreadable":
         return f"what is on disk of {situation.session.name} cannot be read: {situation.session.reason}"
     return ""

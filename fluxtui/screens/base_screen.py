@@ -16,8 +16,9 @@ from fluxtui.persist.sessions.overview import Overview
 from fluxtui.refusals import Situation
 from fluxtui.screens.drawing.ink import Line, Span
 from fluxtui.screens.drawing.pane import Pane
+from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.footer import Footer
-from fluxtui.screens.keys.dispatch import Dispatcher, front_of
+from fluxtui.screens.keys.dispatch import Dispatcher, first_key, front_of
 from fluxtui.screens.notices import NoticeBoard, Notices
 from fluxtui.screens.watching.history import History
 from fluxtui.screens.watching.watch import Detail
@@ -37,7 +38,7 @@ class TooSmall(Pane):
             f"{size.width}{self.glyphs.times}{size.height} is too small",
             f"{LEAST.width}{self.glyphs.times}{LEAST.height} is needed",
             "training goes on",
-            "q leaves",
+            f"{first_key(self.app, 'quit', self.glyphs.tier is Tier.ASCII)} leaves",
         ]
         shown = [Line(Span(text[:width].center(width), "!text" if at == 1 else "dim")) for at, text in enumerate(texts[:height])]
         return [Line() for _ in range(max(0, (height - len(shown)) // 2))] + shown
@@ -79,6 +80,11 @@ class BaseScreen(Screen[None], Dispatcher):
     def actor(self) -> Dispatcher:
         """Who carries out an action of these contexts that was not chosen by its key."""
         return self
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether nothing is shown but that there is not room enough."""
+        return bool(self._too_small.display)
 
     def situation(self) -> Situation:
         return front_of(self.app).situation()

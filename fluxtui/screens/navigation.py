@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.events import Event, Key
+
+from fluxtui.actions import BY_NAME, keys_of
 from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.board import Board
 from fluxtui.screens.notices import NoticeBoard
@@ -19,7 +22,17 @@ class Navigation(SessionActions):
 
     board: Board
     board_of_notices: NoticeBoard
+    keys: dict[str, str]
     _drafts: dict[tuple[str, bool], Draft]
+
+    async def on_event(self, event: Event) -> None:
+        """Where nothing is shown for want of room, only what is said there: nobody sees what any other key would do."""
+        if isinstance(event, Key) and isinstance(self.screen, BaseScreen) and self.screen.is_too_small:
+            leaving = {key for name in ("quit", "leave") for key in keys_of(BY_NAME[name], self.keys)}
+            if event.key in leaving:
+                self.exit(0)
+            return
+        await super().on_event(event)
 
     def do_open(self) -> None:
         from fluxtui.screens.session import SessionScreen
