@@ -30,7 +30,10 @@ def start_verb(arguments: Namespace) -> int:
         name = control.create_from_file(home, path).name
         say(f"{name} is made.")
     control.start(home, name, priority=arguments.priority)
-    say(f"{name} started; it keeps running when you leave. fluxtui shows it; fluxtui logs {name} -f follows its log.")
+    if waiting := control.waits_for(home, name):
+        say(f"{name} waits for {waiting} and starts by itself, also when you leave; fluxtui stop {name} takes it back.")
+    else:
+        say(f"{name} started; it keeps running when you leave. fluxtui shows it; fluxtui logs {name} -f follows its log.")
     return int(ExitCode.DONE)
 
 
@@ -87,14 +90,22 @@ def resume_verb(arguments: Namespace) -> int:
         overrides=recipe.parse_sets(arguments.sets),
         accept_changes=arguments.accept_changes,
     )
-    say(f"{arguments.name} resumes, attempt {attempt}; fluxtui logs {arguments.name} -f follows it.")
+    if waiting := control.waits_for(home, arguments.name):
+        say(f"{arguments.name} waits for {waiting} and resumes by itself, attempt {attempt}.")
+    else:
+        say(f"{arguments.name} resumes, attempt {attempt}; fluxtui logs {arguments.name} -f follows it.")
     return int(ExitCode.DONE)
 
 
 def _resume_lost(home: Home) -> int:
     results = control.resume_lost(home)
     for name, result in results:
-        say(f"{name}: {result}" if isinstance(result, FluxTUIError) else f"{name} resumes, attempt {result}.")
+        if isinstance(result, FluxTUIError):
+            say(f"{name}: {result}")
+        elif waiting := control.waits_for(home, name):
+            say(f"{name} waits for {waiting} and resumes by itself, attempt {result}.")
+        else:
+            say(f"{name} resumes, attempt {result}.")
     if not results:
         say("No session is lost.")
     return int(ExitCode.FAILED if any(isinstance(result, FluxTUIError) for _, result in results) else ExitCode.DONE)

@@ -10,7 +10,7 @@ from fluxtui.control.launch import join, resume_lost, start
 from fluxtui.control.prove import verify
 from fluxtui.control.remove import remove, remove_checkpoint
 from fluxtui.control.slurm import submit
-from fluxtui.control.watch import wait
+from fluxtui.control.watch import wait, waits_for
 
 __all__ = [
     "Answer",
@@ -34,4 +34,5 @@ __all__ = [
     "take_draft",
     "verify",
     "wait",
+    "waits_for",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fluxtui.persist.errors import RefusedError, StorageError, TimedOutError
 from fluxtui.persist.files.lock import Lock
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
 from fluxtui.persist.sessions.overview import Overview
@@ -14,6 +15,8 @@ from fluxtui.persist.sessions.record import TERMINAL
 
 POLL = 0.25             # seconds between looks
 _LEAVING_POLL = 0.02
+SETTLES = 2.0           # seconds in which a keeper says what it waits for
+DRIVER = "the GPU driver"  # how what it waits for begins while the driver has not answered
 RETRY_SECONDS = 3.0     # a keeper that tries again has the next attempt's record on disk by then
 
 
@@ -43,6 +46,23 @@ def wait(home: Home, name: str, timeout: float | None = None, on_look: Callable[
         if end is not None and now >= end:
             raise TimedOutError(f"{name} is {seen.state} after {timeout:g} s, and goes on; fluxtui wait {name} waits on.")
         time.sleep(POLL if end is None else max(0.0, min(POLL, end - now)))
+
+
+def waits_for(home: Home, name: str, seconds: float = SETTLES) -> str:
+    """What a session whose keeper has just begun waits for, "q1 (the CPU)"; "" where it starts at once, as soon as that is seen.
+
+    Looks for `seconds` at most: a driver that has not answered yet is no answer before. "its turn" where none is known then.
+    """
+    end = time.monotonic() + seconds
+    while (seen := overview.look(home, name)).state == "queued":
+        waiting = seen.record.waiting_for if seen.record else ""
+        is_over = time.monotonic() >= end
+        if waiting and (is_over or not waiting.startswith(DRIVER)):
+            return clean(waiting, 120)
+        if is_over:
+            return "its turn"
+        time.sleep(_LEAVING_POLL)
+    return ""
 
 
 def settled(home: Home, name: str) -> Overview:

@@ -5,7 +5,6 @@ Both are imported by the first action that needs them: the dashboard comes up so
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +30,11 @@ def started(home: Home, name: str) -> str:
 
 def fate(home: Home, name: str, went: str) -> str:
     """What became of a session whose keeper has just begun: it went, or it waits for something."""
-    end = time.monotonic() + SETTLES
-    while (seen := overview.look(home, name)).state == "queued" and time.monotonic() < end:
-        if seen.record is not None and seen.record.waiting_for:
-            return f"{name} waits for {clean(seen.record.waiting_for, 120)}; it starts by itself, also when this window closes"
-        time.sleep(0.1)
-    return f"{name} is queued; it starts by itself" if seen.state == "queued" else f"{name} {went}"
+    from fluxtui import control
+
+    if waiting := control.waits_for(home, name, SETTLES):
+        return f"{name} waits for {waiting} and starts by itself, also when this window closes"
+    return f"{name} {went}"
 
 
 def resumed(home: Home, name: str, checkpoint: str, accept_changes: bool) -> str:

@@ -72,6 +72,21 @@ def test_a_second_start_is_refused_and_so_is_removal_while_it_runs(lab: Lab) -> 
     assert lab.look().state == "running"
 
 
+def test_a_start_that_has_to_wait_says_for_what_and_so_does_a_resume(lab: Lab) -> None:
+    lab.plan(step_seconds=0.2)
+    for name in ("a", "b"):
+        lab.make(name)
+    began = time.monotonic()
+    assert control.start(lab.home, "a") == 1
+    assert control.waits_for(lab.home, "a") == ""  # nothing is before it, and nobody waits to hear so
+    assert time.monotonic() - began < control.watch.SETTLES
+    waits = "b waits for a (the CPU) and starts by itself, also when you leave; fluxtui stop b takes it back."
+    assert lab.call("start", "b").err.strip() == waits
+    control.stop(lab.home, "b")
+    control.wait(lab.home, "b")
+    assert lab.call("resume", "b").err.strip() == "b waits for a (the CPU) and resumes by itself, attempt 2."
+
+
 def test_of_many_starts_at_once_one_holds_the_session(lab: Lab) -> None:
     lab.plan(step_seconds=0.2)
     lab.make("a")

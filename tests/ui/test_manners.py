@@ -201,11 +201,11 @@ def test_a_start_that_waits_says_so_and_for_what(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(jobs, "SETTLES", 0.3)
     with closing(Held(folder)):
         make_record(folder, status="queued", waiting_for="the CPU, used by ring-lora")
-        waits = "patient waits for the CPU, used by ring-lora; it starts by itself"
+        waits = "patient waits for the CPU, used by ring-lora and starts by itself"
         assert jobs.started(home, "patient").startswith(waits)
         assert form_jobs.edited(home, "patient", Evaluation({}), starts=True).startswith(waits)
         make_record(folder, status="queued")
-        assert jobs.started(home, "patient") == "patient is queued; it starts by itself"
+        assert jobs.started(home, "patient") == "patient waits for its turn and starts by itself, also when this window closes"
         make_record(folder, status="running")
         assert jobs.started(home, "patient").startswith("patient started; ")
 

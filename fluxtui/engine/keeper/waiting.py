@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fluxtui.engine.keeper.classify import Verdict
 from fluxtui.engine.keeper.duties import Duties
+from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.queue import Lease, Queue
 from fluxtui.persist.sessions.requests import Request
 
@@ -21,9 +22,10 @@ class Pause:
 
 def wait(duties: Duties, pause: Pause, queue: Queue, held: Lease | None) -> Lease | Verdict:
     """Until the devices are ours, or the user withdraws the session. Devices held from the attempt before stay held."""
-    next_ask = 0.0
+    next_ask, longest = 0.0, 0.0  # the first look at once: whoever started it waits to hear whether it goes
     while True:
-        _ready, requests = duties.turn()
+        _ready, requests = duties.turn(longest)
+        longest = TICK
         withdrawn = obey(duties, requests)
         if withdrawn is not None:
             return withdrawn
