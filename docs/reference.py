@@ -49,6 +49,7 @@ JSON_KEYS = {  # as `persist.sessions.overview_json.to_json` makes them; --check
     "inner": "how far it is inside the phase, in words",
     "attempt": "number of the newest attempt; 0 before the first",
     "step": "optimizer steps done, over all attempts",
+    "standing": "the step that it stands at: `step`, or where it does not run the one that a resume goes on from",
     "steps": "optimizer steps planned; 0: not known yet",
     "epoch": "epoch it is in",
     "epochs": "epochs planned",

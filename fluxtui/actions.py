@@ -67,7 +67,7 @@ TABLE: tuple[Action, ...] = (
         ("clone", "N", "clone",
          "Make a session with the settings of the selected one.", 0, why.needs_session, "new NAME --from OTHER"),
         ("edit", "e", "edit",
-         "Edit its settings before the first start, its captions afterwards.", 0, why.needs_session, "edit NAME"),
+         "Edit its settings before it first trains, its captions afterwards.", 0, why.needs_session, "edit NAME"),
         ("delete", "d", "delete", "Delete the session's folder; asks first.", 0, why.delete, "rm NAME"),
     ),
     *_rows("Look", "board",

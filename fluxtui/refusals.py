@@ -39,9 +39,15 @@ def start(situation: Situation) -> str:
         return f"{session.name} is {session.reason}"
     if session.is_active:
         return f"{session.name} is {session.state} already"
-    if session.state in {"completed", "changed"}:
-        return f"{session.name} is complete; n can make a session that trains on from it, with more steps"
+    if session.state == "changed":
+        return f"{session.name} was completed, and its file is changed or gone: r makes it again"
+    if session.state == "completed":
+        return completed(session)
     return "" if session.state == "new" else f"{session.name} has been started before: r resumes it"
+
+
+def completed(session: Overview) -> str:
+    return f"{session.name} is completed: N makes one that trains on, with newest at “go on from it” and more steps"
 
 
 def resume(situation: Situation) -> str:
@@ -53,8 +59,8 @@ def resume(situation: Situation) -> str:
     assert session is not None
     if session.state == "new":
         return f"{session.name} has not been started yet: s starts it"
-    if session.state in {"completed", "changed"}:
-        return f"{session.name} is complete; n can make a session that trains on from it, with more steps"
+    if session.state == "completed":
+        return completed(session)
     if session.state == "elsewhere":
         return f"{session.name} is {session.reason}"
     return f"{stands(session)}; nothing to resume" if session.is_active else ""
@@ -125,9 +131,10 @@ def edit_spec(situation: Situation) -> str:
         return why
     session = situation.session
     assert session is not None
-    if session.state == "new":
+    if session.state == "new" or session.never_trained:
         return ""
-    return f"{session.name} was started, so its settings stay: N clones it, `fluxtui resume {session.name} --set` changes some"
+    after = f", `fluxtui resume {session.name} --set KEY=VALUE` changes some" if session.is_resumable else ""
+    return f"{session.name} was started, so its settings stay: N clones it{after}"
 
 
 def delete(situation: Situation) -> str:
@@ -136,6 +143,10 @@ def delete(situation: Situation) -> str:
     session = situation.session
     if session.state == "elsewhere":
         return f"{session.name} is {session.reason}"
+    if session.state == "unreadable" and session.is_active:
+        return f"a keeper is at work on {session.name}: K ends it first"
+    if session.state == "stopping":
+        return f"{session.name} is stopping: wait for its end, or K ends it at once"
     return f"{session.name} is {session.state}: x stops it first" if session.is_active else ""
 
 

@@ -42,7 +42,7 @@ def _row(seen: Overview) -> tuple[str, ...]:
         seen.name,
         f"{seen.shown.glyph} {seen.shown.word}" if out.has_unicode() else seen.shown.word,
         (seen.phase or "") if seen.is_active else "",
-        f"{seen.step}/{seen.steps}" if seen.steps else str(seen.step or ""),
+        f"{seen.standing}/{seen.steps}" if seen.steps else str(seen.standing or ""),
         f"{seen.loss:.4f}" if seen.loss is not None else "",
         out.duration(seen.eta_seconds),
         seen.reason if seen.state not in ("running", "new") else seen.stop_words,
@@ -64,13 +64,14 @@ def show_verb(arguments: Namespace) -> int:
     out.data(f"{seen.name}  {out.state_words(seen.shown)}{title}")
     record = seen.record
     stops = f"{seen.stop_words.removeprefix('stops ')}; fluxtui stop {seen.name} stops it now" if seen.stop_words else ""
+    reached = f", {seen.step} reached; it goes on from {seen.standing}" if seen.standing < seen.step else ""
     out.facts(
         [
             ("why", seen.reason),
             ("stops", stops),
             ("next", seen.next),
             ("phase", f"{seen.phase} {seen.inner}".strip() if seen.phase and seen.is_active else ""),
-            ("step", f"{seen.step} of {seen.steps or '?'}" if seen.attempt else ""),
+            ("step", f"{seen.standing} of {seen.steps or '?'}{reached}" if seen.attempt else ""),
             ("epoch", f"{seen.epoch} of {seen.epochs}" if seen.epochs else ""),
             ("loss", f"{seen.loss:.4f}" if seen.loss is not None else ""),
             ("speed", f"{seen.step_seconds:.3g} s a step" if seen.step_seconds is not None else ""),

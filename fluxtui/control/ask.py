@@ -180,7 +180,7 @@ def _answer_in(now: Overview, request: str, verb: Verb) -> Answer | None:
                 raise RefusedError(f"{now.name}: {verb} was {ack.outcome}.")
             more = ack.outcome.partition(": ")[2]
             waited = now.started_at is None and verb in _ENDING
-            what = "it waited, and is taken out of the queue" if waited else _ACCEPTED[verb]
+            what = "taken out of the queue" if waited else _ACCEPTED[verb]
             return Answer(f"{now.name}: {what}{f' ({more})' if more else ''}.")
     return None
 

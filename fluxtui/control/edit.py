@@ -1,4 +1,4 @@
-"""Changing the spec of a session that was not started yet. Once an attempt exists it stays as it is."""
+"""Changing the spec of a session that never trained. Once a trainer may have begun it stays as it is."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.models import folder as model_folder
 from fluxtui.persist.sessions import overview
+from fluxtui.persist.sessions.begun import has_begun
+from fluxtui.persist.sessions.overview import Overview
 from fluxtui.persist.settings import defaults, recipe
 from fluxtui.persist.settings.spec import Spec
 
@@ -87,21 +89,25 @@ def _save(home: Home, folder: SessionFolder, before: Spec, after: Spec) -> list[
 def _spec_to_change(home: Home, name: str) -> Iterator[SessionFolder]:
     """The session's folder, its lock held so that no keeper begins meanwhile. Raises `RefusedError` once it was started."""
     folder = home.session(name)
-    overview.look(home, name)
-    _must_be_new(folder)
+    _must_be_new(folder, overview.look(home, name))
     lock = Lock.take(folder.lock_file)
     if lock is None:
         raise RefusedError(f"{name} is being started or edited; look with fluxtui show {name}.")
     try:
-        _must_be_new(folder)
+        _must_be_new(folder, overview.look(home, name))
         yield folder
     finally:
         lock.release()
 
 
-def _must_be_new(folder: SessionFolder) -> None:
-    if folder.attempt_numbers():
-        raise RefusedError(
-            f"{folder.name} was started, so its settings stay; fluxtui new OTHER --from {folder.name} --set … makes another, "
-            f"and fluxtui resume {folder.name} --set … changes guard, sample, checkpoint and hardware."
-        )
+def _must_be_new(folder: SessionFolder, seen: Overview) -> None:
+    if not has_begun(folder):
+        return
+    name, anew = folder.name, f"fluxtui new OTHER --from {folder.name} makes another with yours"
+    if not seen.is_resumable:
+        after = "" if seen.status == "completed" else f"; once it has stopped, fluxtui resume {name} --set changes some"
+        raise RefusedError(f"{name} was started, so its settings stay; {anew}{after}.")
+    raise RefusedError(
+        f"{name} was started, so its settings stay; {anew}, and fluxtui resume {name} --set KEY=VALUE changes those of guard, "
+        "sample, checkpoint and hardware."
+    )

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
 from fluxtui.control.changed import refuse_changed
-from fluxtui.control.create import check_inputs, start_folder
+from fluxtui.control.create import check_inputs, next_name, start_folder
 from fluxtui.control.watch import settled
+from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
@@ -55,7 +56,7 @@ def start(
     `UsageError`, `StorageError`, or what else the keeper answers.
     """
     seen = settled(home, name)
-    _refuse(seen, resume)
+    _refuse(home, seen, resume)
     folder = home.session(name)
     written = kept_spec.load(folder)
     carried = recipe.still_fitting(written, seen.record.overrides) if seen.record else {}  # as the keeper will
@@ -101,7 +102,16 @@ def resume_lost(home: Home) -> list[tuple[str, int | FluxTUIError]]:
     return found
 
 
-def _refuse(seen: Overview, resume: str) -> None:
+def completed(home: Home, seen: Overview) -> RefusedError:
+    """The refusal to train a completed session again, with the command that trains on."""
+    anew = f"fluxtui new {next_name(home, seen.name)} --from {seen.name}"
+    if not commit.committed(home.session(seen.name).checkpoints):
+        return RefusedError(f"{seen.name} is completed, and no checkpoint is left; {anew} makes one with its settings.")
+    more = f"--checkpoint newest --set train.steps={2 * seen.steps}"
+    return RefusedError(f"{seen.name} is completed; {anew} {more} trains on from it.")
+
+
+def _refuse(home: Home, seen: Overview, resume: str) -> None:
     """Raises `RefusedError` where the session's state does not allow it."""
     name = seen.name
     if not resume and seen.state == "unreadable":
@@ -109,8 +119,7 @@ def _refuse(seen: Overview, resume: str) -> None:
     if seen.status == "completed" and seen.state == "unreadable" and not seen.is_resumable:
         raise RefusedError(f"{name}: {seen.reason.rstrip('.')}; {seen.remedy}.")
     if seen.status == "completed" and not (resume and seen.is_resumable):
-        more = f"--checkpoint newest --set train.steps={2 * seen.steps or 'MORE'}"
-        raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} {more} trains on from it.")
+        raise completed(home, seen)
     if seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.reason}; stop it there first.")
     if seen.is_active:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fluxtui.control import engine
 from fluxtui.control.create import check_inputs, start_folder
-from fluxtui.control.launch import ERRORS
+from fluxtui.control.launch import ERRORS, completed
 from fluxtui.control.watch import settled
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.files import toml
@@ -25,7 +25,7 @@ def submit(home: Home, name: str, options: Sequence[str] = ()) -> str:
     if seen.is_active or seen.state == "elsewhere":
         raise RefusedError(f"{name} is {seen.state} already; fluxtui show {name} says where it is.")
     if seen.status == "completed" and not seen.is_resumable:
-        raise RefusedError(f"{name} is completed; fluxtui new OTHER --from {name} --checkpoint newest trains on from it.")
+        raise completed(home, seen)
     job = job_of(home, name)
     if job and (state := state_of(job)):
         raise RefusedError(f"{name} is in Slurm already: job {job} is {state.lower()}; fluxtui stop {name} takes it back.")

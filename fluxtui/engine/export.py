@@ -169,7 +169,8 @@ def source_parts(folder: SessionFolder, spec: Spec, checkpoint: str, ema: bool) 
     if ema:
         raise RefusedError(f"{folder.name} has no checkpoint left, and averaged weights are only there.")
     if not folder.product.exists():
-        after = f"give --checkpoint, one of: {', '.join(names)}" if names else f"fluxtui start {folder.name} makes one"
+        verb = "resume" if folder.attempt_numbers() else "start"
+        after = f"give --checkpoint, one of: {', '.join(names)}" if names else f"fluxtui {verb} {folder.name} trains it"
         raise RefusedError(f"{folder.name} has no finished file yet; {after}.")
     parts: dict[str, dict[str, Any]] = {}
     for key, tensor in state.from_safetensors(folder.product).items():

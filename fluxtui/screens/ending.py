@@ -31,7 +31,10 @@ def _ending(session: Overview) -> tuple[str, str]:
         return f"{session.name} completed and proven: {session.step} steps{loss}", "good"
     if session.state == "stopped":
         where = f", checkpoint {session.checkpoint}" if session.checkpoint else ""
-        return f"{session.name} stopped at step {session.step}{where}", "info"
+        if session.started_at is None:
+            return f"{session.name} {session.reason}", "info"
+        how = "killed by you" if session.reason == "killed by you" else "stopped"
+        return f"{session.name} {how} at step {session.step}{where}", "info"
     return f"{session.name} {session.state}: {session.reason}", "bad" if session.state == "failed" else "warn"
 
 

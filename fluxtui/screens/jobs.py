@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxtui.persist.errors import FluxTUIError
-from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
 from fluxtui.screens.drawing import words

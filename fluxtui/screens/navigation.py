@@ -41,7 +41,7 @@ class Navigation(SessionActions):
         self.push_screen(SessionScreen(self.board_of_notices, self._chosen()))
 
     def do_edit(self) -> None:
-        if self._chosen().state == "new":
+        if self._chosen().state == "new" or self._chosen().never_trained:
             self.edit_settings()
             return
         from fluxtui.screens.session import SessionScreen

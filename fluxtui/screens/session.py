@@ -216,7 +216,7 @@ class SessionScreen(BaseScreen):
         self.turn_to("captions")
 
     def do_edit(self) -> None:
-        if self.session is not None and self.session.state == "new":
+        if self.session is not None and (self.session.state == "new" or self.session.never_trained):
             front_of(self.app).edit_settings()
         else:
             self.turn_to("captions")

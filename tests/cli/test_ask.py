@@ -78,8 +78,8 @@ def test_a_stop_of_one_that_waits_says_that_it_leaves_the_queue_and_no_checkpoin
     control.start(lab.home, "b")
     lab.await_state("queued", name="b")
     stopped = lab.call("stop", "b")
-    assert (stopped.code, stopped.out + stopped.err) == (0, "b: it waited, and is taken out of the queue.\n")
-    assert lab.await_state("stopped", name="b").reason == "stopped by you while it waited"
+    assert (stopped.code, stopped.out + stopped.err) == (0, "b: taken out of the queue.\n")
+    assert lab.await_state("stopped", name="b").reason == "taken out of the queue"
 
 
 def test_a_keeper_that_no_signal_ends_is_not_called_ended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

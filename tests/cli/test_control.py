@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,13 @@ def test_from_new_to_completed_with_every_verb_that_looks(lab: Lab) -> None:
         refused = lab.call(verb, "a")
         assert refused.code == 4, refused
         assert "completed" in refused.sentence
+        if verb in ("start", "resume"):
+            named = re.search(r"fluxtui (new .*) trains on from it", refused.sentence)
+            assert named is not None
+            if verb == "start":
+                assert lab.call("submit", "a").sentence == refused.sentence
+            else:
+                assert lab.call(*named[1].split()).code == 0  # what it names can be done
     assert lab.look().attempt == 1
 
 

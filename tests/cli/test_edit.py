@@ -17,6 +17,7 @@ from fluxtui.control.edit import DRAFT
 from fluxtui.persist.errors import FluxTUIError, RefusedError, UsageError
 from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.settings import recipe
+from fluxtui.refusals import Situation, edit_spec
 from tests.cli.conftest import Lab
 from tests.ui.fabricate import make_record
 
@@ -52,7 +53,7 @@ def test_what_does_not_fit_changes_nothing(lab: Lab, sets: list[str], code: int,
 
 def test_a_started_session_is_not_changed_and_the_way_out_is_said(lab: Lab) -> None:
     lab.make("a")
-    make_record(lab.home.session("a"), status="stopped", step=3, reason="stopped")
+    make_record(lab.home.session("a"), status="stopped", step=3, reason="stopped")  # it has the time its trainer was started
     asked = lab.call("edit", "a", "--set", "train.steps=55")
     assert asked.code == 4
     assert "new OTHER --from a" in asked.sentence
@@ -134,3 +135,40 @@ def test_an_editor_that_is_not_here_is_told_with_one_that_is(monkeypatch: pytest
     monkeypatch.delenv("EDITOR")
     with pytest.raises(FluxTUIError, match="There is no editor here; install one"):
         editor.command()
+
+
+def test_one_taken_out_of_the_queue_is_changed_and_trains_with_what_was_set(lab: Lab) -> None:
+    lab.plan(step_seconds=0.2)
+    lab.make("busy")
+    control.start(lab.home, "busy")
+    lab.make("a")
+    control.start(lab.home, "a")
+    lab.await_state("queued", name="a")
+    assert lab.call("edit", "a", "--set", "train.steps=7").code == 4  # its keeper has read the settings
+    assert lab.call("stop", "a").err == "a: taken out of the queue.\n"
+    control.wait(lab.home, "a")
+    seen = lab.look("a")
+    assert (seen.state, seen.reason, seen.never_trained) == ("stopped", "taken out of the queue", True)
+    assert "TRAINING STOPPED BY USER - taken out of the queue, checkpoint none" in lab.call("logs", "a").out
+    assert edit_spec(Situation(seen)) == ""
+    assert lab.call("edit", "a", "--set", "train.steps=7").code == 0
+    control.kill(lab.home, "busy")
+    control.wait(lab.home, "busy")
+    assert lab.call("resume", "a").code == 0
+    assert control.wait(lab.home, "a", 60).steps == 7
+    assert lab.call("edit", "a", "--set", "train.steps=9").code == 4  # now it has trained
+    assert lab.look("busy").never_trained is False
+
+
+@pytest.mark.parametrize("left", ["dataset.toml", "metrics.jsonl", "result.toml", "checkpoints/step-000000003/MANIFEST", "0001"])
+def test_whatever_only_a_trainer_leaves_locks_the_settings(lab: Lab, left: str) -> None:
+    lab.make("a")
+    folder = lab.home.session("a")
+    make_record(folder, status="stopped", reason="taken out of the queue", started_at=None)
+    assert lab.call("edit", "a", "--set", "train.steps=7").code == 0
+    if left == "0001":
+        folder.attempt_file(1).write_bytes(b"torn")
+    else:
+        (folder.path / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / left).write_bytes(b"x")
+    assert lab.call("edit", "a", "--set", "train.steps=8").code == 4

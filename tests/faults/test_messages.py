@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fluxtui import refusals
+from fluxtui import actions, refusals
 from fluxtui.cli import verbs
 from fluxtui.engine import remedies
 from fluxtui.engine.keeper.classify import Evidence, RankExit, Verdict, classify, remedy_of
@@ -235,6 +235,29 @@ def test_the_command_that_a_state_names_can_be_given_and_is_the_key_that_the_ui_
         assert refusals.resume(situation) == ""
     elif shown in ("completed", "new", "elsewhere"):
         assert refusals.resume(situation)
+
+
+KEYS = {"r": "resume", "s": "start", "x": "stop", "K": "kill", "N": "clone", "n": "new"}
+
+
+@pytest.mark.parametrize(("what", "record", "facts", "shown", "_reason", "_remedy"), TABLE, ids=[row[0] for row in TABLE])
+def test_no_refusal_names_a_key_that_is_refused_itself(
+    what: str, record: Record | None, facts: state.Facts, shown: str, _reason: str, _remedy: str
+) -> None:
+    session = Overview(
+        name=facts.name, path=Path("/nowhere"), title="", id="i", kind="pico", shown=state.derive(record, facts), record=record,
+        attempt=0 if record is None else record.attempt,
+    )  # fmt: skip
+    situation = Situation(session)
+    for action in actions.TABLE:
+        said = action.refusal(situation)
+        for key in re.findall(r"(?:^|[:;,] |or |then )([rsxKNn]) [a-z]+s\b", said):
+            named = actions.BY_NAME[KEYS[key]]
+            assert named.name != action.name
+            assert named.refusal(situation) == "", f"{what}: {action.name} says {said!r}, and {key} is refused"
+        for verb, *_ in commands(said.replace("`", "")):
+            if verb in ("start", "resume", "stop", "kill"):
+                assert actions.BY_NAME[verb].refusal(situation) == "", f"{what}: {said}"
 
 
 async def test_every_reason_of_the_keeper_is_shown_in_the_ui_and_by_the_command(home_path: Path) -> None:

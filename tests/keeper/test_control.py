@@ -84,7 +84,7 @@ def test_a_waiting_session_can_be_withdrawn_and_a_dead_one_does_not_wait(lab: La
     dead.wait()
     second.request("stop")
     waiting.wait()
-    assert (second.record().status, second.record().reason) == ("stopped", "stopped by you while it waited")
+    assert (second.record().status, second.record().reason) == ("stopped", "taken out of the queue")
     assert second.record().started_at is None
     last = lab.session("last", steps=10)
     following = last.start()

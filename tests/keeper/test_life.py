@@ -170,3 +170,23 @@ def test_records_hold_who_can_be_signalled(lab: Lab):
     assert {rank.run_id for rank in record.ranks} == {record.run_id}
     one.request("kill")
     keeper.wait()
+
+
+def test_a_retry_and_a_resume_stand_at_the_step_they_go_back_to(lab: Lab):
+    lab.plan({"attempt": 1, "at": 17, "do": "segfault"}, step_seconds=0.05)
+    one = lab.session(steps=1000, every=10)
+    keeper = one.start()
+    until(lambda: one.record().attempt == 2)
+    two = one.record()
+    if two.status == "queued":  # it is looked at now and then: by its log at the latest
+        assert two.step == 10
+    until(lambda: ", back to step 10, after: crashed by SIGSEGV" in one.log())
+    one.await_step(25)
+    one.request("kill")
+    keeper.wait()
+    record = one.record()
+    at = int(record.checkpoint.removeprefix("step-"))
+    seen = overview.look(lab.home, one.folder.name)
+    assert (seen.step, seen.standing) == (record.step, at)
+    assert at < record.step
+    assert f"TRAINING STOPPED BY USER - killed by you, checkpoint {one.folder.checkpoints / record.checkpoint}" in one.log()

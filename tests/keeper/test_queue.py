@@ -165,7 +165,7 @@ def test_a_queue_survives_every_front_and_is_reordered_and_withdrawn_from(lab: L
     sessions["third"].request("priority", -5)
     sessions["fourth"].request("stop")
     until(lambda: sessions["fourth"].record().status == "stopped")
-    assert sessions["fourth"].record().reason == "stopped by you while it waited"
+    assert sessions["fourth"].record().reason == "taken out of the queue"
     for name in ("first", "second", "third"):
         until(lambda name=name: sessions[name].record().status == "completed", 60)
     begun = sorted(("first", "second", "third"), key=lambda name: sessions[name].record().started_at)

@@ -198,7 +198,7 @@ async def test_refused_keys_say_why_and_nothing_happens(states: Fabricated, monk
         ("ring-lora", "v", "only a completed one can be proven"),
         ("blue-vase", "x", "nothing of it is running"),
         ("blue-vase", "K", "nothing of it is running"),
-        ("blue-vase", "s", "blue-vase is complete"),
+        ("blue-vase", "s", "blue-vase is completed: N makes one that trains on"),
         ("a-new-one", "K", "has not been started yet: s starts it"),
         ("a-new-one", "r", "has not been started yet: s starts it"),
         ("power-cut", "K", "nothing of it is running"),

@@ -14,7 +14,7 @@ import msgspec
 
 from fluxtui.engine import remedies, wire
 from fluxtui.engine.keeper.card import card
-from fluxtui.engine.keeper.classify import Verdict, remedy_of
+from fluxtui.engine.keeper.classify import KILLED, Verdict, remedy_of
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.loop import TICK
 from fluxtui.engine.keeper.process_tree import OWN_CHILD
@@ -154,16 +154,18 @@ def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:
     journal, floors = duties.journal, duties.spec.guard
     before = journal.record
     at = (journal.today() + timedelta(seconds=again.pause)).astimezone()
+    step = min(before.step, max(0, _step(before.checkpoint)))
+    back = f"back to step {step}" if before.checkpoint else "from the beginning"
     record = Record(
         session_id=before.session_id,
         attempt=before.attempt + 1,
         nonce=uuid4().hex,
         status="queued",
-        reason=f"retry {again.number} of {floors.max_auto_resumes} at {at:%H:%M:%S}, after: {before.reason}",
+        reason=f"retry {again.number} of {floors.max_auto_resumes} at {at:%H:%M:%S}, {back}, after: {before.reason}",
         phase=None,
-        step=before.step,
+        step=step,
         steps=before.steps,
-        epoch=before.epoch,
+        epoch=epoch_at(before, step),
         epochs=before.epochs,
         epoch_end=before.epoch_end,
         stops_after_epoch=bool(duties.stop_after_epoch),
@@ -187,6 +189,13 @@ def begin_retry(duties: Duties, again: Again, gpus: list[str]) -> Pause:
     journal.begin(record)
     duties.log.line(f"attempt {record.attempt}: {record.reason}")
     return Pause(duties.loop.watch.now() + again.pause)
+
+
+def epoch_at(before: Record, step: int) -> int:
+    """The epoch that a step lies in, as far as an attempt before knew the plan."""
+    if not before.steps or step >= before.step:
+        return before.epoch
+    return min(before.epoch, step * before.epochs // before.steps + 1)
 
 
 def run_on_end(duties: Duties) -> None:
@@ -243,6 +252,7 @@ def _mark(duties: Duties, verdict: Verdict) -> None:
         log.marker("TRAINING COMPLETED SUCCESSFULLY", f"Model saved: {record.output}")
     elif record.status == "stopped":
         where = str(duties.folder.checkpoints / record.checkpoint) if record.checkpoint else "none"
-        log.marker(f"TRAINING STOPPED BY USER - checkpoint {where}")
+        how = f"{record.reason}, " if record.started_at is None or record.reason == KILLED else ""
+        log.marker(f"TRAINING STOPPED BY USER - {how}checkpoint {where}")
     else:
         log.marker(f"ERROR: TRAINING {verdict.marker or 'FAILED'} - {record.reason}")

@@ -73,6 +73,7 @@ class Verdict:
 
 _RESUME = "fluxtui resume {name} goes on from the last checkpoint"
 _ANEW = "fluxtui resume {name} starts from step 0: there is no checkpoint yet"
+KILLED = "killed by you"
 _NO_WORKERS = "or with fewer processes: fluxtui resume {name} --set hardware.workers=0"
 _SMALLER = f"make one that takes less: {TAKES_LESS}; fluxtui plan {{name}} shows what takes how much"
 
@@ -125,7 +126,7 @@ def culprit(exits: Sequence[RankExit]) -> RankExit:
 def classify(exits: Sequence[RankExit], seen: Evidence) -> Verdict:
     """The verdict on all ranks of one attempt. `exits` is in the order in which they left; at least one."""
     if seen.because == "kill":
-        return Verdict("stopped", "killed by you", _RESUME, culprit=culprit(exits))
+        return Verdict("stopped", KILLED, _RESUME, culprit=culprit(exits))
     worst = culprit(exits)
     verdict = _hung(worst, seen) if seen.because == "hung" else _left(worst, seen)
     if len(exits) > 1 and verdict.end == "failed" and seen.because != "hung":

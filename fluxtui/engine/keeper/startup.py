@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from fluxtui.engine import wire
+from fluxtui.engine.keeper.attempt_end import epoch_at
 from fluxtui.engine.keeper.clock import wall
 from fluxtui.engine.keeper.duties import Duties
 from fluxtui.engine.keeper.history import is_chosen, must_be_still, read_history, set_newer_aside, unproven
@@ -31,6 +32,7 @@ from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.sessions import facts as session_facts
 from fluxtui.persist.sessions import kept_spec
+from fluxtui.persist.sessions.begun import has_begun
 from fluxtui.persist.sessions.record import Record
 from fluxtui.persist.sessions.state import is_elsewhere
 from fluxtui.persist.settings import recipe
@@ -223,7 +225,7 @@ def _refuse(folder: SessionFolder, arguments: Arguments, history: list[Record], 
         raise RefusedError(f"{name} is running on {last.host}; stop it there first")
     if last.status == "completed" and arguments.resume == "auto":
         _refuse_completed(folder, last)
-    if last.recipe_sha256 != digest and not arguments.accept_changes:
+    if last.recipe_sha256 != digest and not arguments.accept_changes and has_begun(folder):
         raise RefusedError(
             f"the recipe in {folder.spec_file} is not the one of attempt {last.attempt}: put it back, "
             f"or `fluxtui resume {name} --accept-changes` goes on with it, no longer exact"
@@ -263,6 +265,9 @@ def _first_record(
     priority = arguments.priority if arguments.priority is not None else last.priority if last is not None else 0
     if abs(priority) > 10**6:
         raise UsageError("a priority is a number from -1000000 to 1000000")
+    kept = commit.step_of(checkpoints[-1]) if checkpoints else 0
+    is_trained = last is not None and last.phase == "prove"  # then nothing is trained again, and the proof is all that is left
+    step = 0 if last is None else last.step if is_trained else min(last.step, kept)
     return Record(
         session_id=spec.id,
         attempt=(numbers[-1] if numbers else 0) + 1,
@@ -274,14 +279,14 @@ def _first_record(
         boot_id=process.boot_id(),
         run_id=uuid.uuid4().hex,
         keeper=keeper,
-        threads=_threads(spec, history, overrides),
+        threads=_threads(spec, history if has_begun(folder) else [], overrides),
         recipe_sha256=digest,
         overrides=overrides,
         accept_changes=arguments.accept_changes,
         checkpoint=checkpoints[-1] if checkpoints else "",
-        step=0 if last is None else last.step,
+        step=step,
         steps=0 if last is None else last.steps,
-        epoch=0 if last is None else last.epoch,
+        epoch=0 if last is None else epoch_at(last, step),
         epochs=0 if last is None else last.epochs,
         loss=None if last is None else last.loss,
         model_commit="" if last is None else last.model_commit,

@@ -50,7 +50,9 @@ def obey(duties: Duties, requests: list[Request]) -> Verdict | None:
     for request in requests:
         outcome = "accepted"
         if request.verb in ("stop", "kill", "stop-after-epoch"):
-            withdrawn = Verdict("stopped", "stopped by you while it waited", "fluxtui resume {name}")
+            retries = duties.journal.record.retry > 0
+            why = "stopped by you while it waited for its next try" if retries else "taken out of the queue"
+            withdrawn = Verdict("stopped", why, "fluxtui resume {name}")
         elif request.verb == "priority" and isinstance(request.value, int) and abs(request.value) <= 10**6:
             duties.journal.update(priority=request.value)
         else:

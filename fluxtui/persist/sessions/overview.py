@@ -21,6 +21,7 @@ from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.sessions import facts as session_facts
 from fluxtui.persist.sessions import kept_spec, state
+from fluxtui.persist.sessions.begun import has_begun
 from fluxtui.persist.sessions.facts import Here
 from fluxtui.persist.sessions.record import ACTIVE, Phase, Record
 from fluxtui.persist.sessions.record_cache import Head, read_head, read_record, remembered
@@ -39,6 +40,7 @@ class Overview:
     shown: Shown
     record: Record | None  # the newest attempt's; None where there is none, or none that can be read
     attempt: int  # its number, readable or not; 0 before the first
+    never_trained: bool = False  # it ended before a trainer was started, as one that was taken out of the queue
 
     @property
     def state(self) -> str:
@@ -138,8 +140,15 @@ class Overview:
         if not self.stops_after_epoch:
             return ""
         is_known = self.record is not None and self.record.epoch_end > 0 and self.eta_seconds is not None
-        when = f", in about {roughly(self.eta_seconds or 0.0)}" if is_known else ""
-        return f"stops after epoch {self.stops_after_epoch}{when}"
+        words = f"stops after epoch {self.stops_after_epoch}"
+        return f"{words}, in about {roughly(self.eta_seconds or 0.0)}" if is_known else words
+
+    @property
+    def standing(self) -> int:
+        """The step that it stands at: the last one done, or where it does not run the one that a resume goes on from."""
+        if self.state not in state.RESUMABLE or self.record is None or self.record.phase in (Phase.EXPORT, Phase.PROVE):
+            return self.step
+        return min(self.step, commit.step_of(self.checkpoint) if self.checkpoint else 0)
 
     @property
     def queued_at(self) -> datetime | None:
@@ -237,6 +246,7 @@ def look_in(folder: SessionFolder, here: Here) -> Overview:
         shown=shown,
         record=record,
         attempt=attempt,
+        never_trained=record is not None and record.status in ("stopped", "failed") and not has_begun(folder, record),
     )
 
 

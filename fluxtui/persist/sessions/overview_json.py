@@ -31,6 +31,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "inner": overview.inner,
         "attempt": overview.attempt,
         "step": overview.step,
+        "standing": overview.standing,
         "steps": overview.steps,
         "epoch": overview.epoch,
         "epochs": overview.epochs,

@@ -101,6 +101,8 @@ class CheckpointPage(Page, MovementKeys):
         session = self._session
         if session is None or session.state == "new":
             return "No checkpoint yet: they are written while it trains, as [checkpoint] of its settings says."
+        if session.status == "queued":
+            return "No checkpoint yet: it waits, and they are written while it trains."
         if session.is_active:
             return "No checkpoint yet: c writes one now, while it trains."
         return "There is no checkpoint: a resume begins at the first step."

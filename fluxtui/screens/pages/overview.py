@@ -90,7 +90,8 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
     spec = detail.spec if detail else None
     found: list[tuple[str, str]] = [("title", session.title)]
     if session.attempt:
-        done = f"{session.step} of {session.steps} steps" if session.steps else f"{session.step} steps"
+        done = f"{session.standing} of {session.steps} steps" if session.steps else f"{session.standing} steps"
+        done += f" ({session.step} reached; it goes on from {session.standing})" if session.standing < session.step else ""
         epochs = f", epoch {session.epoch} of {session.epochs}" if session.epochs else ""
         found.append(("done", f"{done}{epochs}"))
     if session.step_seconds is not None:

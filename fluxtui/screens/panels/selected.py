@@ -121,18 +121,20 @@ class Selected(Pane):
             inner = session.inner
             return left.add(inner, "dim")
         right = Line(
-            Span(words.percent(session.step, session.steps).rjust(6), "!text"),
-            Span(f"  {session.step} of {session.steps}", "text"),
+            Span(words.percent(session.standing, session.steps).rjust(6), "!text"),
+            Span(f"  {session.standing} of {session.steps}", "text"),
         )
         room = width - left.width - right.width
         if room < 4:
             return both_ends(left, right, width)
-        full, rest = meter(session.step / session.steps, room, glyphs.tier)
+        full, rest = meter(session.standing / session.steps, room, glyphs.tier)
         return left.add(full, role).add(rest, "faint").extend(right)
 
     def _speed(self, session: Overview, width: int) -> Line:
         """Epoch, speed, time left, loss; what is inside the phase."""
         parts: list[tuple[str, str]] = []
+        if session.standing < session.step:
+            parts += [(f"{session.step}", " reached"), ("goes on from", f" {session.standing}")]
         if session.step_seconds is not None:
             parts.append((words.step_time(session.step_seconds), " s/step"))
         if session.state in {"running", "stalled"} and session.eta_seconds is not None:

@@ -101,9 +101,9 @@ def _cell(session: Overview, name: str, width: int, glyphs: Glyphs, gpus: Mappin
 def _field(session: Overview, name: str, gpus: Mapping[str, int]) -> tuple[str, str]:
     match name:
         case "step":
-            return (f"{session.step}/{session.steps}" if session.steps else str(session.step or "")), "text"
+            return (f"{session.standing}/{session.steps}" if session.steps else str(session.standing or "")), "text"
         case "percent":
-            return words.percent(session.step, session.steps), "dim"
+            return words.percent(session.standing, session.steps), "dim"
         case "phase":
             return str(session.phase or ""), "text"
         case "left":
