@@ -6,6 +6,7 @@ Each verb's module is imported when it is called, so that `fluxtui ls` stays a b
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,10 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.drop()
         return output.PIPE_CLOSED
     except Exception as error:  # noqa: BLE001  (the outer edge of this process: recorded)
-        from fluxtui.persist.fault import record_fault
-
-        print(f"fluxtui: {record_fault(words, error)}", file=sys.stderr)
+        print(f"fluxtui: {_said_of(words, error)}", file=sys.stderr)
         return int(ExitCode.FAILED)
+
+
+def _said_of(words: list[str], error: Exception) -> str:
+    """The sentence for what nobody foresaw."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the folder that this shell is in was removed; cd into one that exists, and say it again"
+    try:
+        from fluxtui.persist.fault import record_fault
+    except (ImportError, OSError):  # the disk or the limit that brought us here holds against this import too
+        return f"{type(error).__name__}: {error}"
+    return record_fault(words, error)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
+from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode
 from fluxtui.persist.settings import keys
 
@@ -45,7 +45,7 @@ def completion_arguments(parser: ArgumentParser) -> None:
 
 def completion_verb(arguments: Namespace) -> int:
     begin = "autoload -U +X bashcompinit && bashcompinit\n" if arguments.shell == "zsh" else ""
-    sys.stdout.write(begin + script())
+    output.write(begin + script())
     return int(ExitCode.DONE)
 
 

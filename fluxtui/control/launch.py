@@ -23,7 +23,7 @@ from fluxtui.control.watch import settled
 from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
 from fluxtui.persist.files.text import clean
-from fluxtui.persist.home import Home
+from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.process import RUN_ID_VARIABLE
 from fluxtui.persist.sessions import kept_spec, overview
 from fluxtui.persist.sessions.overview import Overview
@@ -62,6 +62,8 @@ def start(
     carried = recipe.still_fitting(written, seen.record.overrides) if seen.record else {}  # as the keeper will
     spec = recipe.apply(written, {**carried, **(overrides or {})}, recipe.CHANGEABLE_TABLES)
     if seen.record is None or seen.record.phase != "prove":
+        if not accept_changes:
+            _refuse_without_checkpoints(seen, folder, resume)
         check_inputs(home, spec)  # where only the proof is left, nothing of it is asked for
         if resume and not accept_changes:
             refuse_changed(folder, spec.dataset)
@@ -128,6 +130,15 @@ def _refuse(home: Home, seen: Overview, resume: str) -> None:
         raise RefusedError(f"{name} was not started yet; fluxtui start {name} does.")
     if not resume and seen.attempt:
         raise RefusedError(f"{name} was started before and is {seen.state}; fluxtui resume {name} goes on with it.")
+
+
+def _refuse_without_checkpoints(seen: Overview, folder: SessionFolder, resume: str) -> None:
+    """Raises `RefusedError` where the checkpoints that a resume would go on from were taken away: from step 0 is no resume."""
+    if resume == "auto" and seen.checkpoint and not commit.committed(folder.checkpoints) and not commit.aside(folder.checkpoints):
+        raise RefusedError(
+            f"{seen.name} had {seen.checkpoint}, and no checkpoint is in {folder.checkpoints}: put it back, "
+            f"or begin at step 0 with fluxtui resume {seen.name} --accept-changes."
+        )
 
 
 def _launch(name: str, command: list[str]) -> int:

@@ -399,6 +399,22 @@ def test_without_its_records_a_session_goes_on_from_its_checkpoint_and_never_fro
     assert "step 1/30" not in lab.call("logs", "a", "-n", "100000").out.partition("COMPLETED")[2]
 
 
+def test_a_resume_whose_checkpoints_were_taken_away_never_begins_at_step_0_without_a_word(lab: Lab) -> None:
+    lab.make("a")
+    assert control.start(lab.home, "a") == 1
+    until(lambda: bool(commit.committed(lab.home.session("a").checkpoints)))
+    control.stop(lab.home, "a")
+    assert lab.call("wait", "a", "--timeout", "60").code == 1
+    folder = lab.home.session("a")
+    newest = commit.committed(folder.checkpoints)[-1]
+    shutil.move(folder.checkpoints, folder.path / "elsewhere")
+    refused = lab.call("resume", "a")
+    assert refused.code == 4
+    assert f"a had {newest}, and no checkpoint is in" in refused.sentence
+    assert folder.attempt_numbers() == [1]
+    assert lab.call("resume", "a", "--accept-changes").code == 0
+
+
 def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence(lab: Lab) -> None:
     lab.make("a")
     assert (control.start(lab.home, "a"), lab.call("wait", "a", "--timeout", "60").code) == (1, 0)

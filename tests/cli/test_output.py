@@ -14,7 +14,7 @@ from fluxtui import cli
 from tests.cli.conftest import Lab
 
 
-@pytest.mark.parametrize("verb", [["ls"], ["help"], ["keys"], ["show", "a", "--json"]])
+@pytest.mark.parametrize("verb", [["ls"], ["help"], ["completion"], ["keys"], ["show", "a", "--json"]])
 def test_output_that_cannot_be_written_is_a_failure_of_one_sentence(lab: Lab, verb: list[str]) -> None:
     lab.make("a")
     with open("/dev/full", "wb") as full:
@@ -58,3 +58,13 @@ def test_output_that_fits_in_part_only_is_a_failure_too(tmp_path: Path, unbuffer
     assert (tmp_path / "keys").stat().st_size <= 4096
     assert done.returncode == 1
     assert done.stderr == "fluxtui: standard output cannot be written: File too large\n"
+
+
+def test_a_working_folder_that_was_removed_is_said_in_one_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = ["bash", "-c", 'cd "$1"; rmdir "$1"; exec "$0" -m fluxtui new a --dataset here', sys.executable, str(gone)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), "FLUXTUI_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "fluxtui: the folder that this shell is in was removed; cd into one that exists, and say it again\n"

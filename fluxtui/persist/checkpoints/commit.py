@@ -32,7 +32,7 @@ from fluxtui.persist.errors import DamagedError, NotFoundError, StorageError
 from fluxtui.persist.files.durable import Buffer, create_file, fsync_folder, make_folder, make_own_folder, remove_tree
 
 __all__ = [
-    "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "bytes_of", "commit_checkpoint", "committed", "held_bytes",
+    "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "aside", "bytes_of", "commit_checkpoint", "committed", "held_bytes",
     "newest_verified", "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep", "verify_checkpoint",
 ]  # fmt: skip
 
@@ -171,9 +171,13 @@ def newest_verified(
     return good
 
 
+def aside(parent: Path) -> list[str]:
+    """Names of the damaged ones that were set aside there. Raises StorageError."""
+    return sorted(name for name in _names(parent) if name.startswith(_CORRUPT))
+
+
 def _refuse_to_begin_anew(parent: Path) -> None:
-    corrupt = sorted(name for name in _names(parent) if name.startswith(_CORRUPT))
-    if corrupt:
+    if corrupt := aside(parent):
         raise DamagedError(
             f"no checkpoint in {parent} is sound: {', '.join(corrupt[:3])} are damaged; "
             "put a sound copy in their place, or delete them to begin from step 0"
