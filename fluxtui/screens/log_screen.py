@@ -29,6 +29,7 @@ class LogScreen(BaseScreen):
         self._path = path
         self.line = FilterLine("search")
         self._filters = False
+        self._typed = {False: "", True: ""}  # what each prompt, search or filter, was given last
 
     def panes(self) -> list[Widget]:
         return [self.view, self.line]
@@ -62,8 +63,7 @@ class LogScreen(BaseScreen):
 
     def _open_line(self, filters: bool) -> None:
         self._filters = filters
-        before = self.view.search.pattern if self.view.search else ""
-        self.line.open(before, "only" if filters else "search")
+        self.line.open(self._typed[filters], "only" if filters else "search", is_chosen=True)
         self.place()
 
     def on_filter_line_changed(self, message: FilterLine.Changed) -> None:
@@ -71,6 +71,8 @@ class LogScreen(BaseScreen):
             self.line.say(self.view.look_for(message.text, True))
 
     def on_filter_line_closed(self, message: FilterLine.Closed) -> None:
+        if message.keeps:
+            self._typed[self._filters] = message.text
         trouble = self.view.look_for(message.text if message.keeps else "", self._filters)
         if trouble:
             front_of(self.app).say(f"{message.text} cannot be searched for: {trouble}", "warn")

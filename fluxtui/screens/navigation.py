@@ -34,6 +34,11 @@ class Navigation(SessionActions):
             return
         await super().on_event(event)
 
+    def withdraw(self, text: str) -> None:
+        self.board_of_notices.withdraw(text)
+        if isinstance(self.screen, BaseScreen):
+            self.screen.notices.show()
+
     def do_open(self) -> None:
         from fluxtui.screens.session import SessionScreen
 

@@ -43,6 +43,10 @@ class NoticeBoard:
         self.notices = [notice for notice in self.notices if notice.ends is None or stays]  # a passing one is replaced
         self.notices.append(Notice(text, kind, None if stays else moment + SECONDS))
 
+    def withdraw(self, text: str) -> None:
+        """Take a notice away that is not true any more."""
+        self.notices = [notice for notice in self.notices if notice.text != text]
+
     def expire(self, now: float | None = None) -> None:
         moment = time.monotonic() if now is None else now
         self.notices = [notice for notice in self.notices if notice.ends is None or notice.ends > moment]
@@ -75,6 +79,8 @@ class Notices(Pane):
         self._board.expire()
         width = max(1, min(WIDTH, self.app.size.width))
         lines = self._texts(width)
+        if lines and not self.display:
+            self._lines = []  # what it showed last would stand there until it is drawn anew
         self.display = bool(lines)
         if self._timer is not None:
             self._timer.stop()

@@ -42,10 +42,28 @@ class SessionActions(App[int], Dispatcher):
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
         raise NotImplementedError
 
+    def withdraw(self, text: str) -> None:
+        """Take a notice away that is not true any more."""
+        raise NotImplementedError
+
     def run_job(
-        self, work: Callable[[], str], kind: str = "info", otherwise: Callable[[FluxTUIError], bool] | None = None
+        self,
+        work: Callable[[], str],
+        kind: str = "info",
+        otherwise: Callable[[FluxTUIError], bool] | None = None,
+        meanwhile: str = "",
     ) -> None:
-        """Run `work` in a thread; say what it returns. An error is said too, unless `otherwise` (on the loop) takes it."""
+        """Run `work` in a thread; say what it returns. An error is said too, unless `otherwise` (on the loop) takes it.
+
+        `meanwhile` is said at once and stands until the answer is there, however long that takes.
+        """
+        if meanwhile:
+            self.say(meanwhile, stays=True)
+
+        def answer(done: Callable[[], None]) -> None:
+            if meanwhile:
+                self.withdraw(meanwhile)
+            done()
 
         def carry_out() -> None:
             try:
@@ -55,7 +73,7 @@ class SessionActions(App[int], Dispatcher):
                 done = partial(self._say_error, error, otherwise)
             except Exception as error:  # noqa: BLE001 - the outer edge of a worker: said, and the screen lives on
                 done = partial(self.say, _fault(error), "bad", True)
-            self.post_message(JobDone(done))
+            self.post_message(JobDone(partial(answer, done)))
             self.watch_disk.hurry()
 
         threading.Thread(target=carry_out, daemon=True, name="job").start()
@@ -95,7 +113,7 @@ class SessionActions(App[int], Dispatcher):
 
     def do_start(self) -> None:
         name = self._chosen().name
-        self.run_job(lambda: jobs.started(self.home, name), "info")
+        self.run_job(lambda: jobs.started(self.home, name), "info", meanwhile=f"starting {name}")
 
     def do_resume(self) -> None:
         session = self._chosen()
@@ -117,7 +135,8 @@ class SessionActions(App[int], Dispatcher):
             self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
             return True
 
-        self.run_job(lambda: jobs.resumed(self.home, name, checkpoint, accept_changes), "info", otherwise)
+        work = partial(jobs.resumed, self.home, name, checkpoint, accept_changes)
+        self.run_job(work, "info", otherwise, f"resuming {name}")
 
     def do_stop(self) -> None:
         self._ask_keeper("stop")
@@ -159,8 +178,7 @@ class SessionActions(App[int], Dispatcher):
 
     def do_verify(self) -> None:
         name = self._chosen().name
-        self.say(f"proving {name} again")
-        self.run_job(lambda: jobs.verified(self.home, name), "good")
+        self.run_job(lambda: jobs.verified(self.home, name), "good", meanwhile=f"proving {name} again")
 
     def resume_from(self, name: str, checkpoint: str, newest: bool) -> None:
         """Resume from a checkpoint; where newer ones would be set aside, ask first."""
@@ -181,8 +199,7 @@ class SessionActions(App[int], Dispatcher):
 
         def write(wanted: Export | None) -> None:
             if wanted is not None:
-                self.say(f"writing {wanted.path}")
-                self.run_job(partial(jobs.exported, self.home, name, wanted), "good")
+                self.run_job(partial(jobs.exported, self.home, name, wanted), "good", meanwhile=f"writing {wanted.path}")
 
         self.push_screen(ExportBox(name, checkpoint, has_average), write)
 
@@ -190,8 +207,10 @@ class SessionActions(App[int], Dispatcher):
         """Make the session that a form describes, or change the one it is about, and perhaps start it."""
         from fluxtui.screens.form import jobs as form_jobs
 
-        self.select_later(origin if edits else seen.values["name"])
-        self.run_job(partial(form_jobs.edited if edits else form_jobs.made, self.home, origin, seen, starts), "info")
+        name = origin if edits else seen.values["name"]
+        self.select_later(name)
+        work = partial(form_jobs.edited if edits else form_jobs.made, self.home, origin, seen, starts)
+        self.run_job(work, "info", meanwhile=f"starting {name}" if starts else f"{'changing' if edits else 'making'} {name}")
 
     def edit_in_editor(self, name: str) -> None:
         """The settings of a session in $EDITOR, with the terminal to itself; then they are looked at and taken over."""
@@ -220,8 +239,7 @@ class SessionActions(App[int], Dispatcher):
         raise NotImplementedError
 
     def do_demo(self) -> None:
-        self.say("making the demo")
-        self.run_job(lambda: jobs.demo(self.home, self._select_soon), "info")
+        self.run_job(lambda: jobs.demo(self.home, self._select_soon), "info", meanwhile="making the demo")
 
     def _select_soon(self, name: str) -> None:
         """From a thread."""

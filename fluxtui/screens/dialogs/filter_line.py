@@ -51,10 +51,12 @@ class FilterLine(Pane):
         self.trouble = ""
         self.value = ""
         self._cursor = 0
+        self._is_chosen = False  # all of the text: what is typed replaces it
 
-    def open(self, text: str, prompt: str = "") -> None:
-        """Show the line with this text in it and take the keys."""
+    def open(self, text: str, prompt: str = "", is_chosen: bool = False) -> None:
+        """Show the line with this text in it and take the keys. `is_chosen`: typing replaces the text."""
         self.prompt = prompt or self.prompt
+        self._is_chosen = is_chosen and bool(text)
         self.value, self._cursor, self.is_open, self.trouble = text, len(text), True, ""
         self.display = True
         self.focus()
@@ -74,12 +76,13 @@ class FilterLine(Pane):
             self.value[self._cursor : self._cursor + 1] or " ",
             self.value[self._cursor + 1 :],
         )
-        line.add(before).add(under, "~text").add(after[: max(0, room - len(before) - 1)])
+        line.add(before, "~text" if self._is_chosen else "text").add(under, "~text").add(after[: max(0, room - len(before) - 1)])
         if self.trouble:
             line.to(max(line.width, width - len(self.trouble) - 1)).add(self.trouble, "warn")
         return [line]
 
     def _set(self, value: str, cursor: int) -> None:
+        self._is_chosen = False
         self.value = value[:MOST]
         self._cursor = max(0, min(cursor, len(self.value)))
         self.repaint()
@@ -96,10 +99,14 @@ class FilterLine(Pane):
         self._insert(clean(event.text.replace("\n", " ")[: 2 * MOST], MOST).strip())
 
     def _insert(self, text: str) -> None:
+        if self._is_chosen:
+            self.value, self._cursor = "", 0
         self._set(self.value[: self._cursor] + text + self.value[self._cursor :], self._cursor + len(text))
 
     def action_rub(self) -> None:
-        if self._cursor:
+        if self._is_chosen:
+            self._set("", 0)
+        elif self._cursor:
             self._set(self.value[: self._cursor - 1] + self.value[self._cursor :], self._cursor - 1)
 
     def action_rub_word(self) -> None:
@@ -111,6 +118,7 @@ class FilterLine(Pane):
         self._set("", 0)
 
     def action_move(self, by: int) -> None:
+        self._is_chosen = False
         self._cursor = max(0, min(self._cursor + by, len(self.value)))
         self.repaint()
 

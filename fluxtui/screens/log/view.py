@@ -210,10 +210,11 @@ class LogView(ChoosingPane):
 
     def corner(self, width: int) -> Line:
         line = Line()
-        for part in (self._said_of_search(), self._said_of_choice(), Line(Span("wrapped", "dim")) if self.is_wrapped else Line()):
+        wrapped = Line(Span("wrapped", "dim")) if self.is_wrapped else Line()
+        for part in (self._said_of_search(), self._said_of_choice(), wrapped, super().corner(width)):
             if part.spans:
-                line.extend(part).add(f" {self.glyphs.dot} ", "faint")
-        return line.extend(super().corner(width))
+                line.add(f" {self.glyphs.dot} " if line.spans else "", "faint").extend(part)
+        return line
 
     def _said_of_search(self) -> Line:
         search, line = self.search, Line()
