@@ -41,7 +41,7 @@ def test_a_log_that_is_no_file_is_refused_in_a_sentence(lab: Lab, what: str):
     refused = one.start(may_fail=True)
     assert refused.wait() == 1
     assert time.monotonic() - began < 10 * SLOW
-    assert "training.log is not a regular file; remove it" in refused.answer["error"]
+    assert "training.log is not a regular file; move it away" in refused.answer["error"]
     assert one.attempts == []
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fluxtui.persist import metrics
 from fluxtui.persist.errors import DamagedError
-from fluxtui.persist.files.regular import open_for_writing
+from fluxtui.persist.files.regular import open_for_writing, read_regular
 
 
 def irregular(path: Path, what: str) -> None:
@@ -36,7 +36,7 @@ def test_what_is_no_file_is_refused_in_a_sentence_and_nothing_waits_for_it(tmp_p
     irregular(path, what)
     listed = sorted(tmp_path.iterdir())
     for attempt in (lambda: open_for_writing(path, flags), lambda: metrics.open_append(path)):
-        with pytest.raises(DamagedError, match="is not a regular file; remove it"):
+        with pytest.raises(DamagedError, match="is not a regular file; move it away"):
             attempt()
     assert sorted(tmp_path.iterdir()) == listed
     assert all(entry.read_bytes() == b"theirs" for entry in listed if entry.name == "stranger")
@@ -51,3 +51,9 @@ def test_a_file_is_made_private_kept_and_written_as_any_other(tmp_path: Path) ->
         os.close(descriptor)
     assert path.read_bytes() == b"onetwo"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_a_user_named_and_is_no_file_is_not_told_to_be_removed(path: str) -> None:
+    with pytest.raises(DamagedError, match="is not a regular file; name one that is"):
+        read_regular(Path(path), 10, follow_links=True)

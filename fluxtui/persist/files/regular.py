@@ -23,9 +23,9 @@ def open_regular(path: Path, *, follow_links: bool = False, in_folder: int | Non
     except OSError as error:
         # a link answers ELOOP, a socket ENXIO, a device without a driver ENXIO or ENODEV
         if _is_irregular(path, follow_links, in_folder):
-            raise DamagedError(f"{path} is not a regular file; remove it") from error
+            raise _irregular(path, follow_links) from error
         raise
-    return _must_be_regular(path, descriptor)
+    return _must_be_regular(path, descriptor, follow_links)
 
 
 def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
@@ -38,17 +38,22 @@ def open_for_writing(path: Path, flags: int = os.O_WRONLY) -> int:
     except OSError as error:
         # a link answers ELOOP, a folder EISDIR, a FIFO that nobody reads ENXIO
         if _is_irregular(path, follow_links=False):
-            raise DamagedError(f"{path} is not a regular file; remove it") from error
+            raise _irregular(path) from error
         raise
     os.set_blocking(_must_be_regular(path, descriptor), True)
     return descriptor
 
 
-def _must_be_regular(path: Path, descriptor: int) -> int:
+def _must_be_regular(path: Path, descriptor: int, is_users: bool = False) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DamagedError(f"{path} is not a regular file; remove it")
+        raise _irregular(path, is_users)
     return descriptor
+
+
+def _irregular(path: Path, is_users: bool = False) -> DamagedError:
+    """`is_users`: a file that a user named, and that links may lead to; else one of ours, in whose place something lies."""
+    return DamagedError(f"{path} is not a regular file; {'name one that is' if is_users else 'move it away'}")
 
 
 def _is_irregular(path: Path, follow_links: bool, in_folder: int | None = None) -> bool:
@@ -70,7 +75,8 @@ def read_regular(path: Path, limit: int, *, follow_links: bool = False, in_folde
     finally:
         os.close(descriptor)
     if not room:
-        raise DamagedError(f"{path} is larger than {limit} bytes, which no such file of ours is; remove it")
+        what_next = "name another" if follow_links else "move it away"
+        raise DamagedError(f"{path} is larger than {limit} bytes, which no such file is; {what_next}")
     return b"".join(pieces)
 
 
