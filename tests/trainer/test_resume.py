@@ -154,6 +154,17 @@ def test_a_finished_run_trains_nothing_and_claims_anew(new_bench: NewBench) -> N
     assert (after.attempt, after.nonce) == (2, bench.nonce) != (before.attempt, before.nonce)
 
 
+def test_what_a_trainer_killed_at_its_end_left_half_removed_is_swept_by_the_resume(new_bench: NewBench) -> None:
+    bench = new_bench(train__steps=2)
+    bench.run_here()
+    half = bench.folder.checkpoints / ".tmp-step-000000001-0123456789abcdef"
+    half.mkdir()
+    (half / "adapter.safetensors").write_bytes(bytes(100))
+    bench.run_here(resume="auto")
+    assert not half.exists()
+    assert bench.checkpoints() == ["step-000000002"]
+
+
 def test_a_named_checkpoint_sets_the_newer_ones_aside(new_bench: NewBench) -> None:
     bench = new_bench(**EXACT)
     bench.run_here()

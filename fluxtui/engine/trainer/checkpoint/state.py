@@ -166,7 +166,11 @@ def restore_ema(folder: Path, ema: Ema) -> None:
 
 
 def find(parent: Path, wanted: str, on_damaged: Callable[[str, str], None]) -> str | None:
-    """The checkpoint to go on from: the newest that verifies ("auto"), none (""), or a named one, which must verify."""
+    """The checkpoint to go on from: the newest that verifies ("auto"), none (""), or a named one, which must verify.
+
+    What a dead trainer left half written or half removed goes: one that resumes at its last step commits nothing that would.
+    """
+    commit.sweep(parent)
     if wanted == "auto":
         return commit.newest_verified(parent, on_damaged, verify)
     if wanted:
