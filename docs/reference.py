@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fluxtui import actions
 from fluxtui.cli import verbs
+from fluxtui.engine import check
 from fluxtui.persist.errors import ExitCode
 from fluxtui.persist.sessions import overview_json
 from fluxtui.persist.settings import keys, recipe
@@ -138,7 +139,8 @@ def command_line() -> Iterator[str]:
 
 def _arguments(verb: verbs.Verb) -> Iterator[str]:
     """A table of what it takes. Not argparse's own text: that differs from Python to Python."""
-    taken = [each for each in verb.parser()._actions if each.dest != "help"]
+    parser = check._parser() if verb.name == "check" else verb.parser()  # of which all words go to the engine
+    taken = [each for each in parser._actions if each.dest != "help"]
     if taken:
         yield from ("", "| takes | |", "| --- | --- |")
     for each in taken:

@@ -40,7 +40,7 @@ complete -o bashdefault -o default -F _fluxtui fluxtui
 
 
 def completion_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("shell", nargs="?", choices=("bash", "zsh"), default="bash")
+    parser.add_argument("shell", nargs="?", choices=("bash", "zsh"), default="bash", help="whose; bash without this")
 
 
 def completion_verb(arguments: Namespace) -> int:

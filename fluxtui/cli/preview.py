@@ -14,6 +14,7 @@ from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.files import toml
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
 from fluxtui.persist.settings import keys, recipe
@@ -77,7 +78,10 @@ def keys_verb(arguments: Namespace) -> int:
         out.data_json([_as_json(key) for key in found])
         return int(ExitCode.DONE)
     if not found:
-        raise UsageError(keys.unknown(arguments.word))
+        known = keys.unknown(arguments.word)
+        if "did you mean" not in known and "." not in arguments.word:
+            known = f"No key has the word {clean(arguments.word, 40)} in its name or meaning; fluxtui keys lists all."
+        raise UsageError(known)
     table = None
     for key in found:
         if key.table != table:

@@ -15,4 +15,5 @@ def become_engine(verb: str, arguments: Sequence[str]) -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    os.environ["FLUXTUI_SAID_BY"] = "fluxtui: "
     os.execv(sys.executable, [sys.executable, "-P", "-m", "fluxtui.engine", verb, *arguments])

@@ -44,7 +44,7 @@ def _row(seen: Overview) -> tuple[str, ...]:
         (seen.phase or "") if seen.is_active else "",
         f"{seen.standing}/{seen.steps}" if seen.steps else str(seen.standing or ""),
         f"{seen.loss:.4f}" if seen.loss is not None else "",
-        out.duration(seen.eta_seconds),
+        out.duration(seen.eta_seconds or None),
         seen.reason if seen.state not in ("running", "new") else seen.stop_words,
     )
 
@@ -75,7 +75,7 @@ def show_verb(arguments: Namespace) -> int:
             ("epoch", f"{seen.epoch} of {seen.epochs}" if seen.epochs else ""),
             ("loss", f"{seen.loss:.4f}" if seen.loss is not None else ""),
             ("speed", f"{seen.step_seconds:.3g} s a step" if seen.step_seconds is not None else ""),
-            ("left", out.duration(seen.eta_seconds)),
+            ("left", out.duration(seen.eta_seconds or None)),
             ("queued", out.moment(seen.queued_at)),
             ("started", out.moment(seen.started_at)),
             ("finished", out.moment(seen.finished_at)),

@@ -136,8 +136,8 @@ def find(name: str) -> Verb:
     """The verb; `UsageError` names the nearest."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = [_OURS[name]] if name in _OURS else difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "fluxtui --help lists them."
+    near = [_OURS[name]] if name in _OURS else difflib.get_close_matches(name, _BY_NAME, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "fluxtui help lists them."
     raise UsageError(f"There is no verb {clean(name, 40)}; {hint}")
 
 

@@ -86,8 +86,10 @@ def join(home: Home, name: str, node: int) -> None:
     spec = recipe.apply(recipe.load_spec(home.session(name).spec_file), record.overrides if record else {})
     if not 1 <= node < spec.hardware.nodes:
         last = spec.hardware.nodes - 1
-        others = "none beside node 0 (hardware.nodes is 1)" if not last else f"nodes 1 to {last} beside node 0"
-        raise UsageError(f"{name} has {others}; --node {node} is none of them.")
+        if not last:
+            raise UsageError(f"{name} trains on one machine only: set hardware.nodes to 2 or more to let others join.")
+        numbers = f"a number from 1 to {last}; node 0 is where it is started"
+        raise UsageError(f"{name} trains on {last + 1} machines: give --node {numbers}.")
     command = [sys.executable, "-m", "fluxtui.engine", "join", "--home", str(home.root), "--session", name, "--node", str(node)]
     _launch(name, command)
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import msgspec
 
+from fluxtui.engine import quiet
 from fluxtui.engine.trainer.check.doctor import check
 from fluxtui.engine.trainer.check.findings import Finding, Report
 from fluxtui.persist import output
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
         words = _parser().parse_args(argv)
         report = _check(words)
     except FluxTUIError as error:
-        print(f"{error}", file=sys.stderr)
+        quiet.refuse(str(error))
         return int(error.exit_code)
     if words.json or words.lines:
         document = {"report": msgspec.to_builtins(report)} if words.lines else report

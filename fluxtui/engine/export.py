@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +50,10 @@ def main(argv: list[str]) -> int:
             export(options.home, options.session, options.format, options.output, options.checkpoint, options.dtype, options.ema)
         )
     except FluxTUIError as error:
-        print(str(error), file=sys.stderr)
+        quiet.refuse(str(error))
         return int(error.exit_code)
     except OSError as error:
-        print(ending_of(error).error, file=sys.stderr)
+        quiet.refuse(ending_of(error).error)
         return int(ExitCode.FAILED)
     return int(ExitCode.DONE)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -39,6 +38,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--public", action="store_true")
     options = parser.parse_args(argv)
     try:
+        must_be_repository(options.repo)
         folder = Home(options.home).session(options.session)
         files = files_of(folder)
         for name, path in files.items():
@@ -46,9 +46,15 @@ def main(argv: list[str]) -> int:
         output.finish()
         print(publish(folder.name, files, options.repo, is_public=options.public))
     except FluxTUIError as error:
-        print(str(error), file=sys.stderr)
+        quiet.refuse(str(error))
         return int(error.exit_code)
     return int(ExitCode.DONE)
+
+
+def must_be_repository(repo: str) -> None:
+    """Raises `UsageError` for what the hub cannot have."""
+    if not _REPO.fullmatch(repo):
+        raise UsageError(f"{clean(repo, 80)} is no name of a repository; write it as OWNER/NAME.")
 
 
 def files_of(folder: SessionFolder) -> dict[str, Path]:
@@ -73,8 +79,7 @@ def files_of(folder: SessionFolder) -> dict[str, Path]:
 
 def publish(name: str, files: dict[str, Path], repo: str, is_public: bool) -> str:
     """One commit with just these files; the sentence that says where. Raises a `FluxTUIError`."""
-    if not _REPO.fullmatch(repo):
-        raise UsageError(f"{clean(repo, 80)} is no name of a repository; write it as OWNER/NAME.")
+    must_be_repository(repo)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the second: of whichever client the hub's library uses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+SAID_BY = "FLUXTUI_SAID_BY"  # what errors begin with where a command line became this process
 _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
@@ -14,6 +15,11 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # its threads would warn at every fork of a data worker
 }
 _HEAVY = ("bitsandbytes",)  # loads torch's compiler, 1.3 s: diffusers and peft would do so in every process where it is installed
+
+
+def refuse(sentence: str) -> None:
+    """An error of a verb on standard error: to a user's terminal as every verb says it, to a front that waits as it is."""
+    print(f"{os.environ.get(SAID_BY, '')}{sentence}", file=sys.stderr)
 
 
 def hush() -> None:

@@ -71,7 +71,7 @@ class Header(Pane):
         parts = (
             (f"{training} training", "live", training),
             (f"{queued} queued", "warn", queued),
-            (f"{doubtful} to look at", "warn", doubtful),
+            (f"{doubtful} need{'s' if doubtful == 1 else ''} attention", "warn", doubtful),
         )
         for text, role, number in parts:
             if number:

@@ -40,10 +40,10 @@ def _ending(session: Overview) -> tuple[str, str]:
 
 def goodbye(sessions: Iterable[Overview]) -> list[str]:
     """What to say when the UI is left, a line each: what trains, what waits, what needs somebody."""
-    parts: dict[str, list[str]] = {"training goes on: ": [], "waiting: ": [], "to look at: ": []}
+    parts: dict[str, list[str]] = {"training goes on: ": [], "waiting: ": [], "need attention: ": []}
     for session in sorted(sessions, key=lambda session: session.name):
         if session.state in ATTENTION:
-            parts["to look at: "].append(f"{session.name} {session.state}")
+            parts["need attention: "].append(f"{session.name} {session.state}")
         elif session.state == "queued":
             parts["waiting: "].append(session.name)
         elif session.is_active:

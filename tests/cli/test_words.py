@@ -45,19 +45,21 @@ def test_check_takes_its_options_before_the_folder_too() -> None:
     assert "--resolution" in call("--help").stdout
     asked = call("--no-such-option", "demo")
     assert (asked.returncode, asked.stdout) == (2, "")
-    assert asked.stderr == "unrecognized arguments: --no-such-option; fluxtui check --help shows how.\n"
+    assert asked.stderr == "fluxtui: unrecognized arguments: --no-such-option; fluxtui check --help shows how.\n"
 
 
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
         (["lst"], 2, "did you mean ls"),
+        (["blah"], 2, "There is no verb blah; fluxtui help lists them."),
+        (["keys", "zzz"], 2, "No key has the word zzz"),
         (["status", "x"], 2, "did you mean show?"),
         (["delete", "x"], 2, "did you mean rm?"),
         (["ls", "--jsn"], 2, "did you mean --json?"),
         (["keys", "network_dim"], 2, "did you mean lora.rank?"),
         (["queue", "x", "--priority", "y"], 2, "y is no whole number"),
-        (["qqqqqq"], 2, "--help"),
+        (["qqqqqq"], 2, "fluxtui help lists them"),
         (["show"], 2, "NAME"),
         (["show", "nothing"], 3, "no session nothing"),
         (["show", "../x"], 2, "cannot be a name"),
@@ -77,7 +79,7 @@ def test_check_takes_its_options_before_the_folder_too() -> None:
         (["queue", "nothing"], 2, "--priority"),
         (["export", "nothing", "--format", "zip", "-o", "x"], 2, "zip"),
         (["cache", "--prune", "--keep", "-1"], 2, "--keep"),
-        (["keys", "zzzz"], 2, "no key"),
+        (["keys", "zzzz"], 2, "No key has the word zzzz"),
         (["logs", "nothing", "-n", "-4"], 2, "-4 is not how many"),
         (["metrics", "nothing", "-n", "x"], 2, "x is not how many"),
         (["show", "\x1b[31m\u202e"], 2, "cannot be a name"),
@@ -282,3 +284,10 @@ def test_a_session_folder_under_a_name_that_none_can_have_is_told_of_with_one_th
     shutil.rmtree(sessions / "dog")
     os.rename(sessions / "Dog", sessions / "dog-2")
     assert lab.call("ls").out.splitlines()[1].startswith("dog-2")
+
+
+def test_what_the_engine_refuses_is_said_as_every_verb_says_it() -> None:
+    command = [sys.executable, "-m", "fluxtui", "check", "/nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.startswith("fluxtui: There is no data set folder")

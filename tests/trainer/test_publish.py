@@ -97,6 +97,7 @@ def test_refusals_are_one_sentence_and_send_nothing(session: SessionFolder, hub:
         assert what in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert "hf_" not in done.stderr.replace("hf auth", "")
+    assert cases[2][0].stdout == ""  # the name is refused before anything is listed
     assert hub.files == {}
     assert hub.commits == []
 

@@ -188,7 +188,7 @@ def test_goodbye_names_what_trains_what_waits_and_what_needs_somebody(states: Fa
     lines = goodbye(look_all(states.home))
     assert lines[0] == "training goes on: going-down stopping, just-begun starting, portrait-dev 40 %, ring-lora 57 %"
     assert lines[1] == "waiting: waiting-cat"
-    assert lines[2].startswith("to look at: file-gone changed, night-run failed, no-beat silent, ")
+    assert lines[2].startswith("need attention: file-gone changed, night-run failed, no-beat silent, ")
     assert lines[2].endswith(" and 2 more")
     assert goodbye([]) == []
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
+from fluxtui.persist.sessions.overview import look
 from fluxtui.persist.sessions.record import Phase
+from fluxtui.screens.panels.session_row import _field
 from tests.ui.conftest import opened, seen, text_of
 from tests.ui.fabricate import make_record, make_session
 
@@ -51,3 +53,16 @@ async def test_after_a_failure_comes_first_what_to_put_right_then_the_key_that_h
             app.board.sessions.select(name)
             await seen(pilot, lambda said=said: said in text_of(app), f"{said} of {name}")
             assert "r resumes from step-000000100;" not in text_of(app)
+
+
+def test_what_has_no_step_left_shows_its_phase_in_place_of_no_time(home_path: Path) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "ring-lora")
+    lock = Lock.take(folder.lock_file)
+    assert lock is not None
+    for phase, shown in ((Phase.PROVE, "proof"), (Phase.SAMPLE, "sample"), (Phase.CHECKPOINT, "saving")):
+        make_record(folder, status="running", phase=phase, step=400, step_seconds=1.0)
+        assert _field(look(home, "ring-lora"), "left", {})[0] == shown
+    make_record(folder, status="running", phase=Phase.TRAIN, step=390, step_seconds=1.0)
+    assert _field(look(home, "ring-lora"), "left", {})[0] == "10s"
+    lock.release()

@@ -104,7 +104,7 @@ def scheduler(value: Value) -> str:
 
 
 _OPTIMIZERS = {name: name for name in ("adamw", "adafactor", "lion", "prodigy")} | {"adamwschedulefree": "schedule_free"}
-_WHOLE_STATE = "its state in whole numbers costs a LoRA little, and needs no extra; adamw8bit is there too"
+_WHOLE_STATE = "of a LoRA its full-size state takes little memory, and it needs no extra package; adamw8bit is there too"
 
 
 def optimizer(value: Value) -> object:

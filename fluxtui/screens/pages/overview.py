@@ -96,7 +96,7 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
         found.append(("done", f"{done}{epochs}"))
     if session.step_seconds is not None:
         found.append(("speed", f"{words.step_time(session.step_seconds)} s a step"))
-    if session.state == "running" and session.eta_seconds is not None:
+    if session.state == "running" and session.eta_seconds:
         found.append(("left", words.duration(session.eta_seconds)))
     found.append(("stops", session.stop_words.removeprefix("stops ")))
     if session.loss is not None:

@@ -137,7 +137,7 @@ class Selected(Pane):
             parts += [(f"{session.step}", " reached"), ("goes on from", f" {session.standing}")]
         if session.step_seconds is not None:
             parts.append((words.step_time(session.step_seconds), " s/step"))
-        if session.state in {"running", "stalled"} and session.eta_seconds is not None:
+        if session.state in {"running", "stalled"} and session.eta_seconds:
             parts.append((words.duration(session.eta_seconds), " left"))
         if session.loss is not None:
             parts.append((words.loss(session.loss), " loss"))

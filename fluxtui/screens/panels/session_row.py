@@ -52,6 +52,7 @@ TITLES = {
     "attempt": "TRY",
 }
 RIGHT = frozenset({"step", "percent", "left", "loss", "speed", "epoch", "attempt"})
+_ENDS_WITH = {"checkpoint": "saving", "prove": "proof"}  # in six cells; the other phases as they are called
 _TELLING = ("percent", "phase", "left", "speed", "loss", "epoch", "gpu")  # give way to the reason where nothing is training
 
 
@@ -107,7 +108,11 @@ def _field(session: Overview, name: str, gpus: Mapping[str, int]) -> tuple[str, 
         case "phase":
             return str(session.phase or ""), "text"
         case "left":
-            return (words.duration(session.eta_seconds) if session.state == "running" else ""), "text"
+            if session.state != "running":
+                return "", "text"
+            is_at_the_end = 0 < session.steps <= session.step  # no step is left, and yet it is not over
+            phase = session.phase or ""
+            return (_ENDS_WITH.get(phase, phase) if is_at_the_end else words.duration(session.eta_seconds)), "text"
         case "speed":
             return words.step_time(session.step_seconds), "dim"
         case "loss":
