@@ -201,7 +201,18 @@ class SessionActions(App[int], Dispatcher):
             if wanted is not None:
                 self.run_job(partial(jobs.exported, self.home, name, wanted), "good", meanwhile=f"writing {wanted.path}")
 
-        self.push_screen(ExportBox(name, checkpoint, has_average), write)
+        self.push_screen(ExportBox(name, checkpoint, self._formats_of(name), has_average), write)
+
+    def _formats_of(self, name: str) -> tuple[str, ...]:
+        """The formats that can hold a session's LoRA; all where its settings cannot be read, which the export then says."""
+        from fluxtui.persist.settings import recipe
+        from fluxtui.persist.settings.compatibility import READ_BY
+
+        try:
+            kind = recipe.load_spec(self.home.session(name).spec_file).lora.kind
+        except FluxTUIError:
+            kind = "lora"
+        return READ_BY[kind]
 
     def make(self, origin: str, seen: Evaluation, starts: bool, edits: bool = False) -> None:
         """Make the session that a form describes, or change the one it is about, and perhaps start it."""

@@ -12,6 +12,7 @@ from textual.strip import Strip
 from fluxtui.persist.errors import RefusedError
 from fluxtui.persist.home import Home
 from fluxtui.screens import jobs
+from fluxtui.screens.dialogs.export_box import ExportBox
 from fluxtui.screens.keys.dispatch import Dispatcher
 from fluxtui.screens.notices import Notices
 from tests.ui.conftest import opened, seen, text_of
@@ -126,3 +127,21 @@ async def test_a_new_notice_shows_nothing_of_the_one_before(states: Fabricated, 
         app.say("the new one")
         await seen(pilot, lambda: "the new one" in text_of(app), "not shown")
         assert not [text for text in drawn if "the old one" in text], "it is drawn once more before what is new"
+
+
+async def test_an_export_box_offers_what_can_hold_the_lora_and_keeps_a_path_it_refuses(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    make_session(home, "mine", lora__kind="lokr")
+    async with opened(home, (80, 24), "mine") as (app, pilot):
+        app.export("mine", "step-000000001", False)
+        await seen(pilot, lambda: isinstance(app.screen, ExportBox), "no box")
+        assert "kohya" not in text_of(app)
+        assert "comfyui" in text_of(app)
+        await pilot.press("up", "ctrl+u", *str(tmp_path / "none" / "a.safetensors"), "enter")
+        await seen(pilot, lambda: "there is no folder" in text_of(app), "a folder that is not there was taken")
+        assert isinstance(app.screen, ExportBox)
+        assert "none/a.safetensors" in text_of(app)
+        await pilot.press("x")
+        assert "there is no folder" not in text_of(app)
+        await pilot.press("escape")
+        await seen(pilot, lambda: not isinstance(app.screen, ExportBox), "no way out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,8 +17,7 @@ from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span, shorten
 from fluxtui.screens.drawing.pane import Pane
 
-FORMATS = ("diffusers", "kohya", "comfyui")
-READERS = ("for diffusers, ComfyUI", "for Forge, sd-scripts", "for ComfyUI alone")  # of each format
+READERS = {"diffusers": "for diffusers, ComfyUI", "kohya": "for Forge, sd-scripts", "comfyui": "for ComfyUI alone"}
 DTYPES = ("bf16", "fp16", "fp32")
 WEIGHTS = ("as trained", "averaged (EMA)")
 LABEL = 10
@@ -55,27 +55,37 @@ class _Box(Pane):
     FRAME = "box"
     can_focus = True
 
-    def __init__(self, name: str, checkpoint: str, has_average: bool) -> None:
+    def __init__(self, name: str, checkpoint: str, formats: tuple[str, ...], has_average: bool) -> None:
         super().__init__()
         self._called, self._checkpoint = name, checkpoint
-        self._choices = {"format": FORMATS, "weights": WEIGHTS if has_average else WEIGHTS[:1], "numbers": DTYPES}
+        self._choices = {"format": formats, "weights": WEIGHTS if has_average else WEIGHTS[:1], "numbers": DTYPES}
         self._chosen = dict.fromkeys(self._choices, 0)
         self._at = 0
         self._typed: str | None = None  # None: nobody has typed a path yet
+        self._refused = ""  # why the answer was not taken
 
     @property
     def path(self) -> str:
         if self._typed is not None:
             return self._typed
         average = "-ema" if self._chosen["weights"] else ""
-        form = f"-{FORMATS[self._chosen['format']]}" if self._chosen["format"] else ""
+        form = f"-{self._form}" if self._chosen["format"] else ""
         return str(Path.home() / f"{self._called}-{self._checkpoint}{average}{form}.safetensors")
+
+    @property
+    def _form(self) -> str:
+        return self._choices["format"][self._chosen["format"]]
+
+    def refuse(self, why: str) -> None:
+        """Say why the answer was not taken; what was typed stays."""
+        self._refused, self._at = why, len(self._choices)
+        self.repaint()
 
     @property
     def answer(self) -> Export:
         chosen = self._chosen
         path = self.path.strip()
-        return Export(self._checkpoint, FORMATS[chosen["format"]], bool(chosen["weights"]), DTYPES[chosen["numbers"]], path)
+        return Export(self._checkpoint, self._form, bool(chosen["weights"]), DTYPES[chosen["numbers"]], path)
 
     def heading(self) -> Line:
         return Line(Span(f"export {self._checkpoint}", "!text"))
@@ -88,14 +98,14 @@ class _Box(Pane):
                 is_chosen = choice == self._chosen[name]
                 line.add(f"{self.glyphs.bullet if is_chosen else ' '} {text}  ", "!text" if is_chosen else "dim")
             if name == "format":
-                line.add(f" {READERS[self._chosen[name]]}", "dim")
+                line.add(f" {READERS[self._form]}", "dim")
             lines.append(line)
         line = self._label("file", len(self._choices))
         room = max(8, width - LABEL - 4)
         shown = self.path if len(self.path) < room else self.glyphs.ellipsis + self.path[-room + 2 :]
         line.add(shorten(shown, room), "text")
         lines.append(line.add(" ", "~text") if self._at == len(self._choices) else line)
-        return [*lines, Line(), *_keys(width)]
+        return [*lines, Line(Span(shorten(f" {self._refused}", width), "warn")), *_keys(width)]
 
     def _label(self, name: str, at: int) -> Line:
         is_here = at == self._at
@@ -116,7 +126,7 @@ class _Box(Pane):
 
     def rub(self, whole: bool) -> None:
         if self._at == len(self._choices):
-            self._typed = "" if whole else self.path[:-1]
+            self._typed, self._refused = "" if whole else self.path[:-1], ""
             self.repaint()
 
     def on_key(self, event: Key) -> None:
@@ -136,7 +146,7 @@ class _Box(Pane):
     def _insert(self, text: str) -> None:
         """Whoever types means the path."""
         self._at = len(self._choices)
-        self._typed = (self.path + text)[:MOST]
+        self._typed, self._refused = (self.path + text)[:MOST], ""
         self.repaint()
 
 
@@ -162,9 +172,9 @@ class ExportBox(ModalScreen[Export | None]):
         Binding("enter", "take", show=False),
     ]
 
-    def __init__(self, name: str, checkpoint: str, has_average: bool) -> None:
+    def __init__(self, name: str, checkpoint: str, formats: tuple[str, ...], has_average: bool) -> None:
         super().__init__()
-        self._box = _Box(name, checkpoint, has_average)
+        self._box = _Box(name, checkpoint, formats, has_average)
 
     def compose(self) -> ComposeResult:
         yield self._box
@@ -176,4 +186,16 @@ class ExportBox(ModalScreen[Export | None]):
         self.dismiss(None)
 
     def action_take(self) -> None:
-        self.dismiss(self._box.answer if self._box.answer.path else None)
+        if self._box.answer.path:
+            self.run_worker(partial(self._take, self._box.answer), thread=True)
+        else:
+            self.dismiss(None)
+
+    def _take(self, answer: Export) -> None:
+        """In a thread: the folder may lie on a disk that does not answer."""
+        folder = Path(answer.path).expanduser().absolute().parent
+        if folder.is_dir():
+            self.app.call_from_thread(self.dismiss, answer)
+        else:
+            why = f"there is no folder {clean(str(folder), MOST)}; make it, or name another"
+            self.app.call_from_thread(self._box.refuse, why)
