@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluxtui import control
 from fluxtui.cli.out import say
+from fluxtui.persist.datasets import parts
 from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
+from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.settings import compatibility, keys, recipe
+from fluxtui.persist.settings.spec import DatasetSpec
 
 
 def demo_arguments(parser: ArgumentParser) -> None:
@@ -58,18 +62,31 @@ def new_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="", metavar="C", help="with --from: take over its weights too; newest, or a name")
 
 
+def _take_folders(sets: dict[str, object], given: Sequence[str]) -> str:
+    """The first folder; into the sets what stands behind it, and the further folders, for which that does not hold."""
+    path, own = parts.read(given[0])
+    if own and (problem := parts.problem_of(given[0])):
+        raise UsageError(f"--dataset {clean(given[0], 200)}: {problem}.")
+    elsewhere = {name: sets.get(f"dataset.{name}", getattr(DatasetSpec(path=path), name)) for name in own}
+    sets |= recipe.parse_sets([f"dataset.{name}={value}" for name, value in own.items()])
+    if further := given[1:]:
+        if "dataset.folders" in sets:
+            raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
+        read = [parts.read(line) for line in further] if elsewhere else []
+        lines = [parts.line_of(folder, elsewhere | said) for folder, said in read] or list(further)
+        sets["dataset.folders"] = keys.check("dataset.folders", lines)
+    return path
+
+
 def new_verb(arguments: Namespace) -> int:
     home = Home.open()
     sets = recipe.parse_sets(arguments.sets)
-    if further := arguments.dataset[1:]:
-        if "dataset.folders" in sets:
-            raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
-        sets["dataset.folders"] = keys.check("dataset.folders", further)
+    dataset = _take_folders(sets, arguments.dataset) if arguments.dataset else ""
     left = _take_prompts(sets, arguments.prompts)
     made = control.create(
         home,
         arguments.name,
-        dataset=next(iter(arguments.dataset), ""),
+        dataset=dataset,
         model=arguments.model,
         trigger=arguments.trigger,
         preset=arguments.preset,
