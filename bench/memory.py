@@ -70,7 +70,7 @@ def hold(block: Any, precision: str) -> float:
             if precision in CODECS:
                 coded = QuantizedLinear(layer, CODECS[precision])
                 coded.take(layer.weight)
-                squares += float((coded.codec.decode(coded.parts(), coded.shape) - layer.weight).square().sum())
+                squares += float((coded.codec.decode(coded.parts(), coded.shape, torch.float32) - layer.weight).square().sum())
                 setattr(owner, name, coded)
             else:
                 rounded = layer.weight.bfloat16().float()

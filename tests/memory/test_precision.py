@@ -42,7 +42,7 @@ def quantized(weight: torch.Tensor, name: str, bias: torch.Tensor | None = None)
 def test_a_weight_comes_back_within_the_error_of_its_precision(name: str) -> None:
     weight = 0.02 * normal(256, 3072)
     layer = quantized(weight, name)
-    error = (CODECS[name].decode(layer.parts(), layer.shape) - weight).norm() / weight.norm()
+    error = (CODECS[name].decode(layer.parts(), layer.shape, torch.float32) - weight).norm() / weight.norm()
     assert 0.3 * WEIGHT_ERROR[name] < error < WEIGHT_ERROR[name]
     assert sum(part.nbytes for part in layer.parts()) == CODECS[name].nbytes(layer.shape)
     assert sum(part.nbytes for part in layer.parts()) < {"int8": 1.01, "fp8": 1.01, "nf4": 0.57}[name] * weight.numel()
@@ -52,7 +52,7 @@ def test_a_weight_comes_back_within_the_error_of_its_precision(name: str) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_product_and_gradient_are_those_of_the_decoded_weight(name: str, dtype: torch.dtype) -> None:
     layer = quantized(0.02 * normal(96, 192), name, bias=normal(96, seed=1).to(dtype))
-    decoded = CODECS[name].decode(layer.parts(), layer.shape)
+    decoded = CODECS[name].decode(layer.parts(), layer.shape, torch.float32)
     inputs = normal(2, 5, 192, seed=2).to(dtype).requires_grad_()
     outputs = layer(inputs)
     outputs.backward(weights := normal(2, 5, 96, seed=3).to(dtype))
@@ -64,6 +64,20 @@ def test_product_and_gradient_are_those_of_the_decoded_weight(name: str, dtype: 
     gradient = weights.float() @ decoded
     assert (inputs.grad.float() - gradient).norm() < tolerance * gradient.norm()
     assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_in_bf16_scaling_the_weight_is_no_further_off_than_scaling_the_product_of_the_codes(name: str) -> None:
+    """What it is spared: three roundings of the output (product, scale, bias). It pays with one of the weight."""
+    bias = (0.5 * normal(384, seed=1)).to(torch.bfloat16)
+    layer = quantized(0.02 * normal(384, 768), name, bias=bias)
+    inputs = normal(96, 768, seed=2).to(torch.bfloat16)
+    codes, scales = layer.parts()
+    codes = codes.view(torch.int8 if name == "int8" else torch.float8_e4m3fn).to(torch.bfloat16)
+    exact = inputs.float() @ CODECS[name].decode(layer.parts(), layer.shape, torch.float32).T + bias.float()
+    apart = nn.functional.linear(inputs, codes) * scales.to(torch.bfloat16) + bias
+    errors = [float((made.float() - exact).norm() / exact.norm()) for made in (layer(inputs), apart)]
+    assert errors[0] < 0.9 * errors[1] < 0.004
 
 
 @pytest.mark.parametrize("name", WEIGHT_ERROR)
@@ -86,7 +100,7 @@ def test_every_dtype_that_a_checkpoint_is_stored_in_goes_into_every_precision(
     weight = (0.02 * normal(63, width)).to(stored)  # 96 wide: the last block is half full
     layer = quantized(weight, name)
     meant = weight.float()
-    error = (CODECS[name].decode(layer.parts(), layer.shape) - meant).norm() / meant.norm()
+    error = (CODECS[name].decode(layer.parts(), layer.shape, torch.float32) - meant).norm() / meant.norm()
     assert error < (1.2 if stored.itemsize == 1 else 1.0) * WEIGHT_ERROR[name]  # coarse numbers are not spread evenly
 
 
@@ -95,7 +109,7 @@ def test_rows_of_zeros_and_outliers_stay_finite(name: str) -> None:
     weight = normal(4, 128)
     weight[0] = 0.0
     weight[1, 3] = 1e4
-    decoded = CODECS[name].decode(quantized(weight, name).parts(), (4, 128))
+    decoded = CODECS[name].decode(quantized(weight, name).parts(), (4, 128), torch.float32)
     assert torch.isfinite(decoded).all()
     assert not decoded[0].any()
     assert decoded[1, 3] == pytest.approx(1e4, rel=0.01)

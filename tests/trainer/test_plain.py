@@ -83,7 +83,7 @@ def test_it_is_the_sum_of_base_and_update_and_so_are_its_gradients(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12 if one.dtype == torch.float64 else 1e-6)
 
 
-@pytest.mark.parametrize("precision", ["", "int8"])
+@pytest.mark.parametrize("precision", ["", "int8", "nf4"])
 def test_in_bf16_it_is_nearer_to_the_exact_sum_than_with_each_product_rounded_for_itself(precision: str) -> None:
     errors = []
     for forward in (ours, Linear.forward):
@@ -94,7 +94,7 @@ def test_in_bf16_it_is_nearer_to_the_exact_sum_than_with_each_product_rounded_fo
         assert made.dtype == torch.bfloat16
         a, b = (factor.detach().bfloat16().double() for factor in adapter.parameters())
         base = layer.get_base_layer()
-        weight = CODECS[precision].decode(base.parts(), base.shape) if precision else base.weight
+        weight = CODECS[precision].decode(base.parts(), base.shape, torch.float32) if precision else base.weight
         exact = inputs.double() @ (weight.double() + 3.0 * b @ a).T + base.bias.double()
         errors.append(float((made.detach().double() - exact).norm() / exact.norm()))
     assert errors[0] < errors[1] < 0.006

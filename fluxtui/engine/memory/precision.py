@@ -32,14 +32,12 @@ class Codec:
 
     name: str
     encode: Callable[[torch.Tensor], Parts]
-    product: Callable[[torch.Tensor, Parts, Shape], torch.Tensor]  # inputs (…, in) -> (…, out), in the inputs' dtype
-    gradient: Callable[[torch.Tensor, Parts, Shape], torch.Tensor]  # gradient of the outputs (…, out) -> of the inputs
-    decode: Callable[[Parts, Shape], torch.Tensor]  # to float32
+    decode: Callable[[Parts, Shape, torch.dtype], torch.Tensor]  # the weight, (out, in)
     nbytes: Callable[[Shape], int]  # bytes of all parts
 
 
 def _encode_rows(weight: torch.Tensor, largest: float, to_codes: Callable[[torch.Tensor], torch.Tensor]) -> Parts:
-    """Codes and scales, row by row. A scale is rounded up to bf16 before it is used: applying it in bf16 then adds no error."""
+    """Codes and scales, row by row. A scale is rounded up to bf16 before it is used: in bf16 it is then the same number."""
     rows = max(1, _AT_ONCE // weight.shape[1])
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     scales = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
@@ -60,25 +58,16 @@ def _rounded_up(scale: torch.Tensor) -> torch.Tensor:
 
 
 def _by_rows(name: str, largest: float, code_dtype: torch.dtype, to_codes: Callable[[torch.Tensor], torch.Tensor]) -> Codec:
-    """int8 and fp8: both have every code exactly in bf16, so that the product is taken of the codes and scaled after."""
+    """int8 and fp8. The weight is scaled, not the product of the codes: that is larger, and would be rounded once more."""
 
-    def product(inputs: torch.Tensor, parts: Parts, shape: Shape) -> torch.Tensor:
-        codes, scales = parts
-        return functional.linear(inputs, codes.view(code_dtype).to(inputs.dtype)) * scales.to(inputs.dtype)
-
-    def gradient(of_outputs: torch.Tensor, parts: Parts, shape: Shape) -> torch.Tensor:
-        codes, scales = parts
-        return (of_outputs * scales.to(of_outputs.dtype)) @ codes.view(code_dtype).to(of_outputs.dtype)
-
-    def decode(parts: Parts, shape: Shape) -> torch.Tensor:
-        codes, scales = parts
-        return codes.view(code_dtype).to(torch.float32) * scales[:, None]
+    def decode(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        codes, scales = parts[0].view(code_dtype), parts[1].to(dtype)[:, None]
+        # integers are promoted by the product that scales them: one pass over the weight
+        return codes * scales if code_dtype == torch.int8 else codes.to(dtype).mul_(scales)
 
     return Codec(
         name=name,
         encode=lambda weight: _encode_rows(weight, largest, to_codes),
-        product=product,
-        gradient=gradient,
         decode=decode,
         nbytes=lambda shape: shape[0] * shape[1] + 4 * shape[0],
     )
@@ -104,7 +93,7 @@ def _nf4() -> Codec:
             scales[start : start + rows] = state.absmax.view(len(some), -1)
         return codes, scales
 
-    def weight_of(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+    def decode(parts: Parts, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         blocks = _bitsandbytes()
         codes, scales = parts
         held = shape
@@ -121,9 +110,7 @@ def _nf4() -> Codec:
     return Codec(
         name="nf4",
         encode=encode,
-        product=lambda inputs, parts, shape: functional.linear(inputs, weight_of(parts, shape, inputs.dtype)),
-        gradient=lambda of_outputs, parts, shape: of_outputs @ weight_of(parts, shape, of_outputs.dtype),
-        decode=lambda parts, shape: weight_of(parts, shape, torch.float32),
+        decode=decode,
         nbytes=lambda shape: -(-shape[0] * shape[1] // 2) + 4 * -(-shape[0] * shape[1] // NF4_BLOCK),
     )
 
@@ -155,7 +142,7 @@ CODECS: dict[str, Codec] = {
 
 
 class _Product(torch.autograd.Function):
-    """inputs x weight, of which only the codes are kept for the backward pass."""
+    """inputs x weight + bias, of which only the codes are kept for the backward pass."""
 
     @staticmethod
     def forward(
@@ -165,14 +152,16 @@ class _Product(torch.autograd.Function):
         shape: Shape,
         codes: torch.Tensor,
         scales: torch.Tensor,
+        bias: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(codes, scales)
         ctx.codec, ctx.shape = codec, shape
-        return codec.product(inputs, (codes, scales), shape)
+        return functional.linear(inputs, codec.decode((codes, scales), shape, inputs.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *of_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        return ctx.codec.gradient(of_outputs[0], ctx.saved_tensors, ctx.shape), None, None, None, None
+        weight = ctx.codec.decode(ctx.saved_tensors, ctx.shape, of_outputs[0].dtype)
+        return of_outputs[0] @ weight, None, None, None, None, None
 
 
 class QuantizedLinear(nn.Linear):
@@ -208,8 +197,8 @@ class QuantizedLinear(nn.Linear):
         """`(…, in)` to `(…, out)`, in the dtype of the inputs."""
         if not self.weight.numel():
             raise RuntimeError("the weight of this layer is not resident")
-        outputs: torch.Tensor = _Product.apply(inputs, self.codec, self.shape, *self.parts())  # type: ignore[no-untyped-call]
-        return outputs if self.bias is None else outputs + self.bias
+        apply: Callable[..., torch.Tensor] = _Product.apply
+        return apply(inputs, self.codec, self.shape, *self.parts(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.codec.name}"
