@@ -156,6 +156,32 @@ def test_what_is_not_finite_is_never_committed(new_bench: NewBench, broken: str)
     assert not bench.folder.result_file.exists()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion"])
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_leaves_all_as_it_was(new_bench: NewBench, optimizer: str, broken: str) -> None:
+    """Also where the optimizer was given the step before the host knew."""
+    run = new_bench(train__optimizer=optimizer, train__ema_decay=0.9, lora__max_norm=1e-6).prepare_here()
+    batches = run.plan(0)
+    take_step(run, batches[0])
+    run.state.step = 1
+
+    def all_of_it() -> list[torch.Tensor]:
+        held = [value for state in run.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+        return [value.detach().clone() for value in (*run.parameters, *held, *run.ema.shadow.values())]
+
+    before, predict = all_of_it(), run.predict
+    if broken == "loss":
+        run.predict = lambda *inputs: predict(*inputs) * math.inf
+    else:
+        run.parameters[1].register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+    with pytest.raises(NonFiniteError, match=f"the {broken} of step 2 is not finite"):
+        take_step(run, batches[1])
+    after = all_of_it()
+    assert len(after) == len(before) > 2 * len(run.parameters)
+    assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
+    run.close()
+
+
 @pytest.mark.parametrize(("every", "begins_with"), [(1, " --checkpoint newest"), (0, "")])
 def test_a_learning_rate_beyond_reason_ends_with_its_own_code(new_bench: NewBench, every: int, begins_with: str) -> None:
     bench = new_bench(

@@ -14,7 +14,7 @@ from fluxtui.engine.trainer.adapter.ema import Ema
 from fluxtui.engine.trainer.checkpoint import state as states
 from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 from fluxtui.engine.trainer.objective import penalty_of
-from fluxtui.engine.trainer.optim import Group, evaluated, new_optimizer
+from fluxtui.engine.trainer.optim import Group, evaluated, new_optimizer, step_if_finite
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist import metrics
 from fluxtui.persist.checkpoints.commit import remove_checkpoint
@@ -152,6 +152,24 @@ def test_looking_at_schedule_free_weights_gives_the_training_ones_back_bit_for_b
     assert torch.equal(weight, before)
     weight.grad = torch.ones_like(weight)
     optimizer.step()
+
+
+def test_a_step_that_could_be_left_out_has_the_bytes_of_a_plain_one() -> None:
+    ended = []
+    for is_plain in (True, False):
+        named = {name: torch.nn.Parameter(torch.linspace(-1.0, 1.0, size)) for name, size in (("a", 37), ("b", 4096))}
+        optimizer = new_optimizer([Group(1.0, named)], TrainSpec(optimizer="adamw", learning_rate=0.01))
+        assert optimizer._step_supports_amp_scaling, "torch no longer says which optimizers can leave out a step"
+        for step in range(3):
+            for parameter in named.values():
+                parameter.grad = torch.sin(parameter.detach() * (7.0 + step))
+            if is_plain:
+                optimizer.step()
+            else:
+                assert step_if_finite(optimizer, torch.tensor([1.0, 2.0])) == [1.0, 2.0]
+        ended.append([*named.values(), *(value for state in optimizer.state.values() for value in state.values())])
+    assert len(ended[0]) == 2 + 2 * 3
+    assert all(torch.equal(one, other) for one, other in zip(*ended, strict=True))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw8bit", "lion", "prodigy", "schedule_free"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
 
+from fluxtui.engine.send import send
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.data.dataset import Batch, Slot
 from fluxtui.engine.trainer.exit_reason import NonFiniteError
 from fluxtui.engine.trainer.objective import Samples, preservation_losses, sample_losses, weights_of
-from fluxtui.engine.trainer.optim import applied_rate
+from fluxtui.engine.trainer.optim import applied_rate, step_if_finite
 from fluxtui.engine.trainer.run import Run, Took
 from fluxtui.engine.trainer.runtime import Runtime
 from fluxtui.engine.wire import TrainerExit
@@ -74,21 +74,20 @@ def take_step(run: Run, batch: Batch) -> Took:
             losses += micro_step(run, batch, slots, step, run.load)
     losses = sum_over_ranks(runtime, run.parameters, losses)
     norm = clip(run.parameters, spec.max_grad_norm)
-    loss, preserved = losses.tolist()
-    has_class = bool(run.job.spec.dataset.class_word)
     rate = run.rate(step)
-    took = Took(loss, preserved if has_class else None, norm.item(), applied_rate(run.optimizer, rate), 0.0)
-    if not (math.isfinite(loss + preserved) and math.isfinite(took.gradient_norm)):
-        raise NonFiniteError(f"the {'gradient' if math.isfinite(loss + preserved) else 'loss'} of step {step + 1} is not finite")
+    applied = applied_rate(run.optimizer, rate)
     for group, share in zip(run.optimizer.param_groups, run.shares, strict=True):
         group["lr"] = rate * share
-    run.optimizer.step()
+    loss, preserved, length = step_if_finite(run.optimizer, torch.cat([losses, norm.view(1)]))
+    if not (math.isfinite(loss + preserved) and math.isfinite(length)):
+        raise NonFiniteError(f"the {'gradient' if math.isfinite(loss + preserved) else 'loss'} of step {step + 1} is not finite")
     run.optimizer.zero_grad(set_to_none=True)
     if run.job.spec.lora.max_norm:
         for adapter in run.adapters:
             adapter.shorten(run.job.spec.lora.max_norm)
     run.ema.update(step + 1)
-    return replace(took, seconds=time.monotonic() - started)
+    has_class = bool(run.job.spec.dataset.class_word)
+    return Took(loss, preserved if has_class else None, length, applied, time.monotonic() - started)
 
 
 def micro_step(
@@ -101,14 +100,14 @@ def micro_step(
     indices = [slot.index for slot in slots]
     run.adapter.place.begin(step, indices, device, run.runtime.dtype)  # before CLIP's forward pass, which is in `load`
     samples = load(slots)
-    noise = draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])).to(device)
-    sigma = draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens).to(device)
-    weights = torch.tensor([slot.item.weight for slot in slots], device=device) * weights_of(spec, sigma)
+    noise = send(draws.noise(spec.seed, step, indices, tuple(samples.latents.shape[1:])), device)
+    sigma = send(draws.sigmas(spec.seed, step, indices, spec, batch.bucket.packed_tokens), device)
+    weights = send(torch.tensor([slot.item.weight for slot in slots]), device) * weights_of(spec, sigma)
     part = (weights * sample_losses(run.predict, samples, noise, sigma, run.penalty)).sum() / len(batch.slots)
     part.backward()
     losses[0] += part.detach()
     if samples.class_text is not None:
-        weights = torch.tensor([float(slot.class_caption is not None) for slot in slots], device=device)
+        weights = send(torch.tensor([float(slot.class_caption is not None) for slot in slots]), device)
         moved = preservation_losses(run.predict, run.predict_base, samples, noise, sigma)
         part = spec.preservation_weight * (weights * moved).sum() / len(batch.slots)
         part.backward()

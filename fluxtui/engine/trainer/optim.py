@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,24 @@ def evaluated(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tenso
                 parameter.copy_(value)
         for group in optimizer.param_groups:
             group["train_mode"] = True
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, measured: torch.Tensor) -> list[float]:
+    """A step of the optimizer, unless one of `measured` `(n,)` is not finite: then nothing of it changes. Returns `measured`.
+
+    Reading them waits for the GPU. The fused AdamW can be told on the GPU to leave a step out (what torch's gradient scaler uses)
+    and is given its step before that; all others have to wait for the answer.
+    """
+    how: Any = optimizer
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        numbers: list[float] = measured.tolist()
+        if all(map(math.isfinite, numbers)):
+            optimizer.step()
+        return numbers
+    how.found_inf = measured.isfinite().all().logical_not().to(torch.float32)
+    optimizer.step()
+    del how.found_inf
+    return list(measured.tolist())
 
 
 def applied_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:

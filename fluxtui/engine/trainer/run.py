@@ -16,6 +16,7 @@ from torch import nn
 from fluxtui.engine.family.flux1.components import Components
 from fluxtui.engine.family.flux1.lora_metadata import describe
 from fluxtui.engine.family.flux1.transformer import scale_latents
+from fluxtui.engine.send import send
 from fluxtui.engine.trainer import claim, product
 from fluxtui.engine.trainer.adapter.clip import Clip
 from fluxtui.engine.trainer.adapter.ema import Ema
@@ -141,17 +142,17 @@ class Run:
     def to_device(self, batch: LatentBatch) -> Samples:
         """Raw means to x0, everything to where it is computed."""
         device = self.runtime.device
-        latents = scale_latents(batch.latents.to(device), self.components.vae_config)
-        weights = None if batch.weights is None else batch.weights.to(device)
-        pooled = self.clip.pooled([slot.caption for slot in batch.slots]) if self.clip else batch.pooled.to(device)
-        return Samples(latents, batch.prompt_embeds.to(device), pooled, weights, self._class_text(batch))
+        latents = scale_latents(send(batch.latents, device), self.components.vae_config)
+        weights = None if batch.weights is None else send(batch.weights, device)
+        pooled = self.clip.pooled([slot.caption for slot in batch.slots]) if self.clip else send(batch.pooled, device)
+        return Samples(latents, send(batch.prompt_embeds, device), pooled, weights, self._class_text(batch))
 
     def _class_text(self, batch: LatentBatch) -> ClassText | None:
         if batch.class_embeds is None or batch.class_pooled is None:
             return None
-        embeds = batch.class_embeds.to(self.runtime.device)
+        embeds = send(batch.class_embeds, self.runtime.device)
         if self.clip is None:
-            pooled = batch.class_pooled.to(self.runtime.device)
+            pooled = send(batch.class_pooled, self.runtime.device)
             return ClassText(embeds, pooled, pooled)
         texts = [slot.class_caption or slot.caption for slot in batch.slots]
         return ClassText(embeds, self.clip.pooled(texts), self.clip.pooled(texts, is_base=True))

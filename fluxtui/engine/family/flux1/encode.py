@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fluxtui.engine.send import send
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from PIL.Image import Image
@@ -61,7 +63,7 @@ def pool_prompts(tokenizer: CLIPTokenizer, clip: CLIPTextModel, prompts: list[st
     ids = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
-    pooled: torch.Tensor = clip(ids.to(clip.device), output_hidden_states=False).pooler_output
+    pooled: torch.Tensor = clip(send(ids, clip.device), output_hidden_states=False).pooler_output
     return pooled
 
 
