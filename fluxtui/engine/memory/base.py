@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from fluxtui.engine.cards import is_without_bf16
 from fluxtui.engine.family.flux1.transformer import attend_in_float32
@@ -52,7 +53,7 @@ def ready_blocks(
         attend_in_float32(transformer, here.dtype)
         say("this GPU is older than Ampere: attention computes in float32, and a step takes many times as long")
     if spec.train.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        transformer.enable_gradient_checkpointing(recomputed)
     if spec.hardware.compile:
         # Buckets, partial batches, samples and held-out losses all run one code: shapes are left open from the start, or what a
         # process compiled would follow from what it happened to run first; what is beyond dynamo's limit would run uncompiled.
@@ -75,6 +76,14 @@ def ready_blocks(
             "raise `ulimit -l` (docker run --ulimit memlock=-1)"
         )
     return streamer
+
+
+def recomputed(block: torch.nn.Module, *inputs: Any) -> Any:  # noqa: ANN401  (as diffusers calls it)
+    """Gradient checkpointing of a block that draws nothing from torch's global generators: their state is not carried along.
+
+    All dropout is keyed (`adapter/dropout.py`), and what peft's LoKr draws decides nothing.
+    """
+    return checkpoint(block.__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _streamed(components: Components, held: Held) -> list[str]:
