@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fluxtui.engine import quiet
+from fluxtui.engine.trainer import lion
 from fluxtui.engine.trainer.adapter.ema import Ema
 from fluxtui.engine.trainer.checkpoint import state as states
 from fluxtui.engine.trainer.checkpoint.state import from_safetensors
@@ -22,7 +23,7 @@ from fluxtui.persist.settings.spec import TrainSpec
 from tests.trainer.job import Bench
 
 NewBench = Callable[..., Bench]
-LIBRARIES = {"adamw8bit": "bitsandbytes", "lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
+LIBRARIES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 RATES = {"prodigy": 1.0}
 
 
@@ -172,7 +173,37 @@ def test_a_step_that_could_be_left_out_has_the_bytes_of_a_plain_one() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*ended, strict=True))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw8bit", "lion", "prodigy", "schedule_free"])
+@pytest.mark.parametrize("at_once", [1, 5000, 2**30])
+@pytest.mark.parametrize("how", [{}, {"betas": [0.8, 0.97]}], ids=str)
+def test_our_lion_steps_bit_for_bit_as_its_authors_port(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, how: dict[str, Any]
+) -> None:
+    """Whatever it does at once; a parameter without a gradient stays."""
+    theirs = pytest.importorskip("lion_pytorch", reason="pip install lion-pytorch").Lion
+    monkeypatch.setattr(lion, "AT_ONCE", at_once)
+    train = TrainSpec(optimizer="lion", learning_rate=3e-3, weight_decay=0.1, **how)
+    ended = []
+    for is_ours in (True, False):
+        own, of_clip = ({n: torch.nn.Parameter(torch.linspace(-0.1, 0.1, size)) for n, size in sizes} for sizes in
+                        ([("a", 1000), ("b", 64), ("c", 2000), ("idle", 9)], [("d", 300)]))
+        groups = [Group(1.0, own), Group(1.0, of_clip, decays=False)]
+        named = {"lr": 3e-3, "weight_decay": 0.1} | ({"betas": tuple(how["betas"])} if how else {})
+        held = [{"params": list(own.values())}, {"params": list(of_clip.values()), "weight_decay": 0.0}]
+        optimizer = new_optimizer(groups, train) if is_ours else theirs(held, **named)
+        for step in range(4):
+            optimizer.param_groups[1]["lr"] = 1e-3 * (step + 1)
+            for number, parameter in enumerate([*list(own.values())[:3], *of_clip.values()]):
+                parameter.grad = torch.sin(parameter.detach() * (1e3 + step) + number)
+            optimizer.step()
+        ended.append(([*own.values(), *of_clip.values()], optimizer.state_dict()))
+    assert all(torch.equal(one, other) for one, other in zip(ended[0][0], ended[1][0], strict=True))
+    (state, groups_of_ours), (expected, of_theirs) = ((made["state"], made["param_groups"]) for _, made in ended)
+    assert {group["weight_decay"] for group in groups_of_ours} == {group["weight_decay"] for group in of_theirs}
+    assert state.keys() == expected.keys() == {0, 1, 2, 4}
+    assert all(torch.equal(state[key]["exp_avg"], expected[key]["exp_avg"]) for key in state)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "prodigy", "schedule_free"])
 def test_a_library_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch, optimizer: Any) -> None:
     for module in (*LIBRARIES.values(), "bitsandbytes.optim"):
         monkeypatch.setitem(sys.modules, module, None)

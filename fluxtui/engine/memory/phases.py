@@ -11,6 +11,7 @@ from fluxtui.engine.memory.model import Model
 from fluxtui.engine.memory.precision import CODECS
 from fluxtui.engine.memory.presets import Held, held_on, is_text_on_cpu
 from fluxtui.engine.memory.weights import Weights, count_weights
+from fluxtui.engine.trainer.lion import AT_ONCE
 from fluxtui.persist.settings.prompts import prompts_of
 from fluxtui.persist.settings.spec import Spec
 
@@ -125,8 +126,8 @@ def _has_ranks(spec: Spec) -> bool:
 
 def _stepping(spec: Spec, lora: int) -> int:
     """What the optimizer's step makes and drops, once the activations are gone: schedule-free's roots of all second moments
-    at once. The fused AdamW makes nothing, the others go parameter by parameter."""
-    return lora if spec.train.optimizer == "schedule_free" else 0
+    at once, Lion's moves of some parameters. The fused AdamW makes nothing, the others go parameter by parameter."""
+    return {"schedule_free": lora, "lion": min(lora, AT_ONCE)}.get(spec.train.optimizer, 0)
 
 
 def _splits(card: int | None, is_deterministic: bool) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from fluxtui.engine import quiet
+from fluxtui.engine.trainer.lion import Lion
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.settings.spec import TrainSpec
 
-LIBRARY_OF = {"adamw8bit": "bitsandbytes", "lion": "lion-pytorch", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
+LIBRARY_OF = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule_free": "schedulefree"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def new_optimizer(groups: Sequence[Group], train: TrainSpec) -> torch.optim.Opti
 
     adamw: decoupled weight decay (arXiv:1711.05101), state in float32. adafactor: transformers' (arXiv:1804.04235) as the
     field trains LoRAs with it, by the rate alone; scaled by the size of a parameter, B, which begins at zero, would not move.
-    The others are their authors' own libraries: lion (arXiv:2302.06675), prodigy (arXiv:2306.06101), schedule_free
+    lion (arXiv:2302.06675): ours. The others are their authors' own libraries: prodigy (arXiv:2306.06101), schedule_free
     (arXiv:2405.15682), adamw8bit of bitsandbytes.
     """
     own: list[Any] = [
@@ -64,7 +65,7 @@ def new_optimizer(groups: Sequence[Group], train: TrainSpec) -> torch.optim.Opti
         case "adamw8bit":
             return _of_library("bitsandbytes.optim", "AdamW8bit", "bitsandbytes", train)(own, **common, **more)
         case "lion":
-            return _of_library("lion_pytorch", "Lion", "optimizers", train)(own, **common, **more)
+            return Lion(own, **common, **more)
         case "prodigy":
             # the warm-up must not weigh in its estimate of the rate
             more |= {"safeguard_warmup": True, "d_coef": train.d_coef}
