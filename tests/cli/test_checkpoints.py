@@ -48,9 +48,9 @@ def test_the_command_that_a_completed_session_names_makes_one_that_trains_on(lab
     product.write_bytes(b"x")
     proof = Proof(ok=True, size=1, sha256=hashlib.sha256(b"x").hexdigest())
     make_record(lab.home.session("a"), status="completed", steps=400, proof=proof)
-    said = re.search(r"fluxtui (new OTHER .*) trains on", lab.call("start", "a").sentence)
+    said = re.search(r"fluxtui (new a-2 .*) trains on", lab.call("start", "a").sentence)
     assert said is not None
-    assert lab.call(*said[1].replace("OTHER", "b").split()).code == 0
+    assert lab.call(*said[1].split()).code == 0
 
 
 def test_what_a_session_began_with_may_go_once_it_has_a_checkpoint_of_its_own(lab: Lab) -> None:

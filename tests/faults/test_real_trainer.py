@@ -86,7 +86,7 @@ def test_10_a_hang_ends_with_the_stack_of_every_thread_and_of_the_data_workers(h
     assert until(lambda: process.state_letter(rank) == "T", 5)  # the fault happened
     seen = until(lambda: (now := look()).attempt == 2 and now, 60 * SLOW, lambda: str(look()))
     log = home.session("stuck").log_file.read_text()
-    assert re.search(r"^TRAINING STUCK DETECTED - (train|data.*), \d+ seconds$", log, re.M), log[-2000:]
+    assert re.search(r"^TRAINING STUCK DETECTED - (train|data.*|checkpoint), \d+ seconds$", log, re.M), log[-2000:]
     stacks = log.partition("TRAINING STUCK DETECTED")[2].partition("attempt 2")[0]
     assert "loop.py" in stacks, "the thread that trains is missing"
     assert "in _tick" in stacks, "the thread that ticks is missing"
