@@ -400,7 +400,7 @@ def test_without_its_records_a_session_goes_on_from_its_checkpoint_and_never_fro
 
 
 def test_a_resume_whose_checkpoints_were_taken_away_never_begins_at_step_0_without_a_word(lab: Lab) -> None:
-    lab.make("a")
+    lab.make("a", train__steps=100_000)
     assert control.start(lab.home, "a") == 1
     until(lambda: bool(commit.committed(lab.home.session("a").checkpoints)))
     control.stop(lab.home, "a")
