@@ -65,6 +65,7 @@ def test_whatever_a_run_computes_fits_in_the_graphs_that_a_block_may_have(
 ) -> None:
     """Buckets, partial batches, the base's own prediction, held-out losses and samples: nothing of it runs uncompiled."""
     model, adapter = new_model()
+    torch._dynamo.reset()  # what the test before has compiled
     monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)  # put back afterwards
     without_a_compiler = partial(type(model).compile_repeated_blocks, model, backend="eager")

@@ -74,7 +74,7 @@ def test_a_slice_of_the_full_width_trains_in_bf16_with_checkpointing_through_the
     new_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(prepare, "load_base", lambda *_: made.append(full_width_slice(32, 24)) or made[0])
+    monkeypatch.setattr(prepare, "load_base", lambda *_: (made.append(full_width_slice(32, 24)) or made[0], "0" * 64))
     bench = new_bench(
         model__precision="bf16", train__gradient_checkpointing=True, train__steps=3, train__batch_size=1,
         train__scheduler="constant", dataset__resolution=[32],
