@@ -69,7 +69,7 @@ def test_sigterm_sigint_and_sighup_to_the_keeper_mean_stop(lab: Lab):
 
 
 def test_stop_after_epoch_ends_at_an_epoch(lab: Lab):
-    lab.plan(step_seconds=0.05)
+    lab.plan(step_seconds=0.4)
     one = lab.session(steps=1000, every=0)
     keeper = one.start()
     one.await_step(2)

@@ -115,7 +115,7 @@ def test_every_storage_goes_into_every_precision(form: str, tiny: Path, models: 
         assert len(layers) == 2 * 14 + 2 * 6
         for name, layer in layers.items():
             exact = meant[f"{name}.weight"]
-            error = (layer.codec.decode(layer.parts(), layer.shape) - exact).norm() / exact.norm()
+            error = (layer.codec.decode(layer.parts(), layer.shape, exact.dtype) - exact).norm() / exact.norm()
             assert error < bound, (codec, name, float(error))
 
 
