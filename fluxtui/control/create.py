@@ -19,6 +19,7 @@ from fluxtui.persist.errors import NotFoundError, RefusedError, UsageError
 from fluxtui.persist.files import toml
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
+from fluxtui.persist.home import next_name as first_free
 from fluxtui.persist.models import folder as model_folder
 from fluxtui.persist.models.folder import PICO
 from fluxtui.persist.sessions import overview
@@ -73,12 +74,8 @@ def spec_of_file(home: Home, path: Path) -> Spec:
 
 
 def next_name(home: Home, stem: str) -> str:
-    """The first of `stem`, `stem-2`, `stem-3` … that no session has."""
-    taken = set(home.session_names())
-    number = 1
-    while (name := stem if number == 1 else f"{stem}-{number}") in taken:
-        number += 1
-    return name
+    """`stem`, or the first of `stem-2`, `stem-3` … that no session has."""
+    return first_free(stem, set(home.session_names()))
 
 
 def _free_name(home: Home, name: str) -> SessionFolder:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 
+from fluxtui.persist.home import next_name
 from fluxtui.persist.settings import recipe
 from fluxtui.persist.settings.spec import Spec
 
@@ -21,7 +22,7 @@ _VALUE = r"[a-z_]+\.[a-z_]+=(?:\[[^\]]*\]|\"[^\"]*\"|[^\s,;\"\[]+)"
 _SETS = re.compile(rf"set ({_VALUE}(?:, {_VALUE})*)(?=$|;|, or )")
 
 
-def filled(remedy: str, spec: Spec, has_checkpoint: bool, taken: Callable[[], Container[str]]) -> str:
+def filled(remedy: str, spec: Spec, has_checkpoint: bool, taken: Callable[[], Iterable[str]]) -> str:
     """The remedy of a session with these settings; `taken` gives the names that sessions have, and is asked where one is needed.
 
     One that only says what to set gets the command that does: a resume where a resume may set it, else a new session.
@@ -31,7 +32,7 @@ def filled(remedy: str, spec: Spec, has_checkpoint: bool, taken: Callable[[], Co
     text = _with_command(remedy)
     known = {
         "{name}": spec.name,
-        "{next}": _free(spec.name, taken()) if "{next}" in text else "",
+        "{next}": next_name(spec.name, {spec.name, *taken()}) if "{next}" in text else "",
         "{newest}": " --checkpoint newest" if has_checkpoint else "",
         "{half}": f"{spec.train.learning_rate / 2:g}",
         "{less}": _less(spec),
@@ -54,13 +55,6 @@ def _with_command(remedy: str) -> str:
     command = f": {again} {' '.join(f'--set {shlex.quote(one)}' for one in sets)}"
     rest = remedy[found.end() :]
     return f"{found[0]}{command}{rest}" if rest.startswith(";") else f"{found[0]}{rest}{command}"
-
-
-def _free(name: str, taken: Container[str]) -> str:
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
 
 
 def _less(spec: Spec) -> str:

@@ -8,14 +8,15 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
 from fluxtui.persist.files.durable import fsync_folder, make_folder, make_own_folder, must_be_own_folder, remove_tree
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+LONGEST = 64  # characters of a name
+_SLUG = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{LONGEST - 1}}}")
 _ATTEMPT = re.compile(r"([0-9]{4}|[1-9][0-9]{4,5})\.toml")
 MAKING = ".new-"  # what a session is called while it is made
 LAST_ATTEMPT = 999_999  # a file with a larger number is none of ours, or the next one would have a name that no listing knows
@@ -38,7 +39,16 @@ def _is_slug(name: str) -> bool:
 
 def name_like(name: str) -> str:
     """A safe slug that reads as `name` does."""
-    return re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9._-]+", "-", name[:200].lower())).strip(".-_")[:64] or "my-lora"
+    return re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9._-]+", "-", name[:200].lower())).strip(".-_")[:LONGEST] or "my-lora"
+
+
+def next_name(stem: str, taken: Container[str]) -> str:
+    """The first of `stem`, `stem-2`, `stem-3` … that is not taken; as long as a name may be."""
+    number, name = 1, stem
+    while name in taken:
+        number += 1
+        name = f"{stem[: LONGEST - len(str(number)) - 1].rstrip('.-_')}-{number}"
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
-from fluxtui.persist.home import LAST_ATTEMPT, Home, SessionFolder, runtime_folder, safe_name
+from fluxtui.persist.home import LAST_ATTEMPT, Home, SessionFolder, next_name, runtime_folder, safe_name
 from fluxtui.persist.sessions import overview
 
 HOSTILE = [
@@ -257,3 +257,13 @@ def test_a_session_that_the_full_disk_cannot_take_leaves_no_half_of_it(tmp_path:
         assert os.listdir(mount) == []
     finally:
         subprocess.run(["umount", mount], check=True)
+
+
+def test_the_next_name_is_free_and_a_name_however_long_the_first_one_is() -> None:
+    assert next_name("a", []) == "a"
+    assert next_name("a", ["a", "a-3"]) == "a-2"
+    taken: list[str] = []
+    for _ in range(12):
+        name = safe_name(next_name("a" * 63 + "b", taken))
+        assert name not in taken
+        taken.append(name)

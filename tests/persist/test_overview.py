@@ -30,6 +30,7 @@ from fluxtui.persist.sessions import overview, overview_json, record_cache
 from fluxtui.persist.sessions.record import Phase, Proof, Record
 from fluxtui.persist.settings import defaults, recipe
 from tests.persist.inert import is_inert
+from tests.ui.fabricate import make_record, make_session
 
 FIELDS = (
     "name title id status state reason phase attempt step steps epoch epochs loss step_seconds eta_seconds started_at "
@@ -383,3 +384,11 @@ def test_a_clock_that_was_set_makes_no_disk_hang_for_who_has_seen_the_beat_chang
     toml.write(folder.attempt_file(1), msgspec.structs.replace(record, beat_at=beat + timedelta(seconds=5)))
     assert overview.look(home, "a").state == "running"
     lock.release()
+
+
+@pytest.mark.parametrize("checkpoint", ["", "../../x", "step-1", "step-000000400"])
+def test_whatever_a_record_calls_its_checkpoint_a_session_is_listed_where_it_stands(tmp_path: Path, checkpoint: str) -> None:
+    home = Home.open(tmp_path)
+    make_record(make_session(home, "a"), status="failed", step=500, checkpoint=checkpoint)
+    (seen,) = overview.look_all(home)
+    assert seen.standing == (400 if checkpoint == "step-000000400" else 0)

@@ -70,7 +70,7 @@ def retry_after(duties: Duties, verdict: Verdict, checkpoint_before: str) -> Aga
 
 
 def _step(checkpoint: str) -> int:
-    return commit.step_of(checkpoint) if checkpoint else -1
+    return commit.step_of(checkpoint) if commit.is_step_name(checkpoint) else -1
 
 
 def _may_retry(duties: Duties, verdict: Verdict) -> bool:

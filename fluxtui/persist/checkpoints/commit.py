@@ -33,7 +33,8 @@ from fluxtui.persist.files.durable import Buffer, create_file, fsync_folder, mak
 
 __all__ = [
     "MANIFEST", "FileEntry", "Manifest", "UnreadableError", "aside", "bytes_of", "commit_checkpoint", "committed", "held_bytes",
-    "newest_verified", "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep", "verify_checkpoint",
+    "is_step_name", "newest_verified", "remove_checkpoint", "retain", "set_aside", "step_name", "step_of", "sweep",
+    "verify_checkpoint",
 ]  # fmt: skip
 
 _STEP = re.compile(r"step-([0-9]{9})")
@@ -46,6 +47,11 @@ def step_name(step: int) -> str:
     if not 0 <= step < 10**9:
         raise ValueError(f"{step} is not a step")
     return f"step-{step:09d}"
+
+
+def is_step_name(name: str) -> bool:
+    """Whether a text names a checkpoint: one in a record may be anything."""
+    return _STEP.fullmatch(name) is not None
 
 
 def step_of(name: str) -> int:
@@ -122,7 +128,7 @@ def _write(folder: Path, name: str, files: Mapping[str, Buffer | Iterable[Buffer
 
 def committed(parent: Path) -> list[str]:
     """Names of the checkpoints there, ascending, not verified. Raises StorageError."""
-    return sorted(name for name in _names(parent) if _STEP.fullmatch(name))
+    return sorted(filter(is_step_name, _names(parent)))
 
 
 def held_bytes(parent: Path) -> int:

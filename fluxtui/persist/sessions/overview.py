@@ -148,7 +148,7 @@ class Overview:
         """The step that it stands at: the last one done, or where it does not run the one that a resume goes on from."""
         if self.state not in state.RESUMABLE or self.record is None or self.record.phase in (Phase.EXPORT, Phase.PROVE):
             return self.step
-        return min(self.step, commit.step_of(self.checkpoint) if self.checkpoint else 0)
+        return min(self.step, commit.step_of(self.checkpoint) if commit.is_step_name(self.checkpoint) else 0)
 
     @property
     def queued_at(self) -> datetime | None:

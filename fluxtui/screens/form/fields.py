@@ -18,7 +18,7 @@ from fluxtui.persist.datasets import folder as dataset_folder
 from fluxtui.persist.datasets import parts as dataset_parts
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.files.text import clean
-from fluxtui.persist.home import Home, safe_name
+from fluxtui.persist.home import Home, name_like, next_name, safe_name
 from fluxtui.persist.models import folder as model_folder
 from fluxtui.persist.settings import compatibility, defaults, keys, recipe
 from fluxtui.persist.settings.spec import DatasetSpec, Spec
@@ -248,15 +248,11 @@ def _facts(home: Home, spec: Spec, source: str, images: int, captions: int) -> l
 
 
 def _free_name(home: Home, stem: str) -> str:
-    slug = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "my-lora"
     try:
         taken = set(home.session_names())
     except FluxTUIError:
         taken = set()
-    number = 1
-    while (name := slug if number == 1 else f"{slug}-{number}") in taken:
-        number += 1
-    return name
+    return next_name(name_like(stem), taken)
 
 
 def _blamed(sentence: str) -> str:
