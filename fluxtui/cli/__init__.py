@@ -40,15 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _said_of(words: list[str], error: Exception) -> str:
     """The sentence for what nobody foresaw."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
+    if isinstance(error, FileNotFoundError) and _is_nowhere():
         return "the folder that this shell is in was removed; cd into one that exists, and say it again"
     try:
         from fluxtui.persist.fault import record_fault
     except (ImportError, OSError):  # the disk or the limit that brought us here holds against this import too
         return f"{type(error).__name__}: {error}"
     return record_fault(words, error)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working folder of this process was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _dispatch(words: list[str]) -> int:

@@ -14,7 +14,6 @@ from fluxtui.persist.errors import ExitCode, NotFoundError, UsageError
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.settings import compatibility, keys, recipe
-from fluxtui.persist.settings.spec import DatasetSpec
 
 
 def demo_arguments(parser: ArgumentParser) -> None:
@@ -63,18 +62,19 @@ def new_arguments(parser: ArgumentParser) -> None:
 
 
 def _take_folders(sets: dict[str, object], given: Sequence[str]) -> str:
-    """The first folder; into the sets what stands behind it, and the further folders, for which that does not hold."""
+    """The first folder; into the sets go the further ones, and what stands behind one that is alone."""
     path, own = parts.read(given[0])
+    further, typed = given[1:], [f"dataset.{name}={value}" for name, value in own.items()]
     if own and (problem := parts.problem_of(given[0])):
         raise UsageError(f"--dataset {clean(given[0], 200)}: {problem}.")
-    elsewhere = {name: sets.get(f"dataset.{name}", getattr(DatasetSpec(path=path), name)) for name in own}
-    sets |= recipe.parse_sets([f"dataset.{name}={value}" for name, value in own.items()])
-    if further := given[1:]:
+    if own and further:
+        what = " ".join(f"--set {one}" for one in typed)
+        raise UsageError(f"What is set for the first folder holds for all: give {what}, and behind the others what differs.")
+    sets |= recipe.parse_sets(typed)
+    if further:
         if "dataset.folders" in sets:
             raise UsageError("Further folders are given by --dataset and by --set dataset.folders; give them by one of the two.")
-        read = [parts.read(line) for line in further] if elsewhere else []
-        lines = [parts.line_of(folder, elsewhere | said) for folder, said in read] or list(further)
-        sets["dataset.folders"] = keys.check("dataset.folders", lines)
+        sets["dataset.folders"] = keys.check("dataset.folders", further)
     return path
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from fluxtui import control
-from fluxtui.persist.datasets.parts import parts_of
 from fluxtui.persist.settings import recipe
 from fluxtui.persist.settings.spec import Spec
 from tests.cli.conftest import Lab
@@ -39,15 +38,15 @@ def test_further_folders_are_given_as_the_first_is_and_written_absolute(lab: Lab
     assert spec_of(lab, "b").dataset.folders == [f"{folders}/two"]
 
 
-def test_what_stands_behind_the_first_folder_holds_for_it_alone(lab: Lab, folders: Path) -> None:
-    asked = lab.call("new", "a", "--model", "pico", "--dataset", "one --repeats 40 --flip", "--dataset", "two --recursive")
+def test_what_stands_behind_the_only_folder_is_set_and_behind_the_first_of_several_is_refused(lab: Lab, folders: Path) -> None:
+    asked = lab.call("new", "a", "--model", "pico", "--dataset", "one --repeats 40 --flip")
     assert asked.code == 0, asked.err
-    own, further = parts_of(spec_of(lab, "a").dataset)
-    assert (own.path, own.repeats, own.flip, own.recursive) == (f"{folders}/one", 40, True, False)
-    assert (further.path, further.repeats, further.flip, further.recursive) == (f"{folders}/two", 1, False, True)
-    assert lab.call("new", "b", "--model", "pico", "--dataset", "one --repeats 3").code == 0
-    assert spec_of(lab, "b").dataset.repeats == 3
-    assert "there is no --repeat:" in lab.call("new", "c", "--model", "pico", "--dataset", "one --repeat 3").sentence
+    data = spec_of(lab, "a").dataset
+    assert (data.path, data.repeats, data.flip) == (f"{folders}/one", 40, True)
+    assert "there is no --repeat:" in lab.call("new", "b", "--model", "pico", "--dataset", "one --repeat 3").sentence
+    refused = lab.call("new", "b", "--model", "pico", "--dataset", "one --repeats 3", "--dataset", "two")
+    assert "give --set dataset.repeats=3, and behind the others" in refused.sentence
+    assert not lab.home.session("b").exists()
 
 
 @pytest.mark.parametrize(("kind", "told"), [("lora", ""), ("dora", "diffusers alone reads"), ("lokr", "ComfyUI alone reads")])
