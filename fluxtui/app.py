@@ -144,7 +144,7 @@ class FluxApp(KeysInOrder, Navigation):
             self._wanted_focus = None
         self._follow_selected()
         for text, mood in endings(before, self.sessions):
-            self.say(text, mood, stays=True)
+            self.say(text, mood, stays=mood != "info")  # who stopped one knows, and it stands in the list
             self.bell()
         self._send_title()
         for screen in self.screen_stack:

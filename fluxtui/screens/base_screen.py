@@ -109,6 +109,13 @@ class BaseScreen(Screen[None], Dispatcher):
     def on_screen_resume(self, event: ScreenResume) -> None:
         self.place()
         self.notices.show()
+        self.footer.repaint()
+
+    def on_screen_suspend(self) -> None:
+        self.app.call_later(self.footer.repaint)  # once what is laid over this screen is there, and says its keys
+
+    def on_descendant_focus(self) -> None:
+        self.footer.repaint()
 
     def place(self) -> None:
         """Put every pane where it belongs in the present size."""

@@ -14,6 +14,15 @@ from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.keys.dispatch import Dispatcher, first_key, front_of
 
+Hints = Sequence[tuple[str, str]]  # keys, and what they do
+
+
+def _hinted(hints: Hints) -> Line:
+    line = Line(" ")
+    for keys, label in hints:
+        line.add(keys, "!accent").add(f" {label}  ", "dim")
+    return line
+
 
 class Footer(Pane):
     """Keys and their labels; those that cannot be used now are faint."""
@@ -34,10 +43,12 @@ class Footer(Pane):
             self.repaint()
 
     def body(self, width: int, height: int) -> list[Line]:
+        self._places = []
+        if hints := self._hints():
+            return [_hinted(hints)]
         situation: Situation = front_of(self.app).situation()
         is_ascii = self.glyphs.tier is Tier.ASCII
         line = Line(" ")
-        self._places = []
         shown: list[Action] = []  # those of the first context first
         for context in self._contexts:
             own = [action for action in of_contexts([context]) if action.footer and action not in shown]
@@ -58,6 +69,12 @@ class Footer(Pane):
             self._places.append((start, line.width, action.name))
             line.add("  ")
         return [line]
+
+    def _hints(self) -> Hints:
+        """The keys of what is laid over the screen, or of the line that one types in: the screen's own do nothing then."""
+        above = self.app.screen
+        found: Hints = getattr(self.screen.focused if above is self.screen else above, "HINTS", ())
+        return found
 
     def on_click(self, event: Click) -> None:
         for start, end, name in self._places:

@@ -145,3 +145,19 @@ async def test_an_export_box_offers_what_can_hold_the_lora_and_keeps_a_path_it_r
         assert "there is no folder" not in text_of(app)
         await pilot.press("escape")
         await seen(pilot, lambda: not isinstance(app.screen, ExportBox), "no way out")
+
+
+async def test_the_footer_says_the_keys_of_what_is_open(states: Fabricated) -> None:
+    async with opened(states.home, (80, 24), "ring-lora") as (app, pilot):
+        def last() -> str:
+            return text_of(app).splitlines()[-1]
+
+        assert "new" in last()
+        await pilot.press("K")
+        await seen(pilot, lambda: "n or esc no" in last() and "new" not in last(), "the keys of the question are not said")
+        await pilot.press("escape")
+        await seen(pilot, lambda: "new" in last(), "the screen's own keys do not come back")
+        await pilot.press("slash")
+        await seen(pilot, lambda: "enter keeps it" in last(), "the keys of the line are not said")
+        await pilot.press("escape")
+        await seen(pilot, lambda: "new" in last(), "the screen's own keys do not come back")

@@ -55,6 +55,8 @@ class Question(Pane):
 class Ask(ModalScreen[bool]):
     """Answers True for yes."""
 
+    HINTS = (("y", "yes"), ("n or esc", "no"), ("left, right", "choose"), ("enter", "takes it"))
+
     DEFAULT_CSS: ClassVar[str] = "Ask { align: center middle; background: transparent; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,n,q", "answer(False)", "no", show=False),

@@ -166,6 +166,8 @@ _KEYS: dict[str, Callable[[_Box], None]] = {
 class ExportBox(ModalScreen[Export | None]):
     """Answers what to write, or None."""
 
+    HINTS = _HINTS
+
     DEFAULT_CSS: ClassVar[str] = "ExportBox { align: center middle; background: transparent; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+g", "drop", show=False),

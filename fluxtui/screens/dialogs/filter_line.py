@@ -21,6 +21,7 @@ class FilterLine(Pane):
     DEFAULT_CSS: ClassVar[str] = "FilterLine { height: 1; display: none; layer: above; }"
     FRAME = "bare"
     can_focus = True
+    HINTS = (("enter", "keeps it"), ("esc", "drops it"), ("^u", "empties it"))
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "close(True)", show=False),
         Binding("escape,ctrl+g", "close(False)", show=False),

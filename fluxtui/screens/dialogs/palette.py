@@ -82,6 +82,7 @@ class Palette(ModalScreen[str]):
     """Answers the name of an action, or ""."""
 
     DEFAULT_CSS: ClassVar[str] = "Palette { align: center middle; background: transparent; layers: default above; }"
+    HINTS = (("letters", "narrow"), ("up, down", "choose"), ("enter", "does it"), ("esc", "leaves"))
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,ctrl+n", "move(1)", show=False, priority=True),
         Binding("up,ctrl+p", "move(-1)", show=False, priority=True),

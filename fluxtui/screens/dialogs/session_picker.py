@@ -83,6 +83,7 @@ class SessionPicker(ModalScreen[list[str] | None]):
     """
 
     DEFAULT_CSS: ClassVar[str] = "SessionPicker { align: center middle; background: transparent; layers: default above; }"
+    HINTS = (("letters", "narrow"), ("up, down", "choose"), ("tab", "marks"), ("enter", "takes them"), ("esc", "leaves"))
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,ctrl+n", "move(1)", show=False, priority=True),
         Binding("up,ctrl+p", "move(-1)", show=False, priority=True),

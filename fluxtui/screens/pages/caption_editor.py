@@ -30,6 +30,7 @@ class CaptionEditor(ModalScreen[str | None]):
     CaptionEditor > Vertical { width: 80%; max-width: 100; height: 12; background: $background; }
     CaptionEditor TextArea { height: 1fr; }
     """
+    HINTS = (("enter", "keeps it"), ("esc or ^g", "leaves it"))
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,ctrl+s", "keep", show=False, priority=True),
         Binding("escape,ctrl+g", "drop", show=False, priority=True),
