@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, cast
@@ -12,6 +14,8 @@ from typing import NoReturn, cast
 from fluxtui.persist import output
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.files.text import clean
+
+_WIDE = 127  # columns that the table of verbs takes with their arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +158,15 @@ def help_of(words: Sequence[str]) -> int:
     if words:
         find(words[0]).parser().print_help()
         return int(ExitCode.DONE)
-    lines = ["Train FLUX LoRAs from a terminal: detached, watched and proven.", "", f"  {'fluxtui':<58} the terminal UI"]
+    width = shutil.get_terminal_size((_WIDE, 24)).columns
+    usage = 58 if width >= _WIDE else 11  # on a narrow terminal the verbs alone: each one's own help has its arguments
+    lines = ["Train FLUX LoRAs from a terminal: detached, watched and proven.", "", f"  {'fluxtui':<{usage}} the terminal UI"]
     for title, group in GROUPS:
         lines += ["", f"{title}:"]
-        lines += [f"  {f'fluxtui {verb.name} {verb.usage}':<58} {verb.help}" for verb in group]
-    lines += ["", "fluxtui VERB --help says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 timed out."]
+        for verb in group:
+            shown = f"fluxtui {verb.name} {verb.usage}" if width >= _WIDE else verb.name
+            lines.append(f"  {shown:<{usage}} {verb.help}")
+    more = "fluxtui VERB --help says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 timed out."
+    lines += ["", *textwrap.wrap(more, width)]
     output.write("\n".join(lines) + "\n")
     return int(ExitCode.DONE)

@@ -291,3 +291,12 @@ def test_what_the_engine_refuses_is_said_as_every_verb_says_it() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3
     assert done.stderr.startswith("fluxtui: There is no data set folder")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_help_fits_the_terminal(lab: Lab, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = lab.call("help").out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any("resume" in line and "continue exactly" in line for line in lines)
+    assert any("fluxtui resume NAME" in line for line in lines) == (columns == 200)
