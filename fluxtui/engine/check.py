@@ -10,16 +10,17 @@ import msgspec
 
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.check.doctor import check
-from fluxtui.engine.trainer.check.findings import Finding, Report
+from fluxtui.engine.trainer.check.findings import Finding, Level, Report
 from fluxtui.persist import output
+from fluxtui.persist.datasets.folder import DEMO
 from fluxtui.persist.errors import ExitCode, FluxTUIError, UsageError
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
 from fluxtui.persist.models.folder import recognise
-from fluxtui.persist.settings import recipe
+from fluxtui.persist.settings import defaults, recipe
 from fluxtui.persist.settings.spec import DatasetSpec, ModelSpec, Spec
 
-_SHOWN = 20         # findings of a kind in the report for people
+_SHOWN = {"error": 20, "warning": 5, "note": 5}  # findings of a kind in the report for people; all errors are to be fixed
 _ROWS = 24          # buckets shown there
 _BAR = 30           # columns
 
@@ -69,7 +70,10 @@ def _check(words: argparse.Namespace) -> Report:
     if words.resolution:
         sets.append(f"dataset.resolution=[{words.resolution}]")
     first, *further = words.folders
-    spec = Spec(name="check", id="check", model=ModelSpec(source=words.model or "none"), dataset=DatasetSpec(path=first))
+    if first == DEMO:
+        spec = defaults.new_spec("check", "pico", first, "pico", 0, "", {})  # as the demo trains on it
+    else:
+        spec = Spec(name="check", id="check", model=ModelSpec(source=words.model or "none"), dataset=DatasetSpec(path=first))
     more: dict[str, object] = {"dataset.folders": further} if further else {}
     spec = recipe.apply(spec, {**recipe.parse_sets(sets), **more})
     model = recognise(words.model, Home.open()).path if words.model else None
@@ -127,13 +131,15 @@ def _bucket_lines(report: Report) -> list[str]:
 def _finding_lines(findings: list[Finding]) -> list[str]:
     """The first few of each kind: a thousand of one would hide all others."""
     lines: list[str] = []
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[Level, str], int] = {}
     for found in findings:
         of_kind = (found.level, found.kind)
         seen[of_kind] = seen.get(of_kind, 0) + 1
-        if seen[of_kind] <= _SHOWN:
+        if seen[of_kind] <= _SHOWN[found.level]:
             lines.append(f"{found.level:<8} {found.sentence}")
-    lines += [f"{level:<8} … and {count - _SHOWN} more: {kind}" for (level, kind), count in seen.items() if count > _SHOWN]
+    for (level, kind), count in seen.items():
+        if count > _SHOWN[level]:
+            lines.append(f"{level:<8} … and {count - _SHOWN[level]} more: {kind}")
     return [*lines, ""] if lines else []
 
 

@@ -301,3 +301,23 @@ def test_a_file_that_crashes_the_decoder_is_named_and_the_rest_examined(folder: 
     findings = json.loads(done.stdout)["findings"]
     assert [(found["kind"], found["file"]) for found in findings if found["level"] == "error"] == [("crash", "2.png")]
     assert json.loads(done.stdout)["plan"]["uses"] == 3
+
+
+def said_of(*words: str) -> str:
+    command = [sys.executable, "-m", "fluxtui.engine", "check", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_the_demos_own_data_is_checked_as_the_demo_trains_on_it() -> None:
+    said = said_of("demo")
+    assert "7 steps of up to 8" in said
+    assert "0 errors, 0 warnings" in said
+
+
+def test_one_warning_about_every_picture_hides_no_other(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (64, 64), (20 * number, 90, 200 - 15 * number)).save(tmp_path / f"{number:02d}.png")
+        (tmp_path / f"{number:02d}.txt").write_text(f"a zorp, number {number}")
+    said = said_of(str(tmp_path), "--trigger", "zorp")
+    assert said.count("smaller than the smallest resolution") == 5
+    assert "… and 7 more: " in said
