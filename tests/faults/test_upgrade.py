@@ -44,7 +44,7 @@ def test_46_a_run_goes_on_with_the_code_it_began_with_and_its_proof_names_the_on
 ) -> None:
     """What a trainer does late comes after the swap: validation, samples, checkpoints, the product."""
     late = {"validate__images": 1, "validate__every_epochs": 1, "sample__every_epochs": 1}
-    look = make(home, "one", pictures, **late, sample__prompts=["a"], sample__steps=1)
+    look = make(home, "one", pictures, **late, sample__prompts=["a"], sample__steps=1, train__steps=30)
     control.start(home, "one")
     record = until(lambda: (seen := look()).step >= 1 and seen.record, 90 * SLOW, lambda: str(look()))
     trainer = record.ranks[0]

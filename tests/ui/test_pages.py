@@ -15,6 +15,7 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.sessions.record import Phase
 from fluxtui.persist.settings.recipe import load_spec
 from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.pages import captions
 from fluxtui.screens.pages.samples import grid
 from fluxtui.screens.session import SessionScreen
 from tests.ui.conftest import opened, seen, text_of
@@ -294,6 +295,36 @@ async def test_captions_are_written_and_undone_in_the_order_of_the_keys_however_
         assert file.read_text() == "a picture of thing 0"
         assert (pictures / "photo1.txt").read_text() == "a picture of thing 1"
         await seen(pilot, lambda: "ohwx" not in text_of(app).partition("photo0")[2], "still shown")
+
+
+async def test_a_reading_of_the_captions_that_comes_late_shows_nothing_old(captioned, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, pictures = captioned
+    begun, may_end = threading.Event(), threading.Event()
+    async with opened(home, (120, 40), "mine") as (app, pilot):
+        await pilot.press("enter", "7")
+        await seen(pilot, lambda: "a picture of thing 0" in text_of(app), "no captions")
+        page, looked = app.screen.page, captions.pairs_of
+
+        def slowly(part):
+            found = looked(part)
+            texts = {pair.caption: captions._shown(pair.caption) for pair in found.items}
+            begun.set()
+            assert may_end.wait(20)
+            monkeypatch.setattr(captions, "_shown", lambda path: texts[path])  # as they were when it began
+            return found
+
+        monkeypatch.setattr(captions, "pairs_of", slowly)
+        page.shown()
+        await seen(pilot, begun.is_set, "no reading")
+        monkeypatch.setattr(captions, "pairs_of", looked)
+        (pictures / "photo0.txt").write_text("what it says now")
+        page.shown()
+        await seen(pilot, lambda: "what it says now" in text_of(app), "the later reading is not shown")
+        taken = page._taken
+        may_end.set()
+        await pilot.pause(0.5)
+        assert page._taken == taken
+        assert "what it says now" in text_of(app), "the late one took its place"
 
 
 async def test_a_caption_of_a_further_folder_gets_the_trigger_of_that_folder(captioned) -> None:

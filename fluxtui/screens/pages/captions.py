@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -43,6 +44,8 @@ class CaptionPage(Page, MovementKeys):
         self._trouble = ""
         self._at = 0
         self._files = CaptionFiles()
+        self._begun = count(1)  # numbers of the readings of the data set
+        self._taken = 0  # the newest that is shown
         self._drawings = Drawings(self)
 
     @property
@@ -70,15 +73,19 @@ class CaptionPage(Page, MovementKeys):
         data = self._data
         if data is None:
             return
+        number = next(self._begun)
         try:
             own = {pair: part for part in parts_of(data) for pair in pairs_of(part).items}
             texts = {pair.image: _shown(pair.caption) for pair in own}
             trouble = ""
         except FluxTUIError as error:
             own, texts, trouble = {}, {}, str(error)
-        self.app.call_from_thread(self._took, own, texts, trouble)
+        self.app.call_from_thread(self._took, number, own, texts, trouble)
 
-    def _took(self, own: dict[Pair, DatasetSpec], texts: dict[Path, str], trouble: str) -> None:
+    def _took(self, number: int, own: dict[Pair, DatasetSpec], texts: dict[Path, str], trouble: str) -> None:
+        if number < self._taken:  # one that began later was faster, and has seen what this one has not
+            return
+        self._taken = number
         pairs = tuple(own)
         self._own, self._pairs, self._texts, self._trouble = own, pairs, texts, trouble
         self._at = min(self._at, max(0, len(pairs) - 1))
