@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "triton", "nvidia-cu", "nvidia-nccl", "cuda-")
 
 
-def make(*variables: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-C", str(ROOT), "install", *variables]
+def make(*variables: str, target: str = "install", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(ROOT), target, *variables]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
 
 
@@ -84,6 +84,14 @@ def test_an_interrupted_installation_is_gone_on_with_by_the_same_command(tmp_pat
     done = make(f"PYTHON={whole}", f"VENV={tmp_path / 'venv'}")
     assert done.returncode == 0, done.stderr
     assert "installed; source" in done.stderr
+
+
+def test_what_the_tests_were_installed_with_is_not_set_up_again_to_run(tmp_path: Path) -> None:
+    whole = shim(tmp_path, 'case "$*" in "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; exit 0;; *pip*) exit 0;; esac')
+    words = (f"PYTHON={whole}", f"VENV={tmp_path / 'venv'}")
+    assert "setting up" in make(*words, target="install-test").stderr
+    again = make(*words)
+    assert (again.returncode, again.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("TORCH=nope", "TORCH is 'nope'"), ("FAULTS=yes", "FAULTS is 'yes'")])
