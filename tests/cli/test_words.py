@@ -19,13 +19,12 @@ VERBS = [verb for _, group in verbs.GROUPS for verb in group]
 
 
 def test_help_lists_every_verb_of_the_design(lab: Lab) -> None:
-    text = lab.call("--help").out
+    text = lab.call("--help").out  # 80 columns, as where there is no terminal
     words = (
         "demo new import edit start ls show logs metrics stop kill resume wait queue checkpoint sample checkpoints verify export "
         "publish check plan cache doctor rm"
     )
-    assert not [word for word in words.split() if f"fluxtui {word} " not in text]
-    assert max(len(line) for line in text.splitlines()) <= 140
+    assert not [word for word in words.split() if f"\n  {word} " not in text]
 
 
 # check becomes the engine, whose words it takes: the next test
