@@ -146,6 +146,7 @@ class FluxApp(KeysInOrder, Navigation):
         for text, mood in endings(before, self.sessions):
             self.say(text, mood, stays=mood != "info")  # who stopped one knows, and it stands in the list
             self.bell()
+        self.drop_moot_question()
         self._send_title()
         for screen in self.screen_stack:
             if isinstance(screen, BaseScreen) and screen is not self.board:
@@ -158,6 +159,7 @@ class FluxApp(KeysInOrder, Navigation):
 
     def on_detail_seen(self, message: DetailSeen) -> None:
         self._kept_name = message.detail.name if message.detail.is_kept else ""
+        self.drop_moot_question()
         for screen in self.screen_stack:
             if isinstance(screen, BaseScreen):
                 screen.take_detail(message.detail)
@@ -183,9 +185,10 @@ class FluxApp(KeysInOrder, Navigation):
     def follow_beside(self, names: Sequence[str]) -> None:
         self.watch_disk.follow_beside(names)
 
-    def situation(self) -> Situation:
-        """What keys act on: the session whose screen is open, whatever the dashboard's list has selected meanwhile."""
-        name = self._name_in_view()
+    def situation(self, name: str = "") -> Situation:
+        """What keys act on: the session of that name, by default the one whose screen is open, whatever the dashboard's list has
+        selected meanwhile."""
+        name = name or self._name_in_view()
         session = self.sessions.get(name) if name else self.board.sessions.selected
         is_hidden = session is None and bool(self.sessions)  # there are some, and the filter shows none
         return Situation(session, PICO.is_dir(), is_hidden, session is not None and session.name == self._kept_name)

@@ -14,6 +14,7 @@ from fluxtui.control import keepers, slurm
 from fluxtui.control.watch import is_kept, settled
 from fluxtui.persist import process
 from fluxtui.persist.errors import RefusedError, StorageError
+from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview, requests
 from fluxtui.persist.sessions.overview import Overview
@@ -101,6 +102,7 @@ def kill(home: Home, name: str) -> Answer:
     if not _signal_keeper(home, name, signal.SIGKILL):
         if not is_kept(home, name):
             return Answer(f"The keeper of {name} is gone; fluxtui resume {name} goes on from the last checkpoint.")
+        Lock.held(home.session(name).lock_file)  # what lies in the lock's place is nobody's: that is said, of no keeper
         raise StorageError(f"The keeper of {name} {why}, and no process of yours here is it; end it where it was started.")
     if not _is_free(home, name, KILL_SECONDS):
         return Answer(

@@ -86,8 +86,8 @@ class BaseScreen(Screen[None], Dispatcher):
         """Whether nothing is shown but that there is not room enough."""
         return bool(self._too_small.display)
 
-    def situation(self) -> Situation:
-        return front_of(self.app).situation()
+    def situation(self, name: str = "") -> Situation:
+        return front_of(self.app).situation(name)
 
     # What was seen on disk; a screen takes what it shows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from textual.app import App
 from textual.message import Message
 
+from fluxtui.actions import BY_NAME
 from fluxtui.persist.errors import FluxTUIError, RefusedError
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
@@ -21,6 +22,7 @@ from fluxtui.screens.keys.dispatch import Dispatcher
 from fluxtui.screens.watching.watch import Watch
 
 if TYPE_CHECKING:
+    from fluxtui.screens.dialogs.ask import Ask
     from fluxtui.screens.dialogs.export_box import Export
     from fluxtui.screens.form.fields import Evaluation
 
@@ -37,7 +39,9 @@ class SessionActions(App[int], Dispatcher):
     """The app, as far as it acts. Every `do_` is reached by `action_do` only after the table has not refused it."""
 
     home: Home
+    sessions: Mapping[str, Overview]
     watch_disk: Watch
+    _question: Ask | None = None  # the last one
 
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None:
         raise NotImplementedError
@@ -100,11 +104,20 @@ class SessionActions(App[int], Dispatcher):
         if otherwise is None or not otherwise(error):
             self.say(clean(str(error)), "bad", stays=True)
 
-    def _ask(self, title: str, text: str, yes: str, action: Callable[[], None]) -> None:
-        """Do it only where the user says yes."""
+    def _ask(self, name: str, title: str, text: str, yes: str, action: Callable[[], None], key: str = "") -> None:
+        """Do it only where the user says yes. Once the session is gone, or the key that asked would be refused, the question
+        goes away by itself."""
         from fluxtui.screens.dialogs.ask import Ask
 
-        self.push_screen(Ask(title, text, yes), lambda answer: action() if answer else None)
+        def is_moot() -> bool:
+            return name not in self.sessions or (bool(key) and bool(BY_NAME[key].refusal(self.situation(name))))
+
+        self._question = Ask(title, text, yes, is_moot)
+        self.push_screen(self._question, lambda answer: action() if answer else None)
+
+    def drop_moot_question(self) -> None:
+        if self._question is not None:
+            self._question.drop_if_moot()
 
     def _chosen(self) -> Overview:
         session = self.situation().session
@@ -123,7 +136,7 @@ class SessionActions(App[int], Dispatcher):
         # its trainer found the data set, the model or a library changed, and refused: a plain resume would end the same way
         text = f"{session.reason.rstrip('.')}. The run would not be exact from here on, and its record would say so."
         action = partial(self.resume, session.name, "auto", True)
-        self._ask(f"resume {session.name}", text, "Go on with the changes", action)
+        self._ask(session.name, f"resume {session.name}", text, "Go on with the changes", action, "resume")
 
     def resume(self, name: str, checkpoint: str = "auto", accept_changes: bool = False) -> None:
         """Go on from a checkpoint; where something changed since, show the difference and ask."""
@@ -132,7 +145,7 @@ class SessionActions(App[int], Dispatcher):
             if accept_changes or not isinstance(error, RefusedError) or "accept-changes" not in str(error):
                 return False
             text = f"{error} The run would not be exact from here on, and its record would say so."
-            self._ask(f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
+            self._ask(name, f"resume {name}", text, "Go on with the changes", lambda: self.resume(name, checkpoint, True))
             return True
 
         work = partial(jobs.resumed, self.home, name, checkpoint, accept_changes)
@@ -167,14 +180,16 @@ class SessionActions(App[int], Dispatcher):
         name, last = session.name, session.checkpoint
         since = f"What was trained since {last} is lost." if last else "There is no checkpoint yet: all of it is lost."
         text = f"End {name} at once? {since} (x stops it with a checkpoint.)"
-        self._ask(f"kill {name}", text, "Kill it", lambda: self.run_job(lambda: jobs.asked(self.home, name, "kill")))
+        action = partial(self.run_job, lambda: jobs.asked(self.home, name, "kill"))
+        self._ask(name, f"kill {name}", text, "Kill it", action, "kill")
 
     def do_delete(self) -> None:
         session = self._chosen()
         name = session.name
         what = "its checkpoints, samples, log and the finished LoRA" if session.output else "its checkpoints, samples and log"
         text = f"Delete {name} with {what}? This cannot be undone. Your pictures stay."
-        self._ask(f"delete {name}", text, "Delete it", lambda: self.run_job(lambda: jobs.removed(self.home, name)))
+        action = partial(self.run_job, lambda: jobs.removed(self.home, name))
+        self._ask(name, f"delete {name}", text, "Delete it", action, "delete")
 
     def do_verify(self) -> None:
         name = self._chosen().name
@@ -186,12 +201,12 @@ class SessionActions(App[int], Dispatcher):
             self.resume(name, checkpoint)
             return
         text = f"Resume {name} from {checkpoint}? The newer checkpoints are set aside, not deleted."
-        self._ask(f"resume {name}", text, "Resume from it", lambda: self.resume(name, checkpoint))
+        self._ask(name, f"resume {name}", text, "Resume from it", lambda: self.resume(name, checkpoint))
 
     def delete_checkpoint(self, name: str, checkpoint: str) -> None:
         text = f"Delete {checkpoint} of {name}? This cannot be undone."
         action = partial(jobs.checkpoint_removed, self.home, name, checkpoint)
-        self._ask(f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(action))
+        self._ask(name, f"delete {checkpoint}", text, "Delete it", lambda: self.run_job(action))
 
     def export(self, name: str, checkpoint: str, has_average: bool) -> None:
         """Ask for which program, which weights and where to; then write the checkpoint as a LoRA file."""

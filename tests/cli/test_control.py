@@ -246,6 +246,16 @@ def test_kill_of_a_copy_that_shares_its_lock_ends_no_other_session(lab: Lab, mon
     assert lab.look("a").state == "running"
 
 
+def test_kill_blames_no_keeper_where_something_lies_in_the_place_of_the_lock(lab: Lab) -> None:
+    lab.make("a")
+    lock = lab.home.session("a").lock_file
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    asked = lab.call("kill", "a")
+    lock.rmdir()
+    assert (asked.code, asked.sentence) == (1, f"fluxtui: {lock} is not a regular file, so it cannot be a lock; remove it")
+
+
 def test_a_dead_keeper_is_told_and_all_that_is_lost_resumes_at_once(lab: Lab) -> None:
     lab.plan(step_seconds=0.1)
     lab.make("a")

@@ -85,6 +85,21 @@ async def test_a_session_lives_through_every_key(lab: Home) -> None:
             end(lab)
 
 
+async def test_a_question_goes_away_once_what_it_asks_about_has_ended(lab: Home) -> None:
+    make(lab, "short", **{"train.steps": 60})
+    async with opened(lab, (120, 36), "short") as (app, pilot):
+        try:
+            await pilot.press("s")
+            await seen(pilot, lambda: app.situation().session.is_active, "not shown active", 60)
+            await pilot.press("K")
+            await seen(pilot, lambda: "Kill it" in text_of(app), "K does not ask")
+            await seen(pilot, lambda: "Kill it" not in text_of(app), "it still asks", 60)
+            await seen(pilot, lambda: "short completed and proven" in text_of(app), "not announced", 60)
+            assert overview.look(lab, "short").state == "completed"
+        finally:
+            end(lab)
+
+
 async def test_a_finished_session_is_announced_until_put_away(lab: Home) -> None:
     make(lab, "short", **{"train.steps": 10})
     async with opened(lab, (120, 36), "short") as (app, pilot):

@@ -49,6 +49,11 @@ _FLUX1: dict[str, object] = {
 }
 
 
+def of_kind(kind: Kind) -> Mapping[str, object]:
+    """What differs from the defaults of the schema, by full key; the steps of a FLUX.1 LoRA go by its pictures besides."""
+    return _PICO if kind == "pico" else _FLUX1
+
+
 def new_spec(
     name: str,
     source: str,
@@ -64,7 +69,7 @@ def new_spec(
     """
     is_demo = dataset == dataset_folder.DEMO
     trigger = str(sets.get("dataset.trigger", trigger or (TRIGGER if is_demo else "")))
-    values: dict[str, object] = {"dataset.trigger": trigger, **(_PICO if kind == "pico" else _FLUX1)}
+    values: dict[str, object] = {"dataset.trigger": trigger, **of_kind(kind)}
     if kind == "flux1":
         values["train.steps"] = steps_for(images, *STEPS["subject"])
     if "train.epochs" in sets and "train.steps" not in sets:
@@ -89,7 +94,7 @@ def for_optimizer(spec: Spec, sets: Mapping[str, object]) -> dict[str, object]:
     optimizer = sets.get("train.optimizer", spec.train.optimizer)
     if optimizer == spec.train.optimizer:
         return {}
-    return optimizers.defaults_of(optimizer, _PICO if spec.kind == "pico" else _FLUX1)
+    return optimizers.defaults_of(optimizer, of_kind(spec.kind))
 
 
 # Named recipes, on top of the defaults; reasons and sources in docs/recipes.md.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -53,7 +54,7 @@ class Question(Pane):
 
 
 class Ask(ModalScreen[bool]):
-    """Answers True for yes."""
+    """Answers True for yes. `drop_if_moot` asks `is_moot` whether there is still something to answer, and else says no."""
 
     HINTS = (("y", "yes"), ("n or esc", "no"), ("left, right", "choose"), ("enter", "takes it"))
 
@@ -65,9 +66,10 @@ class Ask(ModalScreen[bool]):
         Binding("enter,space", "take", "take it", show=False),
     ]
 
-    def __init__(self, title: str, text: str, yes: str, no: str = "No") -> None:
+    def __init__(self, title: str, text: str, yes: str, is_moot: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
-        self._question = Question(title, text, yes, no)
+        self._question = Question(title, text, yes)
+        self._is_moot = is_moot
 
     def compose(self) -> ComposeResult:
         yield self._question
@@ -75,6 +77,10 @@ class Ask(ModalScreen[bool]):
     def on_mount(self) -> None:
         self._question.styles.height = self._question.wanted_height(min(64, self.app.size.width))
         self._question.focus()
+
+    def drop_if_moot(self) -> None:
+        if self.is_current and self._is_moot():
+            self.dismiss(False)
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)

@@ -26,7 +26,7 @@ class Front(Protocol):
     keys: dict[str, str]  # action -> the user's own keys
     sessions: dict[str, Overview]  # by name, as seen last
 
-    def situation(self) -> Situation: ...
+    def situation(self, name: str = "") -> Situation: ...
     def say(self, text: str, kind: str = "info", stays: bool = False) -> None: ...
     def run_quietly(self, work: Callable[[], None]) -> None: ...
     def follow_beside(self, names: Sequence[str]) -> None: ...
@@ -58,9 +58,9 @@ def first_key(app: object, name: str, is_ascii: bool = False, chains: Sequence[C
 class Dispatcher(_Pump):
     """Mixed into whatever has bindings: `do('stop')` ends in `do_stop()`, or in a sentence why not."""
 
-    def situation(self) -> Situation:
+    def situation(self, name: str = "") -> Situation:
         """What refusals look at; panes leave it to the app."""
-        return front_of(self.app).situation()
+        return front_of(self.app).situation(name)
 
     def action_do(self, name: str) -> None:
         """Carry out an action of the table, or say why it cannot be done."""

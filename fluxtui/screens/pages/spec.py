@@ -8,7 +8,7 @@ from textual.binding import BindingType
 
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.sessions.overview import Overview
-from fluxtui.persist.settings import keys
+from fluxtui.persist.settings import defaults, keys
 from fluxtui.persist.settings.recipe import load_spec
 from fluxtui.persist.settings.spec import Spec
 from fluxtui.screens.drawing.ink import Line, Span, shorten, wrapped
@@ -19,6 +19,7 @@ from fluxtui.screens.watching.watch import Detail
 NAME = 26  # cells
 VALUE = 34
 WIDEST = 56  # cells of a value in a wide terminal
+_KINDS = {"pico": "pico", "flux1": "FLUX.1"}
 
 
 class SpecPage(Reader):
@@ -33,7 +34,7 @@ class SpecPage(Reader):
         self._spec: Spec | None = None
         self._problem = ""
         self._only_changes = False
-        self._other: tuple[str, Spec] | None = None  # None: the defaults of the schema
+        self._other: tuple[str, Spec] | None = None  # None: the defaults of its kind of model
 
     def take_detail(self, detail: Detail) -> None:
         self._spec, self._problem = detail.spec, detail.spec_problem
@@ -47,12 +48,9 @@ class SpecPage(Reader):
         if spec is None:
             said, role = self._problem or "reading the settings", "warn" if self._problem else "dim"
             return [Line(), *(Line(Span(piece, role)) for piece in wrapped(said, width))]
-        against = self._other[0] if self._other else "the defaults"
-        lines = [
-            Line(
-                Span("compared with ", "dim"), Span(against, "info"), Span(", changes only" if self._only_changes else "", "dim")
-            )
-        ]
+        against = self._other[0] if self._other else f"the defaults of {_KINDS[spec.kind]}"
+        only = "; changes only" if self._only_changes else ""
+        lines = [Line(Span("compared with ", "dim"), Span(against, "info"), Span(f", at the right{only}", "dim"))]
         for table in ("", *keys.tables()):
             rows = [row for key in keys.all_keys() if key.table == table and (row := self._row(key, spec, width)) is not None]
             if rows:
@@ -61,7 +59,7 @@ class SpecPage(Reader):
 
     def _row(self, key: keys.Key, spec: Spec, width: int) -> Line | None:
         value = _value(spec, key)
-        before = _value(self._other[1], key) if self._other else key.default
+        before = _value(self._other[1], key) if self._other else defaults.of_kind(spec.kind).get(key.dotted, key.default)
         has_before = self._other is not None or not isinstance(before, type(keys.REQUIRED))
         differs = has_before and value != before
         if self._only_changes and not differs:
