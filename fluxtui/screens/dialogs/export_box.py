@@ -14,7 +14,8 @@ from textual.events import Key, Paste
 from textual.screen import ModalScreen
 
 from fluxtui.persist.files.text import clean
-from fluxtui.screens.drawing.ink import Line, Span, shorten
+from fluxtui.screens.drawing.ink import Line, Span, cells, shorten
+from fluxtui.screens.drawing.line_edit import LineEdit
 from fluxtui.screens.drawing.pane import Pane
 
 READERS = {"diffusers": "for diffusers, ComfyUI", "kohya": "for Forge, sd-scripts", "comfyui": "for ComfyUI alone"}
@@ -61,13 +62,13 @@ class _Box(Pane):
         self._choices = {"format": formats, "weights": WEIGHTS if has_average else WEIGHTS[:1], "numbers": DTYPES}
         self._chosen = dict.fromkeys(self._choices, 0)
         self._at = 0
-        self._typed: str | None = None  # None: nobody has typed a path yet
+        self._typed: LineEdit | None = None  # None: nobody has typed a path yet
         self._refused = ""  # why the answer was not taken
 
     @property
     def path(self) -> str:
         if self._typed is not None:
-            return self._typed
+            return self._typed.text
         average = "-ema" if self._chosen["weights"] else ""
         form = f"-{self._form}" if self._chosen["format"] else ""
         return str(Path.home() / f"{self._called}-{self._checkpoint}{average}{form}.safetensors")
@@ -101,11 +102,21 @@ class _Box(Pane):
                 line.add(f" {READERS[self._form]}", "dim")
             lines.append(line)
         line = self._label("file", len(self._choices))
-        room = max(8, width - LABEL - 4)
-        shown = self.path if len(self.path) < room else self.glyphs.ellipsis + self.path[-room + 2 :]
-        line.add(shorten(shown, room), "text")
-        lines.append(line.add(" ", "~text") if self._at == len(self._choices) else line)
+        lines.append(line.extend(self._path_line(max(8, width - LABEL - 2))))
         return [*lines, Line(Span(shorten(f" {self._refused}", width), "warn")), *_keys(width)]
+
+    def _path_line(self, room: int) -> Line:
+        if self._is_typing:
+            return self._edit.drawn(room)
+        return Line(Span(self.path if cells(self.path) <= room else self.glyphs.ellipsis + self.path[2 - room :]))
+
+    @property
+    def _is_typing(self) -> bool:
+        return self._at == len(self._choices)
+
+    @property
+    def _edit(self) -> LineEdit:
+        return self._typed if self._typed is not None else LineEdit.of(self.path)
 
     def _label(self, name: str, at: int) -> Line:
         is_here = at == self._at
@@ -119,14 +130,18 @@ class _Box(Pane):
         self.repaint()
 
     def choose(self, by: int) -> None:
-        if self._at < len(self._choices):
+        """The next choice; in the path, the next character."""
+        if self._is_typing:
+            self.edit(lambda edit: edit.move(by))
+        else:
             name = list(self._choices)[self._at]
             self._chosen[name] = (self._chosen[name] + by) % len(self._choices[name])
             self.repaint()
 
-    def rub(self, whole: bool) -> None:
-        if self._at == len(self._choices):
-            self._typed, self._refused = "" if whole else self.path[:-1], ""
+    def edit(self, action: Callable[[LineEdit], LineEdit]) -> None:
+        """Change the path, where that is the question in focus."""
+        if self._is_typing:
+            self._typed, self._refused = action(self._edit), ""
             self.repaint()
 
     def on_key(self, event: Key) -> None:
@@ -146,8 +161,7 @@ class _Box(Pane):
     def _insert(self, text: str) -> None:
         """Whoever types means the path."""
         self._at = len(self._choices)
-        self._typed, self._refused = (self.path + text)[:MOST], ""
-        self.repaint()
+        self.edit(lambda edit: edit.insert(text, MOST))
 
 
 _KEYS: dict[str, Callable[[_Box], None]] = {
@@ -157,9 +171,14 @@ _KEYS: dict[str, Callable[[_Box], None]] = {
     "shift+tab": lambda box: box.walk(-1),
     "right": lambda box: box.choose(1),
     "left": lambda box: box.choose(-1),
-    "backspace": lambda box: box.rub(False),
-    "ctrl+h": lambda box: box.rub(False),
-    "ctrl+u": lambda box: box.rub(True),
+    "home": lambda box: box.edit(lambda edit: edit.move(-MOST)),
+    "ctrl+a": lambda box: box.edit(lambda edit: edit.move(-MOST)),
+    "end": lambda box: box.edit(lambda edit: edit.move(MOST)),
+    "ctrl+e": lambda box: box.edit(lambda edit: edit.move(MOST)),
+    "backspace": lambda box: box.edit(LineEdit.rub),
+    "ctrl+h": lambda box: box.edit(LineEdit.rub),
+    "ctrl+w": lambda box: box.edit(lambda edit: edit.rub_word(" /")),
+    "ctrl+u": lambda box: box.edit(lambda _: LineEdit()),
 }
 
 

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span
+from fluxtui.screens.drawing.line_edit import LineEdit
 from fluxtui.screens.drawing.pane import Pane
 
 MOST = 500  # characters
@@ -50,15 +51,18 @@ class FilterLine(Pane):
         self.prompt = name
         self.is_open = False
         self.trouble = ""
-        self.value = ""
-        self._cursor = 0
+        self._edit = LineEdit()
         self._is_chosen = False  # all of the text: what is typed replaces it
+
+    @property
+    def value(self) -> str:
+        return self._edit.text
 
     def open(self, text: str, prompt: str = "", is_chosen: bool = False) -> None:
         """Show the line with this text in it and take the keys. `is_chosen`: typing replaces the text."""
         self.prompt = prompt or self.prompt
         self._is_chosen = is_chosen and bool(text)
-        self.value, self._cursor, self.is_open, self.trouble = text, len(text), True, ""
+        self._edit, self.is_open, self.trouble = LineEdit.of(text), True, ""
         self.display = True
         self.focus()
         self.repaint()
@@ -71,21 +75,14 @@ class FilterLine(Pane):
     def body(self, width: int, height: int) -> list[Line]:
         line = Line(Span(f" {self.prompt} ", "!accent"), ground="panel")
         room = max(4, width - line.width - 2 - (len(self.trouble) + 2 if self.trouble else 0))
-        start = max(0, self._cursor - room + 1)
-        before, under, after = (
-            self.value[start : self._cursor],
-            self.value[self._cursor : self._cursor + 1] or " ",
-            self.value[self._cursor + 1 :],
-        )
-        line.add(before, "~text" if self._is_chosen else "text").add(under, "~text").add(after[: max(0, room - len(before) - 1)])
+        line.extend(self._edit.drawn(room, role="~text" if self._is_chosen else "text"))
         if self.trouble:
             line.to(max(line.width, width - len(self.trouble) - 1)).add(self.trouble, "warn")
         return [line]
 
-    def _set(self, value: str, cursor: int) -> None:
+    def _set(self, edit: LineEdit) -> None:
         self._is_chosen = False
-        self.value = value[:MOST]
-        self._cursor = max(0, min(cursor, len(self.value)))
+        self._edit = edit
         self.repaint()
         self.post_message(self.Changed(self, self.value))
 
@@ -100,27 +97,20 @@ class FilterLine(Pane):
         self._insert(clean(event.text.replace("\n", " ")[: 2 * MOST], MOST).strip())
 
     def _insert(self, text: str) -> None:
-        if self._is_chosen:
-            self.value, self._cursor = "", 0
-        self._set(self.value[: self._cursor] + text + self.value[self._cursor :], self._cursor + len(text))
+        self._set((LineEdit() if self._is_chosen else self._edit).insert(text, MOST))
 
     def action_rub(self) -> None:
-        if self._is_chosen:
-            self._set("", 0)
-        elif self._cursor:
-            self._set(self.value[: self._cursor - 1] + self.value[self._cursor :], self._cursor - 1)
+        self._set(LineEdit() if self._is_chosen else self._edit.rub())
 
     def action_rub_word(self) -> None:
-        head = self.value[: self._cursor].rstrip()
-        head = head[: head.rfind(" ") + 1]
-        self._set(head + self.value[self._cursor :], len(head))
+        self._set(self._edit.rub_word())
 
     def action_clear(self) -> None:
-        self._set("", 0)
+        self._set(LineEdit())
 
     def action_move(self, by: int) -> None:
         self._is_chosen = False
-        self._cursor = max(0, min(self._cursor + by, len(self.value)))
+        self._edit = self._edit.move(by)
         self.repaint()
 
     def action_close(self, keeps: bool) -> None:

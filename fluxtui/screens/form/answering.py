@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fluxtui.screens.drawing.line_edit import LineEdit
 from fluxtui.screens.form.fields import Evaluation, Field, fields
 from fluxtui.screens.form.picker import Picker
 
@@ -32,7 +33,7 @@ class Answering:
         self.answers = answers  # by the names of the questions
         self.seen = Evaluation({})
         self.at = 0  # question or button in focus
-        self.cursor = 0  # characters of the answer before it
+        self._cursor = 0  # characters of the answer before it
         self.picker = Picker()
         self.fields = fields(is_clone, False, edits)
 
@@ -40,6 +41,11 @@ class Answering:
     def question(self) -> Field | None:
         """The question in focus; None on a button."""
         return self.fields[self.at] if self.at < len(self.fields) else None
+
+    @property
+    def edit(self) -> LineEdit:
+        """The answer under way; empty on a button."""
+        return LineEdit(self.value(self.question.name), self._cursor) if self.question else LineEdit()
 
     def value(self, name: str) -> str:
         """What was typed; empty: nothing, so the default holds."""
@@ -69,22 +75,19 @@ class Answering:
     # Typing and walking
 
     def insert(self, text: str) -> None:
-        if self.question is not None:
-            answer = self.value(self.question.name)
-            self._set(answer[: self.cursor] + text + answer[self.cursor :], self.cursor + len(text))
+        self._set(self.edit.insert(text, MOST))
 
-    def _set(self, answer: str, cursor: int) -> None:
-        assert self.question is not None
-        self.answers[self.question.name] = answer[:MOST]
-        self.cursor = max(0, min(cursor, len(answer)))
-        self.picker.typed()
-        self._changed()
+    def _set(self, edit: LineEdit) -> None:
+        if self.question is not None:
+            self.answers[self.question.name], self._cursor = edit.text, edit.cursor
+            self.picker.typed()
+            self._changed()
 
     def go(self, at: int) -> None:
         """To a question or button, by its place."""
         self.at = max(0, min(at, len(self.fields) + len(BUTTONS) - 1))
         self.picker.leave()
-        self.cursor = len(self.value(self.question.name)) if self.question else 0
+        self.jump(1)
         self._changed()
 
     def go_to(self, name: str) -> None:
@@ -116,7 +119,7 @@ class Answering:
             self.go(self.at + 1)
 
     def _pick(self, answer: str) -> None:
-        self._set(answer, len(answer))
+        self._set(LineEdit.of(answer[:MOST]))
 
     def shut_list(self) -> bool:
         """Whether there was a list to shut; without one the key is the screen's."""
@@ -134,35 +137,29 @@ class Answering:
         if asked.choices:
             shown = answer or self.seen.values.get(asked.name, "")
             at = asked.choices.index(shown) if shown in asked.choices else 0
-            self._set(asked.choices[(at + way) % len(asked.choices)], 0)
-        elif way > 0 and self.picker.is_open and self.cursor == len(answer):
+            self._set(LineEdit(asked.choices[(at + way) % len(asked.choices)]))
+        elif way > 0 and self.picker.is_open and self.edit.is_at_end:
             self._pick((self.picker.chosen or self.picker.shown[0]).text)
-        elif way > 0 and self.cursor == len(answer) and self.is_seen(asked) and self.seen.candidates:
+        elif way > 0 and self.edit.is_at_end and self.is_seen(asked) and self.seen.candidates:
             self.picker.open(self.seen.candidates, answer.strip())
         else:
-            self.cursor = max(0, min(self.cursor + way, len(answer)))
+            self._cursor = self.edit.move(way).cursor
 
     def jump(self, end: int) -> None:
         """The cursor to the beginning (0) or the end (1) of the answer."""
-        self.cursor = len(self.value(self.question.name)) if end and self.question else 0
+        self._cursor = len(self.edit.text) if end else 0
 
     def rub(self) -> None:
         """Take the character before the cursor away."""
-        if self.question is not None and self.cursor:
-            answer = self.value(self.question.name)
-            self._set(answer[: self.cursor - 1] + answer[self.cursor :], self.cursor - 1)
+        if self._cursor:
+            self._set(self.edit.rub())
 
     def rub_word(self) -> None:
         """Take the word before the cursor away, or a path's last part."""
-        if self.question is not None:
-            answer = self.value(self.question.name)
-            head = answer[: self.cursor].rstrip(" /")
-            head = head[: max(head.rfind(" "), head.rfind("/")) + 1]
-            self._set(head + answer[self.cursor :], len(head))
+        self._set(self.edit.rub_word(" /"))
 
     def clear(self) -> None:
-        if self.question is not None:
-            self._set("", 0)
+        self._set(LineEdit())
 
     def press(self) -> None:
         """The button in focus; on a question the chosen candidate, else the next question."""

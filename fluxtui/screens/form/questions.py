@@ -143,14 +143,9 @@ class Form(Pane):
 
     def _edited(self, answer: str, default: str, room: int) -> Line:
         """The answer with the cursor in it; where there is none, the default behind the cursor."""
-        cursor = self.answering.cursor
-        start = max(0, cursor - room + 2)
-        before, under, after = answer[start:cursor], answer[cursor : cursor + 1], answer[cursor + 1 :]
         if not answer:
             return Line(Span(default[:1] or " ", "~dim"), Span(shorten(default[1:], room - 1, self.glyphs.ellipsis), "dim"))
-        ghost = self._ghost(answer) if cursor == len(answer) else ""
-        line = Line(Span(before), Span(under or ghost[:1] or " ", "~text"), Span(after[: max(0, room - len(before) - 1)]))
-        return line.add(ghost[1:], "faint")
+        return self.answering.edit.drawn(room, self._ghost(answer))
 
     def _ghost(self, answer: str) -> str:
         """How the first candidate goes on."""
