@@ -21,7 +21,7 @@ from fluxtui.cli import verbs
 from fluxtui.engine import check
 from fluxtui.persist.errors import ExitCode
 from fluxtui.persist.sessions import overview_json
-from fluxtui.persist.settings import keys, recipe
+from fluxtui.persist.settings import keys
 
 DOCS = Path(__file__).parent
 CODES = {
@@ -110,7 +110,7 @@ def settings() -> Iterator[str]:
     yield "kind of model refines them (docs/recipes.md). Keys marked R are the recipe: fixed once the session exists."
     for table in keys.tables():
         yield from ("", f"## [{table}]", "", "| key | takes | default | |", "| --- | --- | --- | --- |")
-        for key in (each for each in recipe.describe_keys() if each.table == table):
+        for key in (each for each in keys.all_keys() if each.table == table):
             default = "" if key.default is keys.REQUIRED else f"`{_toml(key.default)}`"
             mark = " (R)" if key.is_recipe else ""
             yield f"| `{key.name}`{mark} | {_cell(key.expected)} | {default} | {_cell(key.description)} |"

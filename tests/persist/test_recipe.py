@@ -53,7 +53,7 @@ def test_a_word_near_a_choice_is_suggested() -> None:
     assert refused("train.scheduler=cosin").endswith("did you mean cosine?")
 
 
-@pytest.mark.parametrize("key", [key.dotted for key in recipe.describe_keys()])
+@pytest.mark.parametrize("key", [key.dotted for key in keys.all_keys()])
 def test_every_key_has_words_for_what_it_takes_and_refuses_a_table(key: str) -> None:
     found = keys.find(key)
     assert found.expected
@@ -63,7 +63,7 @@ def test_every_key_has_words_for_what_it_takes_and_refuses_a_table(key: str) -> 
     assert found.expected in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [key for key in recipe.describe_keys() if key.default is not keys.REQUIRED])
+@pytest.mark.parametrize("key", [key for key in keys.all_keys() if key.default is not keys.REQUIRED])
 def test_every_default_fits_its_own_key(key: keys.Key) -> None:
     assert keys.check(key.dotted, key.default) == key.default
 
@@ -107,7 +107,7 @@ def test_on_a_resume_only_the_changeable_tables_change() -> None:
 def test_the_hash_is_of_the_recipe_only() -> None:
     first = recipe.recipe_sha256(SPEC)
     assert recipe.recipe_sha256(msgspec.structs.replace(SPEC, name="b", id="j", title="t")) == first
-    for key in recipe.describe_keys():
+    for key in keys.all_keys():
         if key.is_recipe and key.kind in ("int", "float"):
             changed = recipe.apply(SPEC, {key.dotted: _other(key)})
             assert recipe.recipe_sha256(changed) != first, key.dotted

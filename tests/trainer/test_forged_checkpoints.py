@@ -109,7 +109,7 @@ def test_a_manifest_that_says_nonsense_of_recipe_and_versions_makes_everything_c
 def test_each_key_of_the_recipe_that_was_changed_is_named_with_both_values(new_bench: NewBench) -> None:
     bench = new_bench(train__steps=2)
     then = described(bench, bench.spec)
-    recipe_keys = [key for key in recipe.describe_keys() if key.table in RECIPE_TABLES]
+    recipe_keys = [key for key in keys.all_keys() if key.table in RECIPE_TABLES]
     assert {key.table for key in recipe_keys} == set(RECIPE_TABLES)
     for key in recipe_keys:
         changed = recipe.apply(bench.spec, {key.dotted: other_value(key, value_of(bench.spec, key))})

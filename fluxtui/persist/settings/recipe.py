@@ -178,8 +178,3 @@ def _missing_or(error: Exception) -> str:
 def save_spec(path: Path, spec: Spec) -> None:
     """Writes the complete spec durably. Raises `StorageError`."""
     toml.write(path, spec)
-
-
-def describe_keys() -> list[Key]:
-    """Every key with its range, default and meaning, in the order of session.toml: for forms and documents."""
-    return keys.all_keys()

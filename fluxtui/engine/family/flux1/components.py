@@ -70,12 +70,6 @@ class Components:
         """True for guidance-distilled models (dev), which must be given a guidance; False for those that must not (schnell)."""
         return bool(self.transformer_config.get("guidance_embeds", False))
 
-    @property
-    def vae_scale(self) -> int:
-        """Pixels of a side for each latent: 8 for FLUX.1."""
-        halvings = len(self.vae_config["block_out_channels"]) - 1
-        return 1 << halvings
-
     @cached_property
     def text_tokens(self) -> int:
         """T5 tokens of a caption: what the tokenizer says, at most 512 (dev) or 256 (schnell)."""
