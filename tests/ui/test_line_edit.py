@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fluxtui.screens.drawing.line_edit import LineEdit
+from fluxtui.screens.drawing.line_edit import LineEdit, pasted
 
 PRINTED = st.text(alphabet=st.characters(blacklist_categories=("Cc", "Cs", "Cf", "Mn", "Me")), max_size=40)
 
@@ -21,6 +21,12 @@ def test_keys_change_it_where_the_cursor_is() -> None:
     assert edit.rub_word(" /").rub_word(" /") == LineEdit("/data/", 6)
     assert edit.move(-4).rub_word(" /") == LineEdit("/data/cats", 6)
     assert edit.move(-1).insert("xyz", len(edit.text) + 1) == LineEdit("/data/my catxs", 13)
+
+
+def test_a_paste_is_one_line_whichever_way_the_terminal_ends_its_lines() -> None:
+    assert pasted("/data/cats\r", 500) == pasted("/data/cats\r\n", 500) == pasted("/data/cats\n", 500) == "/data/cats"
+    assert pasted("a cat\r\non a mat\rasleep", 500) == "a cat on a mat asleep"
+    assert pasted("x" * 900, 500) == "x" * 499 + "…"
 
 
 @given(PRINTED, st.integers(0, 40), st.integers(2, 30), PRINTED)

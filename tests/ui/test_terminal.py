@@ -184,6 +184,17 @@ def test_a_long_paste_arrives_whole_and_in_order(tmp_path: Path) -> None:
         ui.see("word0000 word0001 word0002", 30)
 
 
+def test_a_paste_goes_where_the_keys_typed_right_before_it_lead(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    with PtyApp(home.root, 120, 36) as ui:
+        ui.see("new session")
+        ui.type("n")
+        ui.see("what it comes to")
+        ui.type("abc\x1b[B\x1b[Bname of title\x1b[A\x1b[200~my/first\r\x1b[201~ one")
+        ui.see("title                  my/first one", 30)
+        ui.see("name                   abc ", 30)
+
+
 def test_idle_it_sends_almost_nothing(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     done = make_session(home, "resting")

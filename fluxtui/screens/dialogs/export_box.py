@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 
 from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span, cells, shorten
-from fluxtui.screens.drawing.line_edit import LineEdit
+from fluxtui.screens.drawing.line_edit import LineEdit, pasted
 from fluxtui.screens.drawing.pane import Pane
 
 READERS = {"diffusers": "for diffusers, ComfyUI", "kohya": "for Forge, sd-scripts", "comfyui": "for ComfyUI alone"}
@@ -156,7 +156,7 @@ class _Box(Pane):
 
     def on_paste(self, event: Paste) -> None:
         event.stop()
-        self._insert(clean(event.text.strip(), MOST))
+        self._insert(pasted(event.text, MOST))
 
     def _insert(self, text: str) -> None:
         """Whoever types means the path."""

@@ -8,9 +8,8 @@ from textual.binding import Binding, BindingType
 from textual.events import Key, Paste
 from textual.message import Message
 
-from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span
-from fluxtui.screens.drawing.line_edit import LineEdit
+from fluxtui.screens.drawing.line_edit import LineEdit, pasted
 from fluxtui.screens.drawing.pane import Pane
 
 MOST = 500  # characters
@@ -94,7 +93,7 @@ class FilterLine(Pane):
 
     def on_paste(self, event: Paste) -> None:
         event.stop()
-        self._insert(clean(event.text.replace("\n", " ")[: 2 * MOST], MOST).strip())
+        self._insert(pasted(event.text, MOST))
 
     def _insert(self, text: str) -> None:
         self._set((LineEdit() if self._is_chosen else self._edit).insert(text, MOST))

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, cells
+
+_BREAKS = re.compile(r"[\r\n]+")
+
+
+def pasted(text: str, most: int) -> str:
+    """What a paste adds to one line, at most `most` characters. Terminals send a line's end as they like, most as CR."""
+    return clean(_BREAKS.sub(" ", text[: 2 * most]).strip(), most)
 
 
 @dataclass(frozen=True, slots=True)

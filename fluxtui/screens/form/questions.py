@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual.events import Click, Key, Paste
 from textual.message import Message
 
-from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span, shorten
+from fluxtui.screens.drawing.line_edit import pasted
 from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.form.answering import BUTTONS, MOST, Answering
 from fluxtui.screens.form.fields import Evaluation, Field
@@ -185,7 +185,7 @@ class Form(Pane):
         event.stop()
         asked = self.answering.question
         if asked is not None and not asked.choices:
-            self.answering.insert(clean(event.text.replace("\n", " ")[: 2 * MOST], MOST).strip())
+            self.answering.insert(pasted(event.text, MOST))
             self.repaint()
 
     def on_click(self, event: Click) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from textual.app import App
-from textual.events import Event, Key
+from textual.events import Event, Key, Paste
 from textual.message_pump import MessagePump
 
 from fluxtui.actions import MOVES
@@ -26,28 +26,29 @@ LOST = 3.0  # seconds after which a key whose target went away is taken for done
 class KeysInOrder(App[int]):
     """An app that passes a key on only after the one before has done all it does."""
 
-    _typed: deque[Key]
+    _typed: deque[Key | Paste]
     _serial = 0  # of the key that is at work
     _rescue: asyncio.TimerHandle | None = None
 
     @property
     def has_keys_waiting(self) -> bool:
-        """Whether a key is still at work, or waits for one that is."""
+        """Whether a key is still at work, or something waits for one that is."""
         return bool(self._typed)
 
     async def on_event(self, event: Event) -> None:
-        is_free = not isinstance(event, Key) or event.is_forwarded or (not self._typed and self._only_moves(event.key))
-        if is_free or not isinstance(event, Key):
+        if not isinstance(event, Key | Paste) or event.is_forwarded or (not self._typed and self._needs_no_turn(event)):
             await super().on_event(event)
             return
         self._typed.append(event)
         if len(self._typed) == 1:
             await self._pass_on()
 
-    def _only_moves(self, key: str) -> bool:
-        """Whether the next key goes where this one goes: a key held down must not wait for every line to be drawn."""
+    def _needs_no_turn(self, event: Key | Paste) -> bool:
+        """Whether what comes next goes where this goes: a key held down must not wait for every line to be drawn."""
+        if isinstance(event, Paste):
+            return True
         for _, bindings in self.screen._modal_binding_chain:
-            if found := bindings.key_to_bindings.get(key):
+            if found := bindings.key_to_bindings.get(event.key):
                 return found[0].id in MOVES
         return False
 
