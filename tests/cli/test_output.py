@@ -68,3 +68,15 @@ def test_a_working_folder_that_was_removed_is_said_in_one_sentence(tmp_path: Pat
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert done.stderr == "fluxtui: the folder that this shell is in was removed; cd into one that exists, and say it again\n"
+
+
+def test_an_editor_that_failed_is_heard_though_the_parent_ignores_sigchld(lab: Lab) -> None:
+    """Then the kernel keeps no exit code of a child, and Python says 0: what failed would pass for well."""
+    lab.make("a")
+    ignoring = ["bash", "-c", 'trap "" CHLD; exec "$@"', "bash", sys.executable, "-m", "fluxtui", "edit", "a"]
+    terminal, ours = os.openpty()
+    environment = {**os.environ, "EDITOR": "false"}
+    done = subprocess.run(ignoring, stdin=ours, stdout=ours, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    os.close(terminal)
+    os.close(ours)
+    assert (done.returncode, done.stderr) == (1, "fluxtui: false ended with code 1; nothing was changed.\n")

@@ -1,10 +1,16 @@
-"""What a trainer finds in its environment."""
+"""What keeper and trainer find where they are started: the environment, and what signals do."""
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import pytest
+from keeper_lab import Lab, until
 
 from fluxtui.engine.keeper import spawn
+
+BLOCKING = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {15, 10}); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @pytest.mark.parametrize(
@@ -26,3 +32,22 @@ def test_idle_threads_of_a_trainer_soon_sleep_unless_the_user_says_otherwise(
     environment = spawn._environment("run", [], 2)
     assert (environment.get("GOMP_SPINCOUNT"), environment.get("OMP_WAIT_POLICY")) == found
     assert environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_parent_that_ignores_sigchld_takes_no_exit_code_away(lab: Lab) -> None:
+    """Its children inherit that over exec, and the kernel then reaps theirs: no exit code, "the keeper itself failed"."""
+    one = lab.session(steps=5)
+    one.start(wrap=["/bin/bash", "-c", 'trap "" CHLD; exec "$@"', "bash"]).wait()
+    one.check()
+    assert (one.record().status, one.record().exit_code) == ("completed", 0)
+
+
+def test_a_parent_that_blocks_signals_makes_no_keeper_deaf(lab: Lab) -> None:
+    lab.plan(step_seconds=0.05)
+    one = lab.session(steps=1000)
+    keeper = one.start(wrap=[sys.executable, "-c", BLOCKING])
+    one.await_step(3)
+    keeper.process.send_signal(signal.SIGTERM)
+    until(lambda: one.record().status == "stopped")
+    keeper.wait()
+    one.check()
