@@ -191,7 +191,8 @@ class FluxApp(KeysInOrder, Navigation):
         name = name or self._name_in_view()
         session = self.sessions.get(name) if name else self.board.sessions.selected
         is_hidden = session is None and bool(self.sessions)  # there are some, and the filter shows none
-        return Situation(session, PICO.is_dir(), is_hidden, session is not None and session.name == self._kept_name)
+        is_kept = session is not None and session.name == self._kept_name
+        return Situation(session, PICO.is_dir(), is_hidden, is_kept, gone=name if session is None else "")
 
     # Actions that are not of a session
 

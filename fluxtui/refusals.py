@@ -15,6 +15,7 @@ class Situation:
     is_demo_here: bool = True  # the bundled model and pictures are installed
     is_filtered: bool = False
     is_kept: bool = False  # a keeper holds it, whatever its newest record says
+    gone: str = ""  # what the session was called whose screen is open, where its folder is no longer there
 
 
 def stands(session: Overview) -> str:
@@ -23,6 +24,8 @@ def stands(session: Overview) -> str:
 
 
 def needs_session(situation: Situation) -> str:
+    if situation.gone:
+        return f"{situation.gone} is gone"
     if situation.session is None:
         return "no session is shown; esc shows all" if situation.is_filtered else "no session is selected; n makes one"
     if situation.session.state == "unreadable":
@@ -139,7 +142,7 @@ def edit_spec(situation: Situation) -> str:
 
 def delete(situation: Situation) -> str:
     if situation.session is None:
-        return "no session is selected"
+        return f"{situation.gone} is gone" if situation.gone else "no session is selected"
     session = situation.session
     if session.state == "elsewhere":
         return f"{session.name} is {session.reason}"

@@ -28,7 +28,7 @@ def endings(before: Mapping[str, Overview], after: Mapping[str, Overview]) -> li
 def _ending(session: Overview) -> tuple[str, str]:
     if session.state == "completed":
         loss = f", loss {words.loss(session.loss)}" if session.loss is not None else ""
-        return f"{session.name} completed and proven: {session.step} steps{loss}", "good"
+        return f"{session.name} completed and proven: {words.count(session.step, 'step')}{loss}", "good"
     if session.state == "stopped":
         where = f", checkpoint {session.checkpoint}" if session.checkpoint else ""
         if session.started_at is None:

@@ -126,8 +126,13 @@ class SessionScreen(BaseScreen):
         self.pages = dict(zip(PAGES, made, strict=True))
 
     @property
+    def _in_front(self) -> str:
+        """The page that is shown. Of a session that is gone nothing is known, and only the overview says so."""
+        return self._page if self.session is not None else PAGES[0]
+
+    @property
     def page(self) -> Page:
-        return self.pages[self._page]
+        return self.pages[self._in_front]
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -154,7 +159,7 @@ class SessionScreen(BaseScreen):
         """Bring a page to the front."""
         self._page = page
         self.place()
-        self.tabs.show(page, self.session)
+        self.tabs.show(self._in_front, self.session)
         self.footer.serve(*self.contexts)
         self.page.focus()
         self.page.shown()
@@ -162,10 +167,13 @@ class SessionScreen(BaseScreen):
     def take_session(self, session: Overview | None) -> None:
         if session is not None and session.name != self.session_name:
             return
+        is_other_page = (session is None) != (self.session is None)
         self.session = session
-        self.tabs.show(self._page, session)
+        self.tabs.show(self._in_front, session)
         for page in self.pages.values():
             page.take_session(session)
+        if is_other_page and self.is_mounted:
+            self.turn_to(self._page)
         self.footer.repaint()
 
     def take_history(self, name: str, history: History) -> None:

@@ -93,6 +93,24 @@ async def test_metrics_are_read_with_a_cursor_zoomed_and_overlaid(states: Fabric
         assert len(page.overlay.others) == 3
 
 
+async def test_no_number_at_the_cursor_is_cut(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "validated")
+    make_metrics(folder, 50)
+    make_record(folder, status="completed", step=50)
+    async with opened(home, (200, 60)) as (app, pilot):
+        page = (await turned_to(pilot, app, "2")).pages["metrics"]
+        await seen(pilot, lambda: "validation 0.2641" in text_of(app), "no curve")
+        whole = dict(zip(*[iter(page.copied()[0].split())] * 2, strict=True))
+        assert list(whole) == ["step", "epoch", "loss", "validation", "rate", "norm", "s/step"]
+        for curve, label in (("loss", "loss"), ("seconds", "s/step")):
+            page.curve = curve
+            for room in range(45, 120):
+                shown = dict(zip(*[iter(page._readout(49, room).cut(room).text.split())] * 2, strict=True))
+                assert shown.items() <= whole.items(), f"{shown} in {room} cells"
+                assert {"step", "loss", label} <= shown.keys()
+
+
 async def test_overlaid_curves_grow_with_their_sessions_while_somebody_looks(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     for seed, name in enumerate(("mine", "other")):

@@ -172,7 +172,14 @@ async def test_a_session_folder_that_vanishes_takes_no_ui_with_it(lab: Home) -> 
         await pilot.press("enter")
         shutil.rmtree(lab.session("gone").path)
         await seen(pilot, lambda: "gone" not in app.sessions, "still listed")
-        await pilot.press("2", "3", "4", "5", "6", "1", "q")
+        for page in ("2", "3", "4", "5", "6", "7"):
+            await pilot.press(page)
+            assert "This session is gone" in text_of(app), f"page {page} speaks of what is not there"
+        await pilot.press("d")
+        assert app.board_of_notices.notices[-1].text == "d delete: gone is gone"
+        await pilot.press("r")
+        assert app.board_of_notices.notices[-1].text == "r resume: gone is gone"
+        await pilot.press("q")
         assert app.board.sessions.selected.name == "stays"
 
 

@@ -8,9 +8,10 @@ from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions.overview import look
 from fluxtui.persist.sessions.record import Phase
-from fluxtui.screens.panels.session_row import _field
+from fluxtui.screens.ending import _ending
+from fluxtui.screens.panels.session_row import _field, told_of
 from tests.ui.conftest import opened, seen, text_of
-from tests.ui.fabricate import make_record, make_session
+from tests.ui.fabricate import make_product, make_record, make_session
 
 
 async def test_a_stop_after_the_epoch_is_seen_by_whoever_opens_the_panel(home_path: Path) -> None:
@@ -66,3 +67,12 @@ def test_what_has_no_step_left_shows_its_phase_in_place_of_no_time(home_path: Pa
     make_record(folder, status="running", phase=Phase.TRAIN, step=390, step_seconds=1.0)
     assert _field(look(home, "ring-lora"), "left", {})[0] == "10s"
     lock.release()
+
+
+def test_one_step_is_said_as_one(home_path: Path) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "tiny", train__steps=1)
+    make_record(folder, status="completed", step=1, steps=1, exit_code=0, proof=make_product(folder))
+    session = look(home, "tiny")
+    assert told_of(session).startswith("proven, 1 step")
+    assert "steps" not in told_of(session) + _ending(session)[0]

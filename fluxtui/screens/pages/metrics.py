@@ -59,7 +59,7 @@ class MetricPage(Page, Dispatcher):
         self.overlay.let_go()
 
     def copied(self) -> tuple[str, str]:
-        return self._readout(self._cursor_at()).text.strip(), "the values at the cursor"
+        return self._readout(self._cursor_at(), math.inf).text.strip(), "the values at the cursor"
 
     # Drawing
 
@@ -70,7 +70,7 @@ class MetricPage(Page, Dispatcher):
         others = [name for name in NAMES if name != self.curve]
         strips = others if height >= 16 + STRIP else []
         large = height - 2 - (STRIP + 1 if strips else 0)
-        lines = [self._title(width), *self._large(width, large), self._readout(self._cursor_at())]
+        lines = [self._title(width), *self._large(width, large), self._readout(self._cursor_at(), width)]
         if strips:
             lines += [Line(), *self._small(strips, width)]
         return [Line(" ").extend(line) for line in lines]
@@ -152,8 +152,8 @@ class MetricPage(Page, Dispatcher):
             at = end
         return marked
 
-    def _readout(self, at: int) -> Line:
-        """What was measured at the cursor's step."""
+    def _readout(self, at: int, room: float) -> Line:
+        """What was measured at the cursor's step. Where not all of it has room some is left out: half a number is another."""
         history = self.history
         if not history.steps:
             return Line()
@@ -161,16 +161,24 @@ class MetricPage(Page, Dispatcher):
             at = min(at, len(history.steps) - 1)
             values = {name: history.curves[name][at] for name in history.curves}
             step, epoch = history.steps[at], history.epochs[at]
-        line = Line(Span(f"step {step}", "!text"), Span(f"  epoch {epoch}", "dim"))
-        for name, label, value in (
+        said = [
+            ("epoch", "epoch", str(epoch)),
             ("loss", "loss", words.loss(values["loss"])),
             ("validation", "validation", words.loss(values["validation"])),
             ("rate", "rate", f"{values['rate']:.3g}"),
             ("norm", "norm", f"{values['norm']:.3g}"),
             ("seconds", "s/step", words.step_time(values["seconds"])),
-        ):
-            if not math.isnan(values[name]):
-                line.add(f"   {label} ", "dim").add(value, "text")
+        ]
+        said = [one for one in said if not math.isnan(values.get(one[0], 0.0))]
+        for dropped in ("", "epoch", "seconds", "norm", "rate", "validation"):
+            said = [one for one in said if one[0] != dropped or dropped == self.curve]
+            for gap in ("   ", "  "):
+                line = Line(Span(f"step {step}", "!text"))
+                for name, label, value in said:
+                    line.add(f"  epoch {value}" if name == "epoch" else f"{gap}{label} ", "dim")
+                    line.add("" if name == "epoch" else value, "text")
+                if line.width <= room:
+                    return line
         return line
 
     def _small(self, names: list[str], width: int) -> list[Line]:

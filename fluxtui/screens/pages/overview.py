@@ -51,7 +51,7 @@ class OverviewPage(Reader):
     def text(self, width: int) -> list[Line]:
         session = self.session
         if session is None:
-            return [Line(Span("This session is gone.", "dim"))]
+            return [Line(Span("This session is gone: its folder was deleted or moved.", "dim"))]
         lines = [Line()]
         role = ROLES.get(session.state, "text")
         if session.reason:
@@ -100,7 +100,7 @@ def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
         found.append(("left", words.duration(session.eta_seconds)))
     found.append(("stops", session.stop_words.removeprefix("stops ")))
     if session.loss is not None:
-        found.append(("loss", f"{words.loss(session.loss)}, mean of the last 50 steps"))
+        found.append(("loss", f"{words.loss(session.loss)}, mean of the last steps, 50 at most"))
     if session.is_active and spec is not None:
         found.append(("guard", (record.amber if record else "") or guard_words(session, spec.guard)))
     if record is not None:

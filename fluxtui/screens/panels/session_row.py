@@ -82,7 +82,7 @@ def told_of(session: Overview) -> str:
         seconds = (
             (session.finished_at - session.started_at).total_seconds() if session.finished_at and session.started_at else None
         )
-        return f"proven, {session.steps} steps" + (f" in {words.duration(seconds)}" if seconds is not None else "")
+        return f"proven, {words.count(session.steps, 'step')}" + (f" in {words.duration(seconds)}" if seconds is not None else "")
     return session.reason
 
 
