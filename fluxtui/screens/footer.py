@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual.events import Click
@@ -54,18 +54,20 @@ class Footer(Pane):
             own = [action for action in of_contexts([context]) if action.footer and action not in shown]
             shown += sorted(own, key=lambda action: action.footer)
         chains: Sequence[Chain] = getattr(self.screen, "chains", ())
+        labels: Mapping[str, str] = getattr(self.screen, "labels", {})  # by action, where the table's does not fit here
         pinned = [action for action in shown if action.name in {"help", "quit", "back"}]
         room = width - sum(len(first_key(self.app, action.name, is_ascii, chains)) + len(action.label) + 3 for action in pinned)
         for action in shown:
             key = first_key(self.app, action.name, is_ascii, chains)
-            need = len(key) + len(action.label) + 3
+            label = labels.get(action.name, action.label)
+            need = len(key) + len(label) + 3
             if action not in pinned and line.width + need > room:
                 continue
             if action in pinned:
                 room += need
             start = line.width
             can = not action.refusal(situation)
-            line.add(key, "!accent" if can else "faint").add(" ").add(action.label, "dim" if can else "faint")
+            line.add(key, "!accent" if can else "faint").add(" ").add(label, "dim" if can else "faint")
             self._places.append((start, line.width, action.name))
             line.add("  ")
         return [line]

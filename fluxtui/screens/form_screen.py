@@ -47,6 +47,7 @@ class FormScreen(BaseScreen):
         self._home, self._draft, self._make = home, draft, make
         title = f"settings of {draft.origin}" if draft.edits else f"new session like {draft.origin}"
         is_clone = bool(draft.origin) and not draft.edits
+        self.labels = {"form-start": "save and start"} if draft.edits else {}  # of the footer
         self.form = Form(title if draft.origin else "new session", is_clone, draft.edits, draft.answers)
         self.examination = Examination(lambda done: self.app.post_message(JobDone(done)), self._examined)
         self.report = Report(self.examination)

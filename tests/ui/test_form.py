@@ -298,6 +298,7 @@ async def test_the_settings_of_a_new_session_are_edited_in_the_form(empty_home: 
     async with opened(empty_home, (120, 36), "mine") as (app, pilot):
         screen = await form_of(pilot, app, "e")
         await seen(pilot, lambda: "settings of mine" in text_of(app) and "save and start" in text_of(app), "not said")
+        assert "^s save and start" in text_of(app)
         assert all(asked.name != "name" for asked in screen.form.answering.fields)
         assert screen.form.seen.values["train.steps"] == "77"
         screen.form.go_to("train.steps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import stat
 import threading
@@ -15,6 +16,7 @@ from fluxtui.persist.home import Home
 from fluxtui.persist.sessions.record import Phase
 from fluxtui.persist.settings.recipe import load_spec
 from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.keys import keys_in_order
 from fluxtui.screens.pages import captions
 from fluxtui.screens.pages.samples import grid
 from fluxtui.screens.session import SessionScreen
@@ -285,6 +287,22 @@ async def test_captions_are_edited_in_place_with_trigger_and_undo(captioned) -> 
         await seen(pilot, lambda: "not UTF-8" in text_of(app), "not said", 5)
         assert file.read_text() == "a picture of thing 0"
         assert [path.name for path in pictures.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("closes", ["escape", "enter"])
+async def test_keys_typed_after_the_editor_of_a_caption_was_closed_wait_for_nothing(
+    captioned, closes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_in_order, "LOST", 600.0)  # a key that is given up by time alone would show
+    home, _ = captioned
+    make_record(home.session("mine"), status="stopped", step=3, reason="stopped")
+    async with opened(home, (120, 40), "mine") as (app, pilot):
+        await pilot.press("e")
+        await seen(pilot, lambda: "a picture of thing 0" in text_of(app), "no captions")
+        async with asyncio.timeout(30):
+            await pilot.press("enter", "x", closes, "j", "enter")
+        assert type(app.screen).__name__ == "CaptionEditor"
+        assert app.screen._area.text == "a picture of thing 1"
 
 
 async def test_captions_are_written_and_undone_in_the_order_of_the_keys_however_slow_the_disk_is(

@@ -69,7 +69,7 @@ class KeysInOrder(App[int]):
         path: list[MessagePump] = [target, *_parents(target), self]
         after: Callable[[], object] = partial(self._came_round, rounds, serial)
         for pump in reversed(path):
-            after = partial(pump.call_later, after)
+            after = partial(_behind, pump, after)
         after()
 
     def _came_round(self, rounds: int, serial: int) -> None:
@@ -89,6 +89,12 @@ class KeysInOrder(App[int]):
         self._typed.popleft()
         if self._typed:
             await self._pass_on()
+
+
+def _behind(pump: MessagePump, after: Callable[[], object]) -> None:
+    """Do it after all that waits in a queue; at once where the queue is shut, as that of an editor that the key has closed."""
+    if not pump.call_later(after):
+        after()
 
 
 def _parents(pump: MessagePump) -> list[MessagePump]:
