@@ -9,7 +9,7 @@ from fluxtui.cli.logs import how_many
 from fluxtui.persist.errors import ExitCode, NotFoundError
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, name_like
-from fluxtui.persist.sessions import overview, overview_json
+from fluxtui.persist.sessions import overview, overview_json, state
 from fluxtui.persist.sessions.overview import Overview
 
 
@@ -104,7 +104,8 @@ def _attempts(home: Home, seen: Overview) -> None:
         if record is None:
             rows.append((str(number), "unreadable", "", "", problem))
         else:
-            rows.append((str(number), record.status, out.moment(record.queued_at), str(record.step), record.reason))
+            status, why = state.of_attempt(record)
+            rows.append((str(number), status, out.moment(record.queued_at), str(record.step), why))
     if rows:
         out.data("")
         out.table(("ATTEMPT", "STATUS", "QUEUED", "STEP", "WHY"), rows, right=(0, 3))

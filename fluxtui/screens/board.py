@@ -215,6 +215,7 @@ class Board(BaseScreen):
         if (before.name if before else "") != (session.name if session else ""):
             self.attempts.take(())
         self.selected.take(session)
+        self.attempts.take_session(session)
         self.footer.repaint()
 
     def on_screen_resume(self, event: ScreenResume) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxtui.persist.sessions.record import ACTIVE, Phase, ProcessIdentity, Record, Status
-from fluxtui.persist.sessions.state import Facts, Output, Shown, State, derive
+from fluxtui.persist.sessions.state import Facts, Output, Shown, State, derive, of_attempt
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BOOT, OTHER_BOOT = "boot-1", "boot-2"
@@ -242,3 +242,15 @@ def test_whatever_is_known_the_answer_is_no_lie(seen: Record | None, facts: Fact
     if shown.state in {"failed", "lost", "changed", "unreadable", "suspended", "stalled", "new", "stopped"}:
         assert shown.reason
         assert shown.remedy
+
+
+def test_an_attempt_whose_keeper_died_is_lost_and_stays_it() -> None:
+    """Its record says for ever that it runs."""
+    assert of_attempt(RUNNING, ("lost", "keeper died at step 120")) == ("lost", "keeper died at step 120")
+    assert of_attempt(RUNNING) == ("lost", "keeper died or machine rebooted at step 120")
+    assert of_attempt(record(phase=Phase.PROVE))[1].endswith("while the product was being proven")
+    assert of_attempt(record(status="queued", phase=None))[1].endswith("while it waited")
+    assert of_attempt(RUNNING, ("running", "")) == ("running", "")
+    assert of_attempt(RUNNING, ("stalled", "the step takes long")) == ("running", "")
+    stopped = record(status="stopped", reason="stopped by the user")
+    assert of_attempt(stopped) == of_attempt(stopped, ("stopped", "")) == ("stopped", "stopped by the user")

@@ -76,3 +76,15 @@ def test_one_step_is_said_as_one(home_path: Path) -> None:
     session = look(home, "tiny")
     assert told_of(session).startswith("proven, 1 step")
     assert "steps" not in told_of(session) + _ending(session)[0]
+
+
+async def test_no_attempt_is_shown_running_whose_keeper_is_dead(home_path: Path) -> None:
+    home = Home.open(home_path)
+    folder = make_session(home, "ring-lora")
+    make_record(folder, status="running", phase=Phase.TRAIN, step=30)
+    make_record(folder, attempt=2, status="running", phase=Phase.TRAIN, step=64)
+    async with opened(home, (200, 60), "ring-lora") as (app, pilot):
+        for place in ("the dashboard", "the overview"):
+            await seen(pilot, lambda: "keeper died or machine rebooted at step 30" in text_of(app), f"not on {place}")
+            assert "running" not in text_of(app), place
+            await pilot.press("enter")

@@ -174,13 +174,29 @@ def _lost(record: Record, facts: Facts) -> Shown:
         why = "machine rebooted"
     else:
         why = f"no sign of life from {record.host}"
+    after = _where(record)
     if record.phase == "prove":
-        after = "while the product was being proven; a resume proves it and trains nothing"
-    elif record.status == "queued":
-        after = "while it waited"
-    else:
-        after = f"at step {record.step}" + (f"; the last checkpoint is {record.checkpoint}" if record.checkpoint else "")
+        after += "; a resume proves it and trains nothing"
+    elif record.status != "queued" and record.checkpoint:
+        after += f"; the last checkpoint is {record.checkpoint}"
     return Shown("lost", f"{why} {after}", f"fluxtui resume {facts.name}")
+
+
+def _where(record: Record) -> str:
+    """When its keeper wrote nothing any more."""
+    if record.phase == "prove":
+        return "while the product was being proven"
+    return "while it waited" if record.status == "queued" else f"at step {record.step}"
+
+
+def of_attempt(record: Record, newest: tuple[str, str] | None = None) -> tuple[str, str]:
+    """Status and reason of one attempt. `newest`: the state and reason that its session is shown with, where it is the newest.
+
+    The record of a keeper that died says for ever what it was doing. An attempt that another one followed does nothing any more.
+    """
+    if record.status not in ACTIVE or (newest is not None and newest[0] != "lost"):
+        return record.status, record.reason
+    return "lost", newest[1] if newest is not None else f"keeper died or machine rebooted {_where(record)}"
 
 
 def _alive(record: Record, facts: Facts) -> Shown:

@@ -13,7 +13,7 @@ from fluxtui.screens.drawing.ink import Line, Span, wrapped
 from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.keys.dispatch import first_key
 from fluxtui.screens.pages.reader import Reader
-from fluxtui.screens.panels.attempts import attempt_lines
+from fluxtui.screens.panels.attempts import attempts_lines
 from fluxtui.screens.panels.next_step import next_step, step_lines
 from fluxtui.screens.panels.selected import guard_words
 from fluxtui.screens.panels.session_row import gpu_words
@@ -79,9 +79,7 @@ class OverviewPage(Reader):
     def _attempts(self, width: int) -> list[Line]:
         records: Sequence[tuple[int, Record | None, str]] = self.detail.records if self.detail else ()
         lines = [Line(), Line(Span("attempts", "!text"))] if records else []
-        for number, record, problem in reversed(records):
-            lines += attempt_lines(number, record, problem, width, self.glyphs)
-        return lines
+        return lines + attempts_lines(records, self.session, width, self.glyphs)
 
 
 def facts(session: Overview, detail: Detail | None) -> list[tuple[str, str]]:
