@@ -233,6 +233,38 @@ async def test_checkpoints_are_listed_resumed_and_deleted_with_a_question(
         await seen(pilot, lambda: commit.committed(folder.checkpoints) == ["step-000000200", "step-000000300"], "not deleted")
 
 
+async def test_the_cursor_stays_with_its_checkpoint_while_others_come_and_go(tmp_path: Path) -> None:
+    from fluxtui.persist.checkpoints import commit
+
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "kept")
+    make_record(folder, status="stopped", step=300, reason="stopped", checkpoint="step-000000300")
+
+    def keep(step: int) -> None:
+        commit.commit_checkpoint(folder.checkpoints, commit.step_name(step), {"adapter.safetensors": b"x"}, {"step": step})
+
+    for step in (100, 200, 300):
+        keep(step)
+    async with opened(home, (120, 40), "kept") as (app, pilot):
+        page = (await turned_to(pilot, app, "4")).pages["checkpoints"]
+        await seen(pilot, lambda: len(page._kept) == 3, "not listed")
+        keep(400)
+        await seen(pilot, lambda: len(page._kept) == 4, "not listed anew")
+        assert page.chosen.step == 400  # the newest one was chosen
+        await pilot.press("j", "j")
+        assert page.chosen.step == 200
+        keep(500)
+        await seen(pilot, lambda: len(page._kept) == 5, "not listed anew")
+        assert page.chosen.step == 200
+        for step in (200, 500):
+            shutil.rmtree(folder.checkpoints / commit.step_name(step))
+        await seen(pilot, lambda: len(page._kept) == 3, "not listed anew")
+        assert page.chosen.step == 100
+        shutil.rmtree(folder.checkpoints / commit.step_name(100))
+        await seen(pilot, lambda: len(page._kept) == 2, "not listed anew")
+        assert page.chosen.step == 300
+
+
 async def test_settings_show_what_differs_from_defaults_and_from_another_session(states: Fabricated) -> None:
     async with opened(states.home, (140, 60), "too-hot") as (app, pilot):
         await turned_to(pilot, app, "5")

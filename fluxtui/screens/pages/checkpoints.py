@@ -76,8 +76,11 @@ class CheckpointPage(Page, MovementKeys):
         self.app.call_from_thread(self._listed, kept)
 
     def _listed(self, kept: list[Kept]) -> None:
+        """The cursor stays with its checkpoint while others come and go; on the newest one it stays with the newest."""
+        chosen = self.chosen if self._at else None
         self._kept = kept
-        self._at = min(self._at, max(0, len(kept) - 1))
+        if chosen is not None:  # or, where it is gone, with the next older one
+            self._at = next((at for at, one in enumerate(kept) if one.step <= chosen.step), max(0, len(kept) - 1))
         self.repaint()
 
     def copied(self) -> tuple[str, str]:
