@@ -15,7 +15,7 @@ from fluxtui.screens.base_screen import BaseScreen
 from fluxtui.screens.dialogs.ask import Ask
 from fluxtui.screens.form.examination import Examination, verdict
 from fluxtui.screens.form.examination import Report as Examined
-from fluxtui.screens.form.fields import Evaluation, evaluate
+from fluxtui.screens.form.fields import UNANSWERED, Evaluation, evaluate
 from fluxtui.screens.form.plan import Planner
 from fluxtui.screens.form.questions import Form
 from fluxtui.screens.form.report import Report
@@ -162,7 +162,7 @@ class FormScreen(BaseScreen):
         """Have the data set doctor look at every picture, in a process of its own."""
         seen = self.form.seen
         path = self._draft.answers.get("dataset.path") or seen.values.get("dataset.path", "")
-        if not path:
+        if path in ("", UNANSWERED):
             front_of(self.app).say("name the data set first", "warn")
             return
         front_of(self.app).run_quietly(self.examination.begin(path, seen))

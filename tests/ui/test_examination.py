@@ -26,6 +26,17 @@ async def test_pictures_are_examined_before_the_start(empty_home: Home, tmp_path
         await seen(pilot, lambda: "1 thing to fix" in text_of(app), "the damage is not found", 90)
 
 
+async def test_no_folder_is_looked_for_before_one_is_given(empty_home: Home) -> None:
+    async with opened(empty_home, (120, 36)) as (app, pilot):
+        screen = await form_of(pilot, app)
+        screen.form.go_to("model.source")
+        await pilot.press("ctrl+u", *"owner/other-flux")
+        await seen(pilot, lambda: "dataset.path" in screen.form.seen.errors, "not looked at")
+        await pilot.press("f4")
+        assert app.board_of_notices.notices[-1].text == "name the data set first"
+        assert not screen.examination.progress
+
+
 async def test_what_the_examination_found_is_counted_and_asked_before_the_start(
     empty_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

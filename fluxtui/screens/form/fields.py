@@ -36,6 +36,7 @@ LABELS = {
     "dataset.trigger": "trigger",
     "sample.prompts": "sample prompts",
 }
+UNANSWERED = "?"  # stands for the folder of pictures as long as none is given
 HIDDEN = frozenset({"model.start_from"})  # given by "begin with"
 
 
@@ -114,7 +115,7 @@ def evaluate(
     spec = None
     try:
         preset = given.get("preset", "")
-        written = dataset_folder.written(path) if path else "?"
+        written = dataset_folder.written(path) if path else UNANSWERED
         if base is not None:
             fixed = {"dataset.path": written, "model.source": source}
             changed = recipe.apply(base, {**fixed, **defaults.over(base, preset, sets), **sets})
