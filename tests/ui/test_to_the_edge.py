@@ -101,6 +101,26 @@ async def test_an_empty_page_says_what_would_fill_it(states: Fabricated, name: s
         await seen(pilot, lambda: sentence in said(text_of(app)), sentence)
 
 
+@pytest.mark.parametrize("keys", [(":",), ("enter", "2", "O")])
+async def test_what_is_typed_stays_in_its_box_however_the_terminal_is_resized(states: Fabricated, keys: tuple[str, ...]) -> None:
+    async with opened(states.home, (120, 36), "ring-lora") as (app, pilot):
+        await pilot.press(*keys)
+        await seen(pilot, lambda: "─ " in text_of(app) and "  >" in text_of(app), "no box")
+        await pilot.press("r", "i")
+        for size in ((120, 36), (61, 21), (60, 15), (75, 30), (100, 31), (200, 60)):
+            await pilot.resize_terminal(*size)
+            await seen(pilot, lambda size=size: app.screen.size == size, "not resized")
+            await seen(pilot, lambda: "> ri" in text_of(app), f"what is typed is not seen at {size}")
+            lines = text_of(app).splitlines()
+            typed = next(at for at, line in enumerate(lines) if "> ri" in line)
+            left, right = lines[typed].split("> ri")
+            assert left.rstrip().endswith("│"), f"{lines[typed]} at {size}"
+            assert right.split("│")[0].strip() == "", f"{lines[typed]} at {size}"
+            assert "│" in right, f"{lines[typed]} at {size}"
+            assert any(title in lines[typed - 1] for title in ("commands", "lay over")), f"{lines[typed - 1]} at {size}"
+            assert any("╰" in line for line in lines), f"cut at {size}"
+
+
 async def test_the_palette_says_the_whole_sentence_of_the_chosen_command(states: Fabricated) -> None:
     async with opened(states.home, (80, 24), "night-run") as (app, pilot):
         await pilot.press("colon", *"edit")

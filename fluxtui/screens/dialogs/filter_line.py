@@ -66,6 +66,12 @@ class FilterLine(Pane):
         self.focus()
         self.repaint()
 
+    def lie_in(self, width: int, height: int) -> None:
+        """In the first line within the frame of a centred box of that size, which is smaller where the screen is."""
+        columns, rows = self.app.size
+        self.styles.width = min(width, columns) - 4
+        self.styles.offset = (0, (rows - min(height, rows)) // 2 + 1 - (rows - 1) // 2)
+
     def say(self, trouble: str) -> None:
         """Why what was typed cannot be used; empty: it can."""
         self.trouble = trouble

@@ -17,6 +17,7 @@ from fluxtui.screens.drawing.pane import Pane
 from fluxtui.screens.drawing.terminal_kind import Tier
 from fluxtui.screens.keys.dispatch import first_key, front_of
 
+WIDTH = 76
 ROWS = 13
 TOLD = 3  # rows below them: a rule, and the sentence of the chosen one
 HEIGHT = ROWS + TOLD + 3  # with the frame and the line to type in
@@ -25,7 +26,7 @@ HEIGHT = ROWS + TOLD + 3  # with the frame and the line to type in
 class Choices(Pane):
     """The actions that match, best first."""
 
-    DEFAULT_CSS: ClassVar[str] = f"Choices {{ width: 76; max-width: 100%; height: {HEIGHT}; }}"
+    DEFAULT_CSS: ClassVar[str] = f"Choices {{ width: {WIDTH}; max-width: 100%; height: {HEIGHT}; max-height: 100%; }}"
     FRAME = "box"
 
     def __init__(self, actions: Sequence[Action], chains: Sequence[Chain]) -> None:
@@ -64,16 +65,16 @@ class Choices(Pane):
             line.add(fit(key, 7), "!accent" if not why else "faint").add(fit(action.label, 19), "text" if not why else "faint")
             line.add(fit(why or action.help, max(1, width - 26), self.glyphs.ellipsis), "dim")
             lines.append(line)
-        return [*lines, *self._told(situation, width)] if self._shown else [Line(), Line(Span("no command matches", "dim"))]
+        return [*lines, *self._told(situation, width, rows)] if self._shown else [Line(), Line(Span("no command matches", "dim"))]
 
-    def _told(self, situation: Situation, width: int) -> list[Line]:
+    def _told(self, situation: Situation, width: int, rows: int) -> list[Line]:
         """What the chosen one does, or why it cannot now, to the end of the sentence."""
         chosen = self.chosen
         if chosen is None:
             return []
         why = chosen.refusal(situation)
         pieces = wrapped(why or chosen.help, width)
-        blank = [Line() for _ in range(max(0, ROWS - len(self._shown)))]
+        blank = [Line() for _ in range(max(0, rows - len(self._shown)))]
         rule = Line(Span(self.glyphs.horizontal * width, "faint"))
         return [*blank, rule, *(Line(Span(piece, "warn" if why else "text")) for piece in pieces[: TOLD - 1])]
 
@@ -100,9 +101,10 @@ class Palette(ModalScreen[str]):
         yield self._line
 
     def on_mount(self) -> None:
-        self._line.styles.width = min(72, self.app.size.width - 4)
-        self._line.styles.offset = (0, 1 - HEIGHT // 2)
         self._line.open("", ">")
+
+    def on_resize(self) -> None:
+        self._line.lie_in(WIDTH, HEIGHT)
 
     def action_move(self, by: int) -> None:
         self._choices.move(by)

@@ -13,14 +13,14 @@ from fluxtui.screens.dialogs.filter_line import FilterLine
 from fluxtui.screens.drawing.ink import Line, Span, fit
 from fluxtui.screens.drawing.pane import Pane
 
-ROWS = 12
+WIDTH, HEIGHT = 76, 17
 NAME = 30  # cells
 
 
 class Names(Pane):
     """The sessions that match, those that are marked with a cross."""
 
-    DEFAULT_CSS: ClassVar[str] = "Names { width: 76; max-width: 100%; height: 17; }"
+    DEFAULT_CSS: ClassVar[str] = f"Names {{ width: {WIDTH}; max-width: 100%; height: {HEIGHT}; max-height: 100%; }}"
     FRAME = "box"
 
     def __init__(self, title: str, rows: Sequence[tuple[str, str]], marked: Sequence[str], most: int) -> None:
@@ -103,9 +103,10 @@ class SessionPicker(ModalScreen[list[str] | None]):
         yield self._line
 
     def on_mount(self) -> None:
-        self._line.styles.width = min(72, self.app.size.width - 4)
-        self._line.styles.offset = (0, -(ROWS // 2 + 1))
         self._line.open("", ">")
+
+    def on_resize(self) -> None:
+        self._line.lie_in(WIDTH, HEIGHT)
 
     def action_move(self, by: int) -> None:
         self._names.move(by)
