@@ -12,12 +12,16 @@ from fluxtui.engine.family.flux1.components import pipeline_at
 from fluxtui.engine.family.flux1.targets import PRESETS, target_names
 from fluxtui.engine.family.flux1.transformer import velocity
 from fluxtui.engine.memory.base import recomputed
+from fluxtui.engine.remedies import filled
 from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.adapter import dropout
 from fluxtui.engine.trainer.adapter.dropout import KeyedRanks, Place
 from fluxtui.engine.trainer.adapter.lora import Adapter, add_lora
 from fluxtui.engine.trainer.objective import sample_losses
+from fluxtui.engine.trainer.prepare import _add_adapters
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.persist.errors import UsageError
+from fluxtui.persist.settings import defaults
 from fluxtui.persist.settings.spec import LoraSpec
 from tests.trainer.test_objective import random_samples
 from tests.trainer.tiny_flux import new_transformer
@@ -74,6 +78,17 @@ def test_presets_differ_and_a_pattern_must_match_whole_names() -> None:
         target_names(model, "to_q")
     with pytest.raises(UsageError, match="regular expression"):
         target_names(model, "(")
+
+
+def test_targets_that_mean_no_layer_are_answered_by_the_session_to_make_instead() -> None:
+    """Not by a resume, which cannot change them."""
+    sets = {"lora.targets": "nothing_like_it"}
+    spec = defaults.new_spec("hot", "owner/flux", "/x", "flux1", 20, "ohwx", defaults.with_recipe("", 20, sets))
+    none: Any = None
+    with pytest.raises(Refusal, match="matches no linear layer") as refused:
+        _add_adapters(spec, new_transformer(), none, none, none)
+    remedy = filled(refused.value.remedy, spec, False, list)
+    assert remedy.endswith("fluxtui new hot-2 --from hot --set lora.targets=attention+mlp")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

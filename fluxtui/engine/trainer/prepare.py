@@ -28,6 +28,7 @@ from fluxtui.engine.trainer.data.encode import fill_caches
 from fluxtui.engine.trainer.events import Events
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.rank_agreement import must_agree_with_rank_0
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.trainer.reporter import Reporter
 from fluxtui.engine.trainer.requests import Requests
 from fluxtui.engine.trainer.run import Run
@@ -124,8 +125,15 @@ def _open_components(job: TrainJob, folder: SessionFolder, here: Runtime, report
 def _add_adapters(
     spec: Spec, transformer: nn.Module, components: Components, here: Runtime, reporter: Reporter
 ) -> tuple[Adapter, Clip | None]:
-    """The adapter of the transformer, which is ready to train then, and that of CLIP where it is trained along."""
-    adapter = add_lora(transformer, target_names(transformer, spec.lora.targets), spec.lora, spec.train.seed)
+    """The adapter of the transformer, which is ready to train then, and that of CLIP where it is trained along.
+
+    Raises `Refusal` where `lora.targets` means no layer: no resume changes it, so the remedy is a session with others.
+    """
+    try:
+        names = target_names(transformer, spec.lora.targets)
+    except UsageError as error:
+        raise Refusal(str(error).rstrip("."), "set lora.targets=attention+mlp") from None
+    adapter = add_lora(transformer, names, spec.lora, spec.train.seed)
     ready_blocks(transformer, components, spec, here, reporter.say)
     transformer.train()
     clip = load_clip(spec, components, here, adapter.place)
