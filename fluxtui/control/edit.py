@@ -103,7 +103,7 @@ def _spec_to_change(home: Home, name: str) -> Iterator[SessionFolder]:
 def _must_be_new(folder: SessionFolder, seen: Overview) -> None:
     if not has_begun(folder):
         return
-    name, anew = folder.name, f"fluxtui new OTHER --from {folder.name} makes another with yours"
+    name, anew = folder.name, f"fluxtui new OTHER --from {folder.name} --set KEY=VALUE makes another with others"
     if not seen.is_resumable:
         after = "" if seen.status == "completed" else f"; once it has stopped, fluxtui resume {name} --set changes some"
         raise RefusedError(f"{name} was started, so its settings stay; {anew}{after}.")
