@@ -145,6 +145,8 @@ async def test_an_export_box_offers_what_can_hold_the_lora_and_keeps_a_path_it_r
         assert "there is no folder" not in text_of(app)
         await pilot.press("ctrl+w", "left", "s", "end", "b")
         assert "nones/b" in text_of(app), "the path cannot be mended in the middle"
+        await pilot.press("ctrl+u", "/", *("長い" * 60), *"/end.safetensors", "up")
+        assert "い/end.safetensors " in text_of(app), "the end of a path of wide letters is not seen"
         await pilot.press("escape")
         await seen(pilot, lambda: not isinstance(app.screen, ExportBox), "no way out")
 

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 
 from fluxtui.persist.files.text import clean
 from fluxtui.screens.drawing.ink import Line, Span, cells, shorten
-from fluxtui.screens.drawing.line_edit import LineEdit, pasted
+from fluxtui.screens.drawing.line_edit import LineEdit, end_of, pasted
 from fluxtui.screens.drawing.pane import Pane
 
 READERS = {"diffusers": "for diffusers, ComfyUI", "kohya": "for Forge, sd-scripts", "comfyui": "for ComfyUI alone"}
@@ -108,7 +108,7 @@ class _Box(Pane):
     def _path_line(self, room: int) -> Line:
         if self._is_typing:
             return self._edit.drawn(room)
-        return Line(Span(self.path if cells(self.path) <= room else self.glyphs.ellipsis + self.path[2 - room :]))
+        return Line(Span(self.path if cells(self.path) <= room else self.glyphs.ellipsis + end_of(self.path, room - 1)))
 
     @property
     def _is_typing(self) -> bool:

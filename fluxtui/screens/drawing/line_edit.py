@@ -59,12 +59,12 @@ class LineEdit:
         rest = ghost if self.is_at_end else self.text[self.cursor + 1 :]
         mark = under or rest[:1] or " "
         left = room - cells(mark)
-        before = _tail(self.text[: self.cursor], left)
+        before = end_of(self.text[: self.cursor], left)
         after = _head(rest if under else rest[1:], left - cells(before))
         return Line().add(before, role).add(mark, "~text").add(after, "text" if under else "faint")
 
 
-def _tail(text: str, room: int) -> str:
+def end_of(text: str, room: int) -> str:
     """The end of a text that takes at most so many cells."""
     text = text[-room:] if room > 0 else ""  # a character takes a cell at least, or belongs to one that does
     while cells(text) > room:
