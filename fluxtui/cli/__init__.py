@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fluxtui.persist import output, signals
+from fluxtui.persist import inherited, output
 from fluxtui.persist.errors import ExitCode, FluxTUIError
 
 INTERRUPTED = 130  # of a shell: ended by Ctrl-C
@@ -19,7 +19,7 @@ INTERRUPTED = 130  # of a shell: ended by Ctrl-C
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code. An error is one sentence on stderr, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signals.begin()
+    inherited.put_right()
     output.ready()
     gc.disable()  # a verb lives for a moment; those that live long switch it on again
     try:

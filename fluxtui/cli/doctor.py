@@ -23,6 +23,7 @@ from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.home import Home, runtime_folder
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def _config() -> list[Finding]:
 def _disk() -> list[Finding]:
     try:
         space = os.statvfs(Home.open().root)
-    except (FluxTUIError, OSError) as error:
-        return [Finding("disk", "bad", clean(str(error), 300))]
+    except (FluxTUIError, OSError):
+        return []  # told of the home
     free = space.f_bavail * space.f_frsize
     text = f"{size(free)} free of {size(space.f_blocks * space.f_frsize)}"
     if free < LEAST_DISK:
@@ -204,7 +205,11 @@ def _models() -> list[Finding]:
     from fluxtui.persist.models.search import model_folders
 
     try:
-        folders = model_folders(Home.open())[:-1]
+        home = Home.open()
+    except (FluxTUIError, OSError):
+        return []  # told of the home
+    try:
+        folders = model_folders(home)[:-1]
     except (FluxTUIError, OSError) as error:
         return [Finding("models", "bad", clean(str(error), 300), "fix config.toml")]
     lost = [str(folder) for folder in folders if not folder.is_dir()]
@@ -221,7 +226,11 @@ def _processor() -> list[Finding]:
 def _files() -> list[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
-        return [Finding("open files", "bad", f"at most {soft}", f"ulimit -n {min(4096, hard) if hard > 0 else 4096}")]
+        most = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        if most > soft:
+            return [Finding("open files", "bad", f"at most {soft}", f"ulimit -n {most}")]
+        remedy = "raise the hard limit: nofile in /etc/security/limits.conf, or docker run --ulimit nofile=4096"
+        return [Finding("open files", "bad", f"at most {soft}, and no shell of yours may raise it", remedy)]
     return [Finding("open files", "good", f"at most {soft}")]
 
 
@@ -244,7 +253,7 @@ def _network() -> list[Finding]:
     """Only what is set, never a value: a token is in no output of ours."""
     set_here = [name for name in ("HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY") if os.environ.get(name)]
     with contextlib.suppress(OSError, RuntimeError):
-        if (Path.home() / ".cache" / "huggingface" / "token").is_file():
+        if (expanded("~") / ".cache" / "huggingface" / "token").is_file():
             set_here.append("the hub's own login")
     told = f"set: {', '.join(set_here)}" if set_here else "no token and no login; open models need none"
     return [Finding("hub", "good", told)]

@@ -9,6 +9,7 @@ from fluxtui import control
 from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
 from fluxtui.persist.errors import ExitCode, RefusedError
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
 
@@ -47,7 +48,7 @@ def export_verb(arguments: Namespace) -> int:
     home = Home.open()
     overview.look(home, arguments.name)
     words = ["--home", str(home.root), "--session", arguments.name, "--format", arguments.format]
-    words += ["--output", str(arguments.output.expanduser().absolute()), "--dtype", arguments.dtype]
+    words += ["--output", str(expanded(arguments.output).absolute()), "--dtype", arguments.dtype]
     words += ["--checkpoint", arguments.checkpoint] if arguments.checkpoint else []
     words += ["--ema"] if arguments.ema else []
     become_engine("export", words)

@@ -6,6 +6,7 @@ for a sooner and better sentence.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -161,7 +162,9 @@ def _launch(name: str, command: list[str]) -> int:
         except OSError as error:
             raise StorageError.of(error, "start", command[0]) from error
         # A front that lives long must not leave the keeper a zombie; one that ends leaves it to init.
-        threading.Thread(target=keeper.wait, daemon=True, name=f"reap {name}").start()
+        # Where no thread can be had `subprocess` reaps it at its next start, and the keeper goes on all the same.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=keeper.wait, daemon=True, name=f"reap {name}").start()
         assert keeper.stdout is not None
         with keeper.stdout as answers:
             line = _first_line(answers, HANDSHAKE_SECONDS)

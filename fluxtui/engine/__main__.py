@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 
-from fluxtui.persist import output, signals
+from fluxtui.persist import inherited, output
 from fluxtui.persist.errors import StorageError
 
 VERBS = {
@@ -27,7 +27,7 @@ USAGE = 2
 
 def main(argv: list[str]) -> int:
     """Run one verb; its own `main(argv) -> int` gives the exit code."""
-    signals.begin()
+    inherited.put_right()
     if not argv or argv[0] not in VERBS:
         said = f"there is no engine verb {argv[0]!r}" if argv else "an engine verb is needed"
         print(f"{said}: one of {', '.join(VERBS)}", file=sys.stderr)

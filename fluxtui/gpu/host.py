@@ -129,7 +129,7 @@ def network_bytes(devices: Path) -> tuple[int, int] | None:
 
 def _existing(path: Path) -> Path:
     """The nearest folder above that exists."""
-    path = path.expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()  # `Path.expanduser` raises where no home is known
     while not path.exists() and path != path.parent:
         path = path.parent
     return path

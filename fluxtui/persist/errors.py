@@ -71,6 +71,8 @@ class StorageError(FluxTUIError):
         words = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
         if error.errno == errno.ENOSPC and _lacks_inodes(os.path.dirname(str(path))):
             words = _NO_INODES
+        if doing == "start" and error.errno in (errno.EAGAIN, errno.ENOMEM):
+            words = _NO_PROCESS
         return cls(f"cannot {doing} {path}: {words}", error.errno)
 
 
@@ -84,6 +86,7 @@ def _lacks_inodes(folder: str) -> bool:
 
 
 _NO_INODES = "the disk can hold no more files (`df -i`); remove some, or point FLUXTUI_HOME at another disk"
+_NO_PROCESS = "the limit on processes (`ulimit -u`, a container's pids limit) or the memory is used up; close other programs"
 _FULL = "the disk is full; free some room, or point FLUXTUI_HOME at a larger disk"
 _SENTENCES = {
     errno.ENOSPC: _FULL,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fluxtui.persist.errors import RefusedError, StorageError, UsageError
 from fluxtui.persist.files.durable import fsync_folder, make_folder, make_own_folder, must_be_own_folder, remove_tree
+from fluxtui.persist.files.tilde import expanded
 
 LONGEST = 64  # characters of a name
 _SLUG = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{LONGEST - 1}}}")
@@ -194,9 +195,16 @@ class Home:
     def open(root: Path | None = None) -> Home:
         """The home at `root`, else FLUXTUI_HOME, else the user data folder; made where it is missing.
 
-        Raises StorageError where it cannot be made or belongs to somebody else.
+        Raises StorageError where it cannot be made or belongs to somebody else, UsageError where its path is no text.
         """
-        chosen = (root or _default_root()).expanduser().absolute()
+        given = expanded(root or _default_root())
+        if str(given).startswith("~"):  # below the present folder each would find sessions of its own
+            raise UsageError(f"no home folder is known for {given.parts[0]}; point FLUXTUI_HOME at a folder by its full path")
+        chosen = given.absolute()
+        try:
+            str(chosen).encode()
+        except UnicodeEncodeError:  # jobs, records and JSON are UTF-8: no session could hold its own paths
+            raise UsageError(f"the path of the home, {str(chosen)!a}, is not UTF-8; point FLUXTUI_HOME at one that is") from None
         try:
             if not chosen.is_dir():
                 chosen.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ Both are imported by the first action that needs them: the dashboard comes up so
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxtui.persist.errors import FluxTUIError
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
 from fluxtui.screens.drawing import words
@@ -106,7 +106,7 @@ def exported(home: Home, name: str, wanted: Export) -> str:
     from fluxtui.control import engine
 
     words = ["--home", str(home.root), "--session", name, "--format", wanted.form, "--dtype", wanted.dtype]
-    words += ["--output", str(Path(wanted.path).expanduser().absolute()), "--checkpoint", wanted.checkpoint]
+    words += ["--output", str(expanded(wanted.path).absolute()), "--checkpoint", wanted.checkpoint]
     words += ["--ema"] if wanted.is_averaged else []
     code, _, said = engine.last_object("export", words)
     if code:

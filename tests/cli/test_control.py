@@ -117,6 +117,24 @@ def test_of_many_starts_at_once_one_holds_the_session(lab: Lab) -> None:
     ), answers
 
 
+def test_a_front_that_can_have_no_thread_still_says_that_the_session_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ulimit -u`: the keeper ran, and its start was called a fault of FluxTUI."""
+    lab.make("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "_start_new_thread", lambda *_: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        assert lab.call("start", "a").code == 0
+    assert lab.await_state("completed").attempt == 1
+
+
+def test_where_no_process_can_be_started_the_limit_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    lab.make("a")
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert "`ulimit -u`" in lab.call("start", "a").sentence
+
+
 def test_stop_then_resume_goes_on_and_completes(lab: Lab) -> None:
     lab.plan(step_seconds=0.05)
     lab.make("a")

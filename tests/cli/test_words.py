@@ -194,6 +194,37 @@ def test_doctor_says_what_in_config_toml_does_nothing(lab: Lab) -> None:
     assert level == "good"
 
 
+def test_the_home_of_a_user_that_there_is_not_is_a_folder_that_is_not_there(lab: Lab) -> None:
+    """`~pictures` for `~/pictures` was called a fault of FluxTUI, and `check` ended with a traceback."""
+    absent = "~nobody-here/pictures"
+    command = [sys.executable, "-m", "fluxtui", "check", absent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = f"fluxtui: There is no data set folder {absent}; give one that exists, or demo.\n"
+    assert (done.returncode, done.stderr) == (3, told)
+    assert absent in lab.call("new", "a", "--model", "pico", "--dataset", absent).sentence
+    assert "There is no model" in lab.call("new", "a", "--model", "~nobody-here/flux", "--dataset", "demo").sentence
+
+
+def test_doctor_tells_of_a_home_that_cannot_be_opened_once_and_blames_nothing_else(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLUXTUI_HOME", str(tmp_path / "file" / "home"))
+    found = json.loads(lab.call("doctor", "--json").out)
+    told = [(one["subject"], one["remedy"]) for one in found if str(tmp_path / "file") in one["found"]]
+    assert told == [("home", "set FLUXTUI_HOME to a folder of yours")]
+
+
+def test_doctor_names_no_limit_of_open_files_that_is_already_so(lab: Lab) -> None:
+    def told(limits: str) -> str:
+        command = ["bash", "-c", f'{limits}; exec "$@"', "bash", sys.executable, "-m", "fluxtui", "doctor", "--json"]
+        found = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+        return next(one["remedy"] for one in found if one["subject"] == "open files")
+
+    assert told("ulimit -Sn 64 && ulimit -Hn 512") == "ulimit -n 512"
+    assert told("ulimit -n 64").startswith("raise the hard limit")
+
+
 def test_doctor_shows_no_token(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     asked = lab.call("doctor")

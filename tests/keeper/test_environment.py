@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -51,3 +52,19 @@ def test_a_parent_that_blocks_signals_makes_no_keeper_deaf(lab: Lab) -> None:
     until(lambda: one.record().status == "stopped")
     keeper.wait()
     one.check()
+
+
+def test_what_makes_a_session_may_read_it_whatever_the_umask(lab: Lab) -> None:
+    one = lab.session(steps=5)
+    one.start(wrap=["/bin/bash", "-c", 'umask 777; exec "$@"', "bash"]).wait()
+    one.check()
+    assert one.record().status == "completed"
+    assert not [path for path in one.folder.path.rglob("*") if not path.stat().st_mode & 0o400]
+
+
+def test_numpy_starts_no_threads_in_a_trainer() -> None:
+    """Where one could not be had (`ulimit -u`) OpenBLAS raised SIGINT, and the session was "stopped" with nobody having asked."""
+    code = "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    environment = spawn._environment("run", [], 2)
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "1\n"

@@ -78,6 +78,26 @@ def test_the_home_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert {mode(path) for path in made} == {0o700}
 
 
+def test_a_home_whose_path_is_no_text_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """A session there was made and started, and then its keeper failed: UnicodeEncodeError."""
+    with pytest.raises(UsageError, match="not UTF-8"):
+        Home.open(tmp_path / os.fsdecode(b"h\xff"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_home_of_the_user_is_known_a_folder_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user without a name, HOME unset: "a fault of FluxTUI, please report it"."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FLUXTUI_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", os.fspath)
+    with pytest.raises(UsageError, match="point FLUXTUI_HOME at a folder"):
+        Home.open()
+    with pytest.raises(UsageError, match="no home folder is known for ~nobody-here"):
+        Home.open(Path("~nobody-here/fluxtui"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLUXTUI_HOME", str(tmp_path / "chosen"))
     assert Home.open().root == tmp_path / "chosen"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +49,7 @@ FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.
         (torch.distributed.DistBackendError("NCCL error\nCuda failure 2 'out of memory'"), TrainerExit.GPU_MEMORY),
         (InductorError(RuntimeError("Failed to find C compiler. Please specify via CC"), None), TrainerExit.CONFIGURATION),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
+        (RuntimeError("can't start new thread"), CRASHED),
         (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
     ],
 )
@@ -70,4 +73,25 @@ def test_a_rank_that_runs_out_of_memory_tells_the_peak_of_its_own_card(monkeypat
 def test_what_to_change_is_said_where_it_is_known() -> None:
     assert "learning_rate" in ending_of(NonFiniteError("the loss of step 3 is not finite")).remedy
     assert "gradient_checkpointing" in ending_of(torch.OutOfMemoryError("CUDA out of memory")).remedy
+    assert "`ulimit -u`" in ending_of(RuntimeError("can't start new thread")).error
     assert "metrics.jsonl" in ending_of(OSError(errno.ENOSPC, "No space left", "metrics.jsonl")).error
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EMFILE])
+def test_where_room_is_not_what_lacks_nobody_is_sent_to_make_some(number: int) -> None:
+    ending = ending_of(StorageError.of(OSError(number, os.strerror(number)), "write", "a"))
+    assert (ending.code, ending.remedy) == (TrainerExit.STORAGE, "do what the reason says, then fluxtui resume {name}")
+    full = ending_of(StorageError.of(OSError(errno.ENOSPC, "No space left"), "write", "a"))
+    assert full.remedy.startswith("make room")
+
+
+def test_a_limit_on_the_process_is_not_called_the_machines_memory() -> None:
+    """`ulimit -v 2000000` on a machine with 20 GiB free: closing other programs would not help."""
+    code = (
+        "import resource; from fluxtui.engine.trainer.exit_reason import ending_of\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "try: bytearray(2**31)\n"
+        "except MemoryError as error: print(ending_of(error).error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "a process may have 1.0 GiB of address space here (`ulimit -v`), too little for the trainer\n"

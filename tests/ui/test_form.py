@@ -211,6 +211,8 @@ async def test_models_are_found_on_this_machine_on_the_hub_and_in_other_sessions
     assert found["someone/their-flux"] == "used before"
     assert found["black-forest-labs/FLUX.1-dev"] == "on the hub"
     assert [one.text for one in candidates(empty_home, "model.source", "schnell")] == ["black-forest-labs/FLUX.1-schnell"]
+    # `~name` of nobody, as `~pic` for `~/pic`: RuntimeError in the thread of the list
+    assert candidates(empty_home, "dataset.path", "~nobody-here/pic") == []
     async with opened(empty_home, (80, 24)) as (app, pilot):
         screen = await form_of(pilot, app)
         screen.form.go_to("model.source")

@@ -232,6 +232,9 @@ def _environment(run_id: str, devices: Sequence[str], threads: int) -> dict[str,
         "CUDA_VISIBLE_DEVICES": ",".join(devices),  # empty: a session of the CPU never touches a GPU
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        # numpy's pool: torch computes without it, and where none of its threads can be had OpenBLAS raises SIGINT in the trainer,
+        # which would take it for a stop by the user
+        "OPENBLAS_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash before the trainer's first act leaves a stack too
     }
 

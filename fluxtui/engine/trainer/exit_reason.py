@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ CRASHED = 1  # any other error: the keeper tries again, within its limit
 
 _STORAGE_NUMBERS = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _ROOM = "make room or fix the disk, then fluxtui resume {name}"
+_MORE = "raise it or close other programs, then fluxtui resume {name}"
+_NAMED = "do what the reason says, then fluxtui resume {name}"  # it is no matter of room
 _SHARED_MEMORY = re.compile(r"[^\n]*(/dev/shm|shared memory segment)[^\n]*")
 _MORE_SHARED = (
     "give the container a larger /dev/shm (docker run --shm-size=8g), or set NCCL_SHM_DISABLE=1, then fluxtui resume {name}"
@@ -56,20 +60,14 @@ class Ending:
     remedy: str  # the one change or command that follows; "" where none is known
 
 
-_HOST_MEMORY = Ending(  # not tried again: it would end the same way
-    TrainerExit.CONFIGURATION,
-    "this machine has not enough memory",
-    f"close other programs, then fluxtui resume {{name}}; where that is not enough: {TAKES_LESS}",
-)
-
-
 def ending_of(error: BaseException) -> Ending:
     """The ending that an error means. Where torch is loaded, its errors are known too."""
     match error:
         case Refusal():
             return Ending(error.exit, str(error), error.remedy)
         case StorageError():
-            return Ending(TrainerExit.STORAGE, str(error), _ROOM)
+            is_disks = error.errno is None or (error.errno in _STORAGE_NUMBERS and error.errno != errno.EFBIG)
+            return Ending(TrainerExit.STORAGE, str(error), _ROOM if is_disks else _NAMED)
         case FluxTUIError():
             return Ending(TrainerExit.CONFIGURATION, str(error), "")
         case OSError() if error.errno in _STORAGE_NUMBERS:
@@ -80,8 +78,27 @@ def ending_of(error: BaseException) -> Ending:
                 TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again"
             )
         case MemoryError():
-            return _HOST_MEMORY
+            return _host_memory()
+        case RuntimeError() if str(error) == "can't start new thread":  # Python's own words
+            why = "no thread can be started: the limit on processes is reached (`ulimit -u`, or a container's pids limit)"
+            return Ending(CRASHED, why, _MORE)
     return _of_torch(error) or Ending(CRASHED, f"{type(error).__name__}: {first_line(error)}", _LOOK)
+
+
+def _host_memory() -> Ending:
+    """Not tried again: it would end the same way. A limit of the process below the machine's memory is what ran out first."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        return Ending(
+            TrainerExit.CONFIGURATION,
+            f"a process may have {limit / 2**30:.1f} GiB of address space here (`ulimit -v`), too little for the trainer",
+            "`ulimit -v unlimited`, then fluxtui resume {name}; where the shell refuses it, whoever set the limit can raise it",
+        )
+    return Ending(
+        TrainerExit.CONFIGURATION,
+        "this machine has not enough memory",
+        f"close other programs, then fluxtui resume {{name}}; where that is not enough: {TAKES_LESS}",
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -99,7 +116,7 @@ def _of_torch(error: BaseException) -> Ending | None:
     if compiler is not None and isinstance(error, compiler.TorchDynamoException):  # would end the same way again
         return Ending(TrainerExit.CONFIGURATION, f"the blocks cannot be compiled: {first_line(error)}", _NO_COMPILER)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
-        return _HOST_MEMORY
+        return _host_memory()
     is_nccls = isinstance(error, getattr(torch.distributed, "DistError", ()))
     if is_nccls and (full := _SHARED_MEMORY.search(str(error))):
         return Ending(TrainerExit.CONFIGURATION, f"the ranks cannot speak through shared memory: {full[0]}", _MORE_SHARED)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fluxtui.persist.errors import NotFoundError, StorageError, UsageError
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 
 DEMO = "demo"
 OTHER_PICTURES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
@@ -56,12 +57,12 @@ def resolve(path: str) -> Path:
         from fluxtui.demo import IMAGES_DIR
 
         return Path(IMAGES_DIR)
-    return Path(path).expanduser()
+    return expanded(path)
 
 
 def written(path: str | Path) -> str:
     """How a spec writes the folder down: `demo` stays, all else is made absolute."""
-    return DEMO if str(path) == DEMO else str(Path(path).expanduser().absolute())
+    return DEMO if str(path) == DEMO else str(expanded(path).absolute())
 
 
 def pair(path: Path, caption_extension: str = ".txt", *, is_recursive: bool = False, without: Path | None = None) -> Pairs:
@@ -156,6 +157,9 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
         raise NotFoundError(f"There is no data set folder {_show(path)}; give one that exists, or demo.") from None
     except NotADirectoryError:
         raise UsageError(f"{_show(path)} is not a folder; give the folder that holds the images and their captions.") from None
+    except PermissionError as error:  # it need not be ours, and is nowhere near FLUXTUI_HOME
+        denied = f"cannot read the data set folder {_show(path)}: permission denied; let yourself read and enter it (chmod u+rx)"
+        raise StorageError(denied, error.errno) from error
     except OSError as error:
         raise StorageError.of(error, "read the data set folder", _show(path)) from error
     return sorted(shown, key=lambda entry: os.fsencode(entry.name))

@@ -16,6 +16,7 @@ from typing import Any
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.files import toml
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.imports import folders as import_folders
 from fluxtui.persist.imports import prompts as import_prompts
 from fluxtui.persist.imports.folders import Table
@@ -83,7 +84,7 @@ def _named_tables(flat: dict[str, Any], beside: Path) -> tuple[list[Table], list
         return [], []
     value = str(flat.pop(key))
     try:
-        rest, tables = import_folders.split(_parse(beside / Path(value).expanduser()))
+        rest, tables = import_folders.split(_parse(beside / expanded(value)))
     except FluxTUIError as error:
         return [], [f"{clean(key, 100)} = {keys.show(value)}: {str(error).rstrip('.')}; give the folders with --dataset"]
     ignored = [name for name in ("train_data_dir", "reg_data_dir") if any(flat.pop(one, None) for one in _ending(flat, name))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from fluxtui.persist.datasets import folder as dataset_folder
 from fluxtui.persist.datasets import parts as dataset_parts
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.settings import keys
 from fluxtui.persist.settings.spec import DatasetSpec
 
@@ -120,7 +120,7 @@ def by_convention(sets: dict[str, object], folder: str, is_regularisation: bool,
     The others become lines of `dataset.folders`, and so do all where they are for regularisation: then there is no first. A
     folder that holds none is given back itself.
     """
-    at = Path(folder).expanduser()
+    at = expanded(folder)
     try:
         inside = dataset_folder.pair(at).folders
     except FluxTUIError:

@@ -9,6 +9,7 @@ from typing import Any
 from fluxtui.persist.errors import FluxTUIError, UsageError
 from fluxtui.persist.files import toml
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.settings import keys, prompts
 
 _LIMIT = 1 << 20  # bytes of a file of prompts
@@ -43,7 +44,7 @@ def read_named(value: object, beside: Path) -> object:
     """What a configuration says of its prompts; of a file's name, what stands in it (`UsageError` where it cannot be read)."""
     if not isinstance(value, str) or "\n" in value or not value.lower().endswith(_ENDINGS):
         return value
-    path = beside / Path(value).expanduser()
+    path = beside / expanded(value)
     try:
         return _lines(path)
     except FluxTUIError as error:

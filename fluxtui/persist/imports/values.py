@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.settings.prompts import KNOWN, line_of, without_unknown
 
 Value = Any  # of somebody's JSON, TOML or YAML: of any type
@@ -70,7 +70,7 @@ def lines(value: Value) -> object:
 def model(value: Value) -> object:
     text = str(value)
     low = text.lower()
-    if text.endswith((".safetensors", ".sft")) and Path(text).expanduser().is_file():
+    if text.endswith((".safetensors", ".sft")) and expanded(text).is_file():
         return text
     is_file = text.endswith((".safetensors", ".sft"))
     if is_file or "/" not in text:
@@ -85,7 +85,7 @@ def model(value: Value) -> object:
 def part(value: Value) -> str:
     """A text encoder or VAE in a file of its own."""
     text = str(value)
-    if not Path(text).expanduser().is_file():
+    if not expanded(text).is_file():
         raise CannotError("there is no such file here; the part is looked for beside the model, or comes with it from the hub")
     return text
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fluxtui.persist.errors import DamagedError, NotFoundError, UsageError
 from fluxtui.persist.files import toml
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.models import assembly as model_assembly
 from fluxtui.persist.models.assembly import Collection
 from fluxtui.persist.models.config import other_inputs
@@ -71,7 +72,7 @@ def recognise(source: str, home: Home | None = None) -> ModelSource:
         from fluxtui.demo import PICO_DIR
 
         return _from_folder(Path(PICO_DIR), PICO)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if home is not None and "/" not in source and not path.exists() and (home.models / source).is_dir():
         path = home.models / source
     if path.is_dir():
@@ -90,7 +91,7 @@ def _files(source: str, home: Home | None) -> list[Path] | None:
     """The files that were named, by path or by a bare name in a folder of models; None where no files are meant."""
     found: list[Path] = []
     for written in source.split(","):
-        path = Path(written.strip()).expanduser()
+        path = expanded(written.strip())
         if not path.is_file() and home is not None and "/" not in written and path.suffix in SUFFIXES:
             path = named_file(written.strip(), home) or path
         if not path.is_file():

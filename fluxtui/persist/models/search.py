@@ -19,6 +19,7 @@ from typing import Any
 
 from fluxtui.persist.errors import FluxTUIError, NotFoundError, UsageError
 from fluxtui.persist.files import toml
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.home import Home
 from fluxtui.persist.models.file import PART_WORDS, Part, PartFile, identify
 
@@ -60,7 +61,7 @@ def model_folders(home: Home) -> list[Path]:
     folders = table.get("folders", []) if isinstance(table, dict) else None
     if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
         raise UsageError('In config.toml [models] folders is a list of folders: folders = ["~/ComfyUI/models"].')
-    return [*(Path(folder).expanduser() for folder in folders), home.models]
+    return [*(expanded(folder) for folder in folders), home.models]
 
 
 def hub_caches(home: Home) -> list[Path]:
@@ -68,7 +69,7 @@ def hub_caches(home: Home) -> list[Path]:
     shared = os.environ.get("HF_HUB_CACHE") or os.path.join(
         os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"), "hub"
     )
-    return [home.models / "hub", Path(shared).expanduser()]
+    return [home.models / "hub", expanded(shared)]
 
 
 def snapshots(cache: Path, repository: str = "") -> list[Path]:

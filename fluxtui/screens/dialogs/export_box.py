@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,6 +13,7 @@ from textual.events import Key, Paste
 from textual.screen import ModalScreen
 
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.screens.drawing.ink import Line, Span, cells, shorten
 from fluxtui.screens.drawing.line_edit import LineEdit, end_of, pasted
 from fluxtui.screens.drawing.pane import Pane
@@ -71,7 +71,7 @@ class _Box(Pane):
             return self._typed.text
         average = "-ema" if self._chosen["weights"] else ""
         form = f"-{self._form}" if self._chosen["format"] else ""
-        return str(Path.home() / f"{self._called}-{self._checkpoint}{average}{form}.safetensors")
+        return str(expanded("~") / f"{self._called}-{self._checkpoint}{average}{form}.safetensors")
 
     @property
     def _form(self) -> str:
@@ -214,7 +214,7 @@ class ExportBox(ModalScreen[Export | None]):
 
     def _take(self, answer: Export) -> None:
         """In a thread: the folder may lie on a disk that does not answer."""
-        folder = Path(answer.path).expanduser().absolute().parent
+        folder = expanded(answer.path).absolute().parent
         if folder.is_dir():
             self.app.call_from_thread(self.dismiss, answer)
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fluxtui.persist.datasets import folder as dataset_folder
 from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.files.text import clean
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.home import Home
 from fluxtui.persist.models import search as model_search
 from fluxtui.persist.settings import recipe
@@ -101,7 +102,7 @@ def _written(file: Path) -> float:
 
 def _below(typed: str, suffixes: tuple[str, ...] = ()) -> list[str]:
     """Folders whose path begins so, as typed and with a "/" behind, and files that end in one of these."""
-    path = Path(typed).expanduser()
+    path = expanded(typed)
     parent, stem = (path, "") if typed.endswith("/") else (path.parent, path.name)
     shown = typed[: len(typed) - len(stem)]
     found = [f"{shown}{name}/" for name in _names(parent) if name.startswith(stem)]
@@ -120,7 +121,7 @@ def _names(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
 def _pictures(path: str) -> str:
     """What the folder holds, in words."""
     try:
-        pairs = dataset_folder.pair(Path(path).expanduser())
+        pairs = dataset_folder.pair(expanded(path))
     except FluxTUIError as error:
         return "cannot be read" if "read" in str(error) else ""
     if pairs.items:

@@ -17,6 +17,7 @@ from fluxtui.engine.trainer.checkpoint.state import LoopState
 from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import NotFoundError, RefusedError
 from fluxtui.persist.files import tensorfile
+from fluxtui.persist.files.tilde import expanded
 from fluxtui.persist.sessions.record import Phase
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def resume(committer: Committer, adapters: Sequence[Adapter]) -> LoopState:
     if job.start_from:
         return _follow(committer, Path(job.start_from))
     if job.spec.lora.weights:
-        _begin_with_file(adapters, Path(job.spec.lora.weights).expanduser(), committer.reporter)
+        _begin_with_file(adapters, expanded(job.spec.lora.weights), committer.reporter)
         committer.ema.restart()
     return LoopState()
 
