@@ -70,6 +70,7 @@ def export(home: Path, session: str, form: str, output: Path, checkpoint: str, d
     folder = Home(home).session(session)
     spec = recipe.load_spec(folder.spec_file)
     _must_be_writable(output)
+    _must_not_be_lost(output, folder, spec)
     must_carry(form, spec)
     kind: torch.dtype = getattr(torch, DTYPES[dtype])
     parts, step = source_parts(folder, spec, checkpoint, ema)
@@ -278,3 +279,18 @@ def _must_be_writable(output: Path) -> None:
         raise UsageError(f"{output} is a folder; give the name of the file to write.")
     if not output.parent.is_dir():
         raise NotFoundError(f"There is no folder {output.parent}; make it first.")
+
+
+def _must_not_be_lost(output: Path, folder: SessionFolder, spec: Spec) -> None:
+    """Raises `RefusedError` where what lies there cannot be made again: all but an earlier export of this session."""
+    from fluxtui.engine.family.flux1.lora_metadata import METADATA_KEY
+
+    if not output.exists() or not output.stat().st_size:
+        return
+    try:
+        described = json.loads(tensorfile.read_header(output, follow_links=True).metadata.get(METADATA_KEY, "{}"))
+    except (FluxTUIError, ValueError):
+        described = {}
+    is_own = isinstance(described, dict) and described.get("session_id") == spec.id
+    if not is_own or (folder.product.exists() and output.samefile(folder.product)):
+        raise RefusedError(f"{output} is there already and is no export of {spec.name}; give another name, or move it away.")

@@ -18,7 +18,7 @@ from fluxtui.engine.family.flux1 import lora_file
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.trainer.checkpoint.state import from_safetensors, to_safetensors
 from fluxtui.persist.checkpoints import commit
-from fluxtui.persist.errors import FluxTUIError, NotFoundError
+from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError
 from fluxtui.persist.files import tensorfile
 from tests.trainer.job import Bench
 
@@ -233,6 +233,28 @@ def test_the_other_kinds_are_held_to_it_too(new_bench: NewBench, tmp_path: Path,
             export(bench.root, "little", form, path, "", "fp16", False)
         assert not path.exists()
     export(bench.root, "little", form, path, "", "bf16", False)
+
+
+def test_an_export_replaces_nothing_but_an_earlier_one_of_the_same_session(
+    trained: Bench, new_bench: NewBench, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.safetensors"
+    export(trained.root, "little", "diffusers", path, "", "bf16", False)
+    assert "kohya" in export(trained.root, "little", "kohya", path, "", "bf16", False)
+    other = new_bench("other", train__steps=1, checkpoint__every_steps=1)
+    other.run_here()
+    other.write_record()
+    notes, link = tmp_path / "notes.txt", tmp_path / "link.safetensors"
+    notes.write_text("mine")
+    link.symlink_to(trained.folder.product)
+    for taken in (path, notes, trained.folder.product):
+        before = taken.read_bytes()
+        with pytest.raises(RefusedError, match="is there already and is no export of other"):
+            export(other.root, "other", "diffusers", taken, "newest", "bf16", False)
+        assert taken.read_bytes() == before
+    for taken in (trained.folder.product, link):
+        with pytest.raises(RefusedError, match="is there already"):
+            export(trained.root, "little", "diffusers", taken, "", "bf16", False)
 
 
 def test_a_bad_request_gets_one_sentence(trained: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
