@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import stat
 import threading
@@ -192,6 +193,31 @@ async def test_samples_are_drawn_by_step_and_by_prompt(tmp_path: Path) -> None:
         assert "prompt 1 over 3 steps" in text_of(app)
         await pilot.press("j", "k", "l", "m")
         assert "step 100  2 of 3" in text_of(app)
+
+
+async def test_pictures_that_have_no_room_are_counted(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    folder = make_session(home, "many")
+    for step in (0, 100):
+        place = folder.samples / f"step-{step:09d}"
+        place.mkdir(parents=True)
+        for number in range(24):
+            shutil.copy(DEMO / "heart-01.png", place / f"{number:02d}.png")
+    make_record(folder, status="stopped", step=100, reason="stopped")
+    async with opened(home, (80, 24), "many") as (app, pilot):
+        page = (await turned_to(pilot, app, "3")).pages["samples"]
+        await seen(pilot, lambda: "prompt 1 " in text_of(app), "no pictures")
+        first = text_of(app).splitlines()[3]
+        count = int(re.search(r"step 100  2 of 2 +1 to (\d+) of 24 prompts", first)[1])
+        assert count < 24
+        assert re.search(rf"prompt {count}\b", text_of(app))
+        assert not re.search(rf"prompt {count + 1}\b", text_of(app))
+        await pilot.press(*["j"] * 23)
+        await seen(pilot, lambda: "to 24 of 24 prompts" in text_of(app), "not counted on")
+        await pilot.press("m")
+        await seen(pilot, lambda: "over 2 steps" in text_of(app), "no steps")
+        assert " of 2 steps" not in text_of(app)  # all are shown
+        assert page.is_across
 
 
 def test_pictures_are_as_large_as_can_be() -> None:

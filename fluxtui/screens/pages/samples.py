@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from fluxtui.persist.sessions.overview import Overview
 from fluxtui.refusals import stands
 from fluxtui.screens.drawing import words
-from fluxtui.screens.drawing.ink import Line, Span, fit, shorten, wrapped
+from fluxtui.screens.drawing.ink import Line, Span, both_ends, fit, shorten, wrapped
 from fluxtui.screens.keys.dispatch import Dispatcher, bindings_for, front_of
 from fluxtui.screens.pages.page import Page
 from fluxtui.screens.pages.picture import Drawings, Drawn
@@ -98,7 +98,12 @@ class SamplePage(Page, Dispatcher):
         start = self._first(len(pictures), columns * rows)
         shown = pictures[start : start + columns * rows]
         drawn = [self._drawings.get(path, cell_width, cell_height - 2) for _, path in shown]
-        lines = [self._title(width, len(pictures), next((one.caption for one in drawn if one), ""))]
+        beside = Line()
+        if len(shown) < len(pictures):  # the rest is above or below
+            what = "steps" if self.is_across else "prompts"
+            beside.add(f"{start + 1} to {start + len(shown)} of {len(pictures)} {what}", "dim")
+        prompt = next((one.caption for one in drawn if one), "")
+        lines = [both_ends(self._title(width - beside.width - 2, len(pictures), prompt), beside, width)]
         for row in range(0, len(shown), columns):
             chosen = self._chosen - start - row
             lines += self._row(shown[row : row + columns], drawn[row : row + columns], cell_width, cell_height, chosen)
