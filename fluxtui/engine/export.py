@@ -289,7 +289,7 @@ def _must_not_be_lost(output: Path, folder: SessionFolder, spec: Spec) -> None:
         return
     try:
         described = json.loads(tensorfile.read_header(output, follow_links=True).metadata.get(METADATA_KEY, "{}"))
-    except (FluxTUIError, ValueError):
+    except (FluxTUIError, ValueError, RecursionError):
         described = {}
     is_own = isinstance(described, dict) and described.get("session_id") == spec.id
     if not is_own or (folder.product.exists() and output.samefile(folder.product)):

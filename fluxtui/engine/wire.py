@@ -78,6 +78,7 @@ class ProgressLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
     waiting: Literal["", "batch"] = ""   # in phase train: the loop waits for the data loader
     loss: float | None = None
     step_seconds: float | None = None
+    interlude_seconds: float | None = None  # that samples and held-out losses still to come will take
     checkpoint: str = ""             # a checkpoint was committed: its name
     checkpoint_seconds: float | None = None  # how long that took, from the copy until it was durable
     resumed_from: str = ""           # training goes on from this checkpoint

@@ -78,6 +78,12 @@ def test_the_json_has_every_documented_field_and_is_json(home: Home) -> None:
     assert overview.look(home, "a").is_resumable
 
 
+def test_what_is_left_takes_in_the_samples_to_come(home: Home) -> None:
+    lock = Lock.take(make(home, "a", interlude_seconds=100.0).lock_file)
+    assert lock is not None
+    assert overview.look(home, "a").eta_seconds == 30 * 0.5 + 100.0
+
+
 def test_a_stop_after_the_epoch_is_shown_with_the_time_to_its_end(home: Home) -> None:
     folder = make(home, "a", epoch=2, epochs=4, epoch_end=20, stops_after_epoch=True)
     lock = Lock.take(folder.lock_file)

@@ -136,6 +136,15 @@ def test_samples_are_drawn_every_so_many_steps_and_once_where_an_epoch_ends_ther
     assert drawn == sorted({2, 4, 5, *range(of_epoch, 5, of_epoch)})
 
 
+def test_what_samples_to_come_will_take_is_told_and_falls_to_nothing(new_bench: NewBench) -> None:
+    ended = new_bench(train__steps=5, sample__at_start=True, sample__every_steps=2, sample__every_epochs=0, **DRAWN).train()
+    assert ended.code == TrainerExit.DONE, ended.log
+    told = [line.interlude_seconds for line in ended.lines if line.interlude_seconds is not None]
+    assert len(told) == 4, "after those of steps 0, 2, 4 and 5"
+    assert all(told[:3])
+    assert told[3] == 0.0
+
+
 def test_a_stop_is_not_kept_waiting_by_a_drawing_and_saves_its_step(new_bench: NewBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = new_bench(train__steps=8, sample__every_epochs=1, checkpoint__every_steps=0, **DRAWN)
     run = bench.prepare_here()

@@ -17,7 +17,9 @@ from fluxtui.engine.wire import ProgressLine
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.sessions.record import Phase
 
-_PLAIN = ("phase", "step", "steps", "epoch", "epochs", "epoch_end", "loss", "step_seconds", "inexact_since")  # carried over
+_PLAIN = (  # carried over
+    "phase", "step", "steps", "epoch", "epochs", "epoch_end", "loss", "step_seconds", "interlude_seconds", "inexact_since",
+)  # fmt: skip
 _TEXTS = ("checkpoint", "resumed_from", "model_commit")
 
 

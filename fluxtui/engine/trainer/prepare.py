@@ -26,6 +26,7 @@ from fluxtui.engine.trainer.checkpoint.state import LoopState
 from fluxtui.engine.trainer.data.dataset import Dataset, steps_per_epoch
 from fluxtui.engine.trainer.data.encode import fill_caches
 from fluxtui.engine.trainer.events import Events
+from fluxtui.engine.trainer.interludes import Interludes
 from fluxtui.engine.trainer.objective import penalty_of
 from fluxtui.engine.trainer.rank_agreement import must_agree_with_rank_0
 from fluxtui.engine.trainer.refusal import Refusal
@@ -106,6 +107,7 @@ def prepare(job: TrainJob, folder: SessionFolder, dataset: Dataset, reporter: Re
         state=state,
         committer=committer,
         painter=Painter(components, transformer, prompts, folder.samples, reporter, clip),
+        interludes=Interludes(spec, steps, per_epoch),
         metrics_fd=metrics.open_append(folder.metrics_file) if here.is_first else -1,
         events=Events(folder.path / "tensorboard", state.step, reporter) if spec.sample.tensorboard and here.is_first else None,
     )

@@ -26,6 +26,7 @@ from fluxtui.engine.trainer.checkpoint.state import LoopState
 from fluxtui.engine.trainer.data.dataset import Batch, Dataset, Slot, plan_epoch
 from fluxtui.engine.trainer.data.encoded import Encoded, LatentBatch
 from fluxtui.engine.trainer.events import Events
+from fluxtui.engine.trainer.interludes import Interludes
 from fluxtui.engine.trainer.objective import ClassText, Penalty, Predict, Samples
 from fluxtui.engine.trainer.optim import applied_rate, evaluated
 from fluxtui.engine.trainer.reporter import Reporter
@@ -79,6 +80,7 @@ class Run:
     state: LoopState
     committer: Committer
     painter: Painter
+    interludes: Interludes
     metrics_fd: int
     events: Events | None  # for TensorBoard, where they are asked for
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -222,34 +224,35 @@ class Run:
         """
         if self.runtime.is_first:
             try:
-                with evaluated(self.optimizer, self.parameters):
+                with self.interludes.timed("samples"), evaluated(self.optimizer, self.parameters):
                     self.painter.draw(self.state.step, None if is_last else self.requests.leave_drawing)
             except StopAsked:
                 self.reporter.say(f"a stop was asked: the samples of step {self.state.step} are left as they are")
             if self.events:
                 self.events.pictures(self.painter.folder, self.state.step)
+            self._tell_what_is_left(is_last)
 
     def draw_if_due(self, epoch_ended: bool) -> None:
-        spec, state = self.job.spec.sample, self.state
-        by_epochs = epoch_ended and spec.every_epochs > 0 and state.epoch % spec.every_epochs == 0
-        by_steps = spec.every_steps > 0 and state.step % spec.every_steps == 0
-        if (by_epochs or by_steps) and state.step < self.steps:
+        if self.interludes.draws(self.state.step, self.state.epoch, epoch_ended):
             self.draw()
 
     def validate_if_due(self, epoch_ended: bool) -> float | None:
         """The held-out loss, where this step ended an epoch that it is due after."""
-        every = self.job.spec.validate.every_epochs
-        is_due = epoch_ended and self._validates and self.state.epoch % every == 0
-        return self.validation_loss() if is_due else None
+        if not (self.runtime.is_first and self.interludes.validates(self.state.epoch, epoch_ended)):
+            return None
+        loss = self.validation_loss()
+        self._tell_what_is_left()
+        return loss
 
-    @property
-    def _validates(self) -> bool:
-        spec = self.job.spec.validate
-        return self.runtime.is_first and spec.images > 0 and spec.every_epochs > 0
+    def _tell_what_is_left(self, is_last: bool = False) -> None:
+        """To the end of the steps more than steps is to come: who waits for it is told."""
+        state = self.state
+        left = 0.0 if is_last else self.interludes.seconds_left(state.step, state.epoch, state.position)
+        self.reporter.progress(interlude_seconds=left)
 
     def _validate_at_start(self) -> None:
         """The held-out loss of what training begins with, as a line of step 0: all later ones are read against it."""
-        if not self._validates:
+        if not (self.runtime.is_first and self.interludes.holds_out):
             return
         loss = self.validation_loss()
         self._measured(
@@ -258,6 +261,7 @@ class Run:
                 learning_rate=applied_rate(self.optimizer, self.rate(0)),
             )
         )  # fmt: skip
+        self._tell_what_is_left()
         self.reporter.say(f"held-out loss before the first step: {loss:.4f}")
 
     def validation_loss(self) -> float:
@@ -265,7 +269,7 @@ class Run:
         slots = self.dataset.validation_slots()
         held_out = ((slot.index, self.to_device(self.encoded.load([slot]))) for slot in slots)
         models = [adapter.model for adapter in self.adapters]
-        with evaluated(self.optimizer, self.parameters):
+        with self.interludes.timed("validation"), evaluated(self.optimizer, self.parameters):
             return validation_loss(self.predict, models, held_out, len(slots), self.job.spec.train.seed, self.reporter)
 
     def finish(self) -> None:

@@ -119,12 +119,14 @@ class Overview:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds at the present speed to the last step, or to the end of the epoch after which a stop was asked; None where it
-        does not train or the speed is not yet known."""
-        if not self.is_active or not self.steps or self.step_seconds is None:
+        """Seconds at the present speed to the last step and its samples, or to the end of the epoch after which a stop was asked;
+        None where it does not train or the speed is not yet known."""
+        record = self.record
+        if record is None or not self.is_active or not self.steps or self.step_seconds is None:
             return None
-        last = self.record.epoch_end if self.record and self.stops_after_epoch else 0
-        return max(0, (last or self.steps) - self.step) * self.step_seconds
+        if self.stops_after_epoch and record.epoch_end:
+            return max(0, record.epoch_end - self.step) * self.step_seconds
+        return max(0, self.steps - self.step) * self.step_seconds + record.interlude_seconds
 
     @property
     def stops_after_epoch(self) -> int:

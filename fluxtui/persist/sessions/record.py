@@ -100,6 +100,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     inner: str = ""                     # progress inside a phase, e.g. "12 of 40 images"
     loss: float | None = None           # mean of the last 50 steps
     step_seconds: float | None = None   # median of the last 50; None before the second step
+    interlude_seconds: float = 0.0      # that samples and held-out losses still to come will take, by what the last ones took
     exit_code: int | None = None
     signal: str = ""                    # "SIGKILL"
     queued_at: datetime
