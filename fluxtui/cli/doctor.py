@@ -84,9 +84,12 @@ def _home() -> list[Finding]:
         if lock is not None:
             lock.release()
         probe.unlink()
-        runtime = runtime_folder()
     except (FluxTUIError, OSError) as error:
         return [Finding("home", "bad", clean(str(error), 300), "set FLUXTUI_HOME to a folder of yours")]
+    try:
+        runtime = runtime_folder()
+    except (FluxTUIError, OSError) as error:
+        return [Finding("runtime folder", "bad", clean(str(error), 300), "set FLUXTUI_RUNTIME to a folder of yours")]
     names = home.session_names()
     found = [Finding("home", "good", f"{home.root} with {len(names)} sessions, runtime folder {runtime}")]
     if lock is None or stand_in:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fluxtui.cli import out
 from fluxtui.cli.relay import become_engine
 from fluxtui.persist.errors import ExitCode, UsageError
 from fluxtui.persist.files import toml
+from fluxtui.persist.files.temporary import memory_file
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home
 from fluxtui.persist.sessions import overview
@@ -60,7 +60,7 @@ def _spec_in(home: Home, path: Path) -> Spec:
 
 def _give_on_stdin(spec: Spec) -> None:
     """What this process becomes reads it there."""
-    with tempfile.TemporaryFile() as file:
+    with memory_file() as file:
         file.write(msgspec.json.encode(spec))
         file.seek(0)
         os.dup2(file.fileno(), 0)

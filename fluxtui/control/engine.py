@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.files.temporary import memory_file
 from fluxtui.persist.files.text import clean
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def run(
     What the engine prints beside (libraries warn) is not shown: it would be drawn over a UI.
     """
     import subprocess
-    import tempfile
 
     command = [sys.executable, "-P", "-m", "fluxtui.engine", verb, *arguments]
-    with tempfile.TemporaryFile() as errors:
+    with memory_file() as errors:
         try:
             engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd="/")
         except OSError as error:

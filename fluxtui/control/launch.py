@@ -11,7 +11,6 @@ import json
 import os
 import select
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -23,6 +22,7 @@ from fluxtui.control.create import check_inputs, next_name, start_folder
 from fluxtui.control.watch import settled
 from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, TimedOutError, UsageError
+from fluxtui.persist.files.temporary import memory_file
 from fluxtui.persist.files.text import clean
 from fluxtui.persist.home import Home, SessionFolder
 from fluxtui.persist.process import RUN_ID_VARIABLE
@@ -148,7 +148,7 @@ def _launch(name: str, command: list[str]) -> int:
     """Spawn the keeper and wait for its one line."""
     import subprocess
 
-    with tempfile.TemporaryFile() as errors:
+    with memory_file() as errors:
         try:
             keeper = subprocess.Popen(
                 command,

@@ -55,9 +55,8 @@ def cancel_waiting(home: Home, name: str) -> str:
 
 def job_of(home: Home, name: str) -> str:
     """Number of the newest job; empty where the session was never submitted."""
-    path = job_file(home.session(name))
     try:
-        return toml.read(path, SlurmJob).job if path.exists() else ""
+        return toml.read(job_file(home.session(name)), SlurmJob).job
     except FluxTUIError:
         return ""
 

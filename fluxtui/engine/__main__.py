@@ -8,6 +8,7 @@ import sys
 
 from fluxtui.persist import inherited, output
 from fluxtui.persist.errors import StorageError
+from fluxtui.persist.files import temporary
 
 VERBS = {
     "keep": "fluxtui.engine.keeper.keep",
@@ -36,6 +37,11 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec(module) is None:
         print(f"`{argv[0]}` is not in this version of FluxTUI yet", file=sys.stderr)
         return USAGE
+    try:
+        temporary.find_folder()
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
     if argv[0] in FOR_PEOPLE:
         return _speak(module, argv[1:])
     output.make_whole()

@@ -6,6 +6,7 @@ python -m fluxtui.engine export --home ROOT --session NAME --format F [--checkpo
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fluxtui.engine import quiet
 from fluxtui.engine.trainer.exit_reason import ending_of
 from fluxtui.persist.checkpoints import commit
-from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, UsageError
+from fluxtui.persist.errors import ExitCode, FluxTUIError, NotFoundError, RefusedError, StorageError, UsageError
 from fluxtui.persist.files import tensorfile
 from fluxtui.persist.files.durable import write_file
 from fluxtui.persist.home import Home, SessionFolder
@@ -275,10 +276,17 @@ def update_distance(one: Any, other: Any) -> float:  # noqa: ANN401  ((A, B) pai
 
 
 def _must_be_writable(output: Path) -> None:
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder; give the name of the file to write.")
-    if not output.parent.is_dir():
-        raise NotFoundError(f"There is no folder {output.parent}; make it first.")
+    parent = output.parent
+    try:
+        if output.is_dir():
+            raise UsageError(f"{output} is a folder; give the name of the file to write.")
+        if not parent.is_dir():
+            raise NotFoundError(f"There is no folder {parent}; make it first.")
+        may_write = os.access(parent, os.W_OK | os.X_OK)
+    except PermissionError:  # of a folder above
+        may_write = False
+    if not may_write:  # said before anything is read, and not as of our own files: FLUXTUI_HOME has no part in it
+        raise StorageError(f"You may not write in {parent}; give -o a file in a folder of yours.", errno.EACCES)
 
 
 def _must_not_be_lost(output: Path, folder: SessionFolder, spec: Spec) -> None:

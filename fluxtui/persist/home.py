@@ -272,14 +272,17 @@ def runtime_folder() -> Path:
     """
     given = os.environ.get("FLUXTUI_RUNTIME")
     path = Path(given).absolute() if given else Path(f"/tmp/fluxtui-{os.geteuid()}")
-    make_folder(path)
-    if stat.S_ISLNK(_mode(path)):
-        raise StorageError(f"{path} is a link that somebody put there; remove it")
-    _must_be_ours(path)
     try:
-        os.chmod(path, 0o700)
-    except OSError as error:
-        raise StorageError.of(error, "make private", path) from error
+        make_folder(path)
+        if stat.S_ISLNK(_mode(path)):
+            raise StorageError(f"{path} is a link that somebody put there; remove it")
+        _must_be_ours(path)
+        try:
+            os.chmod(path, 0o700)
+        except OSError as error:
+            raise StorageError.of(error, "make private", path) from error
+    except StorageError as error:  # what is said of a disk names the home, which is another folder
+        raise StorageError(str(error).replace("FLUXTUI_HOME", "FLUXTUI_RUNTIME"), error.errno) from error
     return path
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from fluxtui import control
 from fluxtui.persist import process
 from fluxtui.persist.checkpoints import commit
 from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
+from fluxtui.persist.files import temporary
 from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.sessions import requests
 from fluxtui.persist.sessions.record import Proof
@@ -124,6 +126,33 @@ def test_a_front_that_can_have_no_thread_still_says_that_the_session_runs(lab: L
         patch.setattr(threading, "_start_new_thread", lambda *_: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
         assert lab.call("start", "a").code == 0
     assert lab.await_state("completed").attempt == 1
+
+
+def test_no_folder_for_temporary_files_is_needed_to_start_a_session(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose own file system is read-only: the start was called a fault of FluxTUI, check and plan a traceback."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: list(filter(None, [os.environ.get("TMPDIR")])))
+    monkeypatch.delenv("TMPDIR", raising=False)
+    lab.make("a")
+    assert lab.call("start", "a").code == 0
+    lab.await_state("completed")
+    monkeypatch.setenv("TMPDIR", "/nowhere")  # to be put back
+    temporary.find_folder()
+    assert tempfile.gettempdir() == os.environ["FLUXTUI_RUNTIME"]
+
+
+def test_a_folder_that_may_not_be_entered_is_no_fault_of_a_kill(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.make("a")
+    for call in ("stat", "open"):
+        real = getattr(os, call)
+
+        def denied(path: Any, *words: Any, real: Any = real, **named: Any) -> Any:
+            if str(path).endswith("slurm/job.toml"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return real(path, *words, **named)
+
+        monkeypatch.setattr(os, call, denied)
+    assert "was not started yet" in lab.call("kill", "a").sentence
 
 
 def test_where_no_process_can_be_started_the_limit_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

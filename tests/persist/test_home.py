@@ -98,6 +98,18 @@ def test_where_no_home_of_the_user_is_known_a_folder_is_asked_for(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_wrong_with_the_runtime_folder_names_the_variable_of_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setenv("FLUXTUI_RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setattr(os, "chmod", read_only)
+    with pytest.raises(StorageError, match="point FLUXTUI_RUNTIME at another disk"):
+        runtime_folder()
+
+
 def test_the_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLUXTUI_HOME", str(tmp_path / "chosen"))
     assert Home.open().root == tmp_path / "chosen"

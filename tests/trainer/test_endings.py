@@ -50,6 +50,7 @@ FromDriver = getattr(torch, "AcceleratorError", RuntimeError)  # before torch 2.
         (InductorError(RuntimeError("Failed to find C compiler. Please specify via CC"), None), TrainerExit.CONFIGURATION),
         (OSError(errno.ENOENT, "No such file"), CRASHED),
         (RuntimeError("can't start new thread"), CRASHED),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/model.safetensors"), TrainerExit.CONFIGURATION),
         (RuntimeError("shapes do not match\nand many lines more"), CRASHED),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,12 +14,12 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
-from fluxtui.engine.export import export, main
+from fluxtui.engine.export import _must_be_writable, export, main
 from fluxtui.engine.family.flux1 import lora_file
 from fluxtui.engine.family.flux1.targets import target_names
 from fluxtui.engine.trainer.checkpoint.state import from_safetensors, to_safetensors
 from fluxtui.persist.checkpoints import commit
-from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError
+from fluxtui.persist.errors import FluxTUIError, NotFoundError, RefusedError, StorageError
 from fluxtui.persist.files import tensorfile
 from tests.trainer.job import Bench
 
@@ -302,3 +303,19 @@ def test_rslora_folds_its_own_scale_into_the_product(new_bench: NewBench) -> Non
     assert torch.equal(tensors[f"transformer.{module}.lora_B.weight"], expected)
     layer = run.adapter.model.get_submodule(module)
     assert layer.scaling["default"] == 2.0
+
+
+@pytest.mark.parametrize("where", ["", "below/deeper"])
+def test_where_one_may_not_write_another_place_is_asked_for_and_not_another_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """`-o /root/lora.safetensors` was answered with "PermissionError: [Errno 13]"."""
+
+    def denied(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    if where:
+        monkeypatch.setattr(Path, "is_dir", denied)
+    with pytest.raises(StorageError, match=r"You may not write in .*; give -o a file in a folder of yours\.$"):
+        _must_be_writable(tmp_path / where / "lora.safetensors")

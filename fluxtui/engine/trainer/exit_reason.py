@@ -14,6 +14,7 @@ from fluxtui.engine.remedies import LOWER_RATE, TAKES_LESS
 from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import ECHO, TrainerExit
 from fluxtui.persist.errors import FluxTUIError, StorageError
+from fluxtui.persist.files.text import clean
 
 CRASHED = 1  # any other error: the keeper tries again, within its limit
 
@@ -73,6 +74,9 @@ def ending_of(error: BaseException) -> Ending:
         case OSError() if error.errno in _STORAGE_NUMBERS:
             where = f" ({error.filename})" if error.filename else ""
             return Ending(TrainerExit.STORAGE, f"the disk refused a write: {error.strerror}{where}", _ROOM)
+        case PermissionError() if error.filename:  # a model's or a user's file; it would end the same way again
+            why = f"you may not read or write {clean(str(error.filename), 300)}"
+            return Ending(TrainerExit.CONFIGURATION, why, "let yourself (chmod, chown), then fluxtui resume {name}")
         case ImportError():
             return Ending(
                 TrainerExit.CONFIGURATION, f"the trainer cannot be imported: {first_line(error)}", "install FluxTUI again"
