@@ -15,9 +15,9 @@ from fluxtui.engine.trainer import draws
 from fluxtui.engine.trainer.checkpoint.state import from_safetensors
 from fluxtui.engine.trainer.data.caption import with_word
 from fluxtui.engine.trainer.objective import preservation_losses
-from fluxtui.engine.trainer.refusal import DataError
 from fluxtui.persist import metrics
 from fluxtui.persist.checkpoints.commit import remove_checkpoint
+from fluxtui.persist.errors import UsageError
 from tests.trainer.job import Bench
 from tests.trainer.test_loop import closest, gradient_of_first_step
 
@@ -86,7 +86,7 @@ def test_the_class_word_stands_where_the_trigger_stood() -> None:
 
 
 def test_a_class_word_without_a_trigger_is_refused(new_bench: NewBench) -> None:
-    with pytest.raises(DataError, match="class_word"):
+    with pytest.raises(UsageError, match="set dataset.trigger"):
         new_bench(dataset__class_word="dog", dataset__trigger="").prepare_here()
 
 

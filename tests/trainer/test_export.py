@@ -291,7 +291,7 @@ def test_averaged_weights_are_exported_on_demand(new_bench: NewBench, tmp_path: 
     export(bench.root, "averaged", "diffusers", averaged, "", "bf16", True)
     assert tensorfile.tensors_sha256(raw) == bench.result().tensors_sha256 != tensorfile.tensors_sha256(averaged)
     with pytest.raises(FluxTUIError, match="ema_decay"):
-        export(trained.root, "little", "diffusers", averaged, "", "bf16", True)
+        export(trained.root, "little", "diffusers", tmp_path / "no.safetensors", "", "bf16", True)
 
 
 def test_rslora_folds_its_own_scale_into_the_product(new_bench: NewBench) -> None:

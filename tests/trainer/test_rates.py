@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -153,6 +154,14 @@ def test_the_docs_give_the_rate_of_every_optimizer(optimizer: str) -> None:
 def test_what_cannot_work_together_is_refused_with_what_to_set(optimizer: str, train: dict[str, object], remedy: str) -> None:
     with pytest.raises(UsageError, match=remedy):
         compatibility.check(spec_with(optimizer, **train))
+
+
+def test_a_class_word_without_a_trigger_is_refused_before_there_is_a_session() -> None:
+    spec = spec_with("adamw")
+    spec = msgspec.structs.replace(spec, dataset=msgspec.structs.replace(spec.dataset, class_word="dog", trigger=""))
+    with pytest.raises(UsageError, match="set dataset.trigger, or no class_word"):
+        compatibility.check(spec)
+    compatibility.check(msgspec.structs.replace(spec, dataset=msgspec.structs.replace(spec.dataset, trigger="ohwx")))
 
 
 def test_a_warm_up_that_the_run_ends_in_is_said() -> None:

@@ -15,10 +15,12 @@ import pytest
 
 import fluxtui
 from fluxtui.engine.family.flux1 import components
+from fluxtui.engine.remedies import filled
+from fluxtui.engine.trainer.refusal import Refusal
 from fluxtui.engine.wire import TrainerExit
 from fluxtui.persist import metrics
 from fluxtui.persist.checkpoints.commit import remove_checkpoint, set_aside, verify_checkpoint
-from fluxtui.persist.errors import DamagedError, RefusedError, UsageError
+from fluxtui.persist.errors import DamagedError, RefusedError
 from fluxtui.persist.settings import recipe
 from tests.trainer.job import Bench
 from tests.trainer.tiny_flux import little_pictures
@@ -191,8 +193,10 @@ def test_a_start_from_nothing_sets_every_checkpoint_aside(new_bench: NewBench) -
 def test_a_session_that_begins_beyond_its_end_is_refused(new_bench: NewBench) -> None:
     long, short = new_bench("long", **EXACT), new_bench("short", **EXACT | {"train__steps": 6})
     long.run_here()
-    with pytest.raises(UsageError, match=r"train\.steps"):
+    with pytest.raises(Refusal, match="begins at step 8") as refused:
         short.run_here(start_from=str(long.folder.checkpoints / "step-000000008"))
+    steps = short.spec.train.steps
+    assert filled(refused.value.remedy, short.spec, False, list).startswith(f"set train.steps={8 + steps}: fluxtui new ")
 
 
 def test_epochs_that_became_shorter_go_on_with_the_next_one(new_bench: NewBench, tmp_path: Path) -> None:

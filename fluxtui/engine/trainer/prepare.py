@@ -163,9 +163,10 @@ def _thin_batches(dataset: Dataset, train: TrainSpec, ranks: int, per_epoch: int
 
 
 def _place_in_plan(state: LoopState, spec: Spec, steps: int, per_epoch: int) -> None:
-    """The loaded state held against the plan of this attempt. Raises `UsageError` where it is beyond its last step."""
+    """The loaded state held against the plan of this attempt. Raises `Refusal` where it is beyond its last step."""
     if state.step > steps:
-        raise UsageError(f"{spec.name} is to end at step {steps}, and begins at step {state.step}: set train.steps above that.")
+        why = f"{spec.name} is to end at step {steps}, and begins at step {state.step}, which the checkpoint has done already"
+        raise Refusal(why, f"set train.steps={state.step + steps}")
     if state.position >= per_epoch:  # an accepted change made the epochs shorter: the next one begins
         state.epoch, state.position = state.epoch + 1, 0
 

@@ -15,7 +15,9 @@ READ_BY: Mapping[AdapterKind, tuple[str, ...]] = {  # the formats of `fluxtui ex
 
 def check(spec: Spec) -> None:
     """Raises `UsageError` with the first thing to set otherwise."""
-    problem = optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_adapter(spec)
+    problem = (
+        optimizers.problem_of(spec) or _problem_of_timesteps(spec) or _problem_of_adapter(spec) or _problem_of_class_word(spec)
+    )
     if problem:
         raise UsageError(problem)
 
@@ -34,6 +36,12 @@ def _problem_of_timesteps(spec: Spec) -> str:
     if low < high:
         return ""
     return f"[train] timestep_min is {low:g}, and timestep_max {high:g}; set train.timestep_min below train.timestep_max."
+
+
+def _problem_of_class_word(spec: Spec) -> str:
+    if not spec.dataset.class_word or spec.dataset.trigger:
+        return ""
+    return "[dataset] class_word is what stands in for the trigger, and there is none; set dataset.trigger, or no class_word."
 
 
 def _problem_of_adapter(spec: Spec) -> str:

@@ -130,8 +130,6 @@ def read_dataset(
 
     `hold_out` images are kept from training. Raises DataError, naming the file, or the errors of `dataset_folder`.
     """
-    if spec.class_word and not spec.trigger:
-        raise DataError("dataset.class_word is what stands in for the trigger, and there is none", "set dataset.trigger")
     folder = dataset_folder.resolve(spec.path)
     held = list(zip(parts_of(spec), dataset_parts.check_cheaply(spec), strict=True))
     masks = [find_masks(part, pairs) for part, pairs in held]
