@@ -86,7 +86,7 @@ def test_the_class_word_stands_where_the_trigger_stood() -> None:
 
 
 def test_a_class_word_without_a_trigger_is_refused(new_bench: NewBench) -> None:
-    with pytest.raises(UsageError, match="set dataset.trigger"):
+    with pytest.raises(UsageError, match=r"set dataset\.trigger"):
         new_bench(dataset__class_word="dog", dataset__trigger="").prepare_here()
 
 

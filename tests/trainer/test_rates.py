@@ -159,7 +159,7 @@ def test_what_cannot_work_together_is_refused_with_what_to_set(optimizer: str, t
 def test_a_class_word_without_a_trigger_is_refused_before_there_is_a_session() -> None:
     spec = spec_with("adamw")
     spec = msgspec.structs.replace(spec, dataset=msgspec.structs.replace(spec.dataset, class_word="dog", trigger=""))
-    with pytest.raises(UsageError, match="set dataset.trigger, or no class_word"):
+    with pytest.raises(UsageError, match=r"set dataset\.trigger, or no class_word"):
         compatibility.check(spec)
     compatibility.check(msgspec.structs.replace(spec, dataset=msgspec.structs.replace(spec.dataset, trigger="ohwx")))
 
