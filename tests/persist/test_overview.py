@@ -84,6 +84,14 @@ def test_what_is_left_takes_in_the_samples_to_come(home: Home) -> None:
     assert overview.look(home, "a").eta_seconds == 30 * 0.5 + 100.0
 
 
+@pytest.mark.parametrize("changes", [{"step_seconds": float("inf")}, {"interlude_seconds": float("nan")}])
+def test_a_record_that_says_no_number_of_seconds_is_shown_without_a_time_left(home: Home, changes: dict[str, float]) -> None:
+    lock = Lock.take(make(home, "a", **changes).lock_file)
+    assert lock is not None
+    seen = overview.look(home, "a")
+    assert (seen.state, seen.eta_seconds) == ("running", None)
+
+
 def test_a_stop_after_the_epoch_is_shown_with_the_time_to_its_end(home: Home) -> None:
     folder = make(home, "a", epoch=2, epochs=4, epoch_end=20, stops_after_epoch=True)
     lock = Lock.take(folder.lock_file)

@@ -7,6 +7,7 @@ file again only when its inode, time or size changed.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -120,13 +121,15 @@ class Overview:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds at the present speed to the last step and its samples, or to the end of the epoch after which a stop was asked;
-        None where it does not train or the speed is not yet known."""
+        None where it does not train, or the speed is not yet known or is none (a record may say anything)."""
         record = self.record
         if record is None or not self.is_active or not self.steps or self.step_seconds is None:
             return None
         if self.stops_after_epoch and record.epoch_end:
-            return max(0, record.epoch_end - self.step) * self.step_seconds
-        return max(0, self.steps - self.step) * self.step_seconds + record.interlude_seconds
+            left = max(0, record.epoch_end - self.step) * self.step_seconds
+        else:
+            left = max(0, self.steps - self.step) * self.step_seconds + record.interlude_seconds
+        return left if math.isfinite(left) else None
 
     @property
     def stops_after_epoch(self) -> int:
