@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +17,12 @@ from typing import Any
 import pytest
 
 from fluxtui import control
-from fluxtui.persist import process
 from fluxtui.persist.checkpoints import commit
-from fluxtui.persist.errors import FluxTUIError, RefusedError, StorageError
+from fluxtui.persist.errors import FluxTUIError
 from fluxtui.persist.files import temporary
 from fluxtui.persist.files.lock import Lock
 from fluxtui.persist.sessions import requests
-from fluxtui.persist.sessions.record import Proof
 from tests.cli.conftest import Lab, until
-from tests.ui.fabricate import make_record
 
 
 def next_line(lab: Lab) -> str:
@@ -141,20 +137,6 @@ def test_no_folder_for_temporary_files_is_needed_to_start_a_session(lab: Lab, mo
     assert tempfile.gettempdir() == os.environ["FLUXTUI_RUNTIME"]
 
 
-def test_a_folder_that_may_not_be_entered_is_no_fault_of_a_kill(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.make("a")
-    for call in ("stat", "open"):
-        real = getattr(os, call)
-
-        def denied(path: Any, *words: Any, real: Any = real, **named: Any) -> Any:
-            if str(path).endswith("slurm/job.toml"):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-            return real(path, *words, **named)
-
-        monkeypatch.setattr(os, call, denied)
-    assert "was not started yet" in lab.call("kill", "a").sentence
-
-
 def test_where_no_process_can_be_started_the_limit_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -250,77 +232,6 @@ def test_a_waiting_session_says_for_whom_can_be_moved_and_withdrawn(lab: Lab) ->
     assert lab.look("a").state == "running"
 
 
-def test_kill_of_a_keeper_that_is_frozen_reaches_that_process_and_the_trainer_goes_with_it(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fluxtui.control import ask
-
-    monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
-    os.kill(record.keeper.pid, signal.SIGSTOP)
-    until(lambda: lab.look().state == "suspended")
-    answer = control.kill(lab.home, "a")
-    assert "did not answer" in answer.sentence
-    until(lambda: not any(process.is_alive(one) for one in [record.keeper, *record.ranks]))
-    assert lab.look().state == "lost"
-    assert lab.call("kill", "a").code == 4
-    lab.plan()
-    assert lab.call("resume", "--lost").code == 0
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-
-
-def test_kill_of_a_copy_that_shares_its_lock_ends_no_other_session(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluxtui.control import ask
-
-    monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
-    copy = lab.home.session("b").path
-    shutil.copytree(lab.home.session("a").path, copy, copy_function=os.link)  # as cp -al does
-    assert lab.look("b").is_active, "the copy shares lock and record"
-    with pytest.raises(StorageError, match="no process of yours here"):
-        control.kill(lab.home, "b")
-    assert process.is_alive(record.keeper)
-    assert lab.look("a").state == "running"
-
-
-def test_kill_blames_no_keeper_where_something_lies_in_the_place_of_the_lock(lab: Lab) -> None:
-    lab.make("a")
-    lock = lab.home.session("a").lock_file
-    lock.unlink(missing_ok=True)
-    lock.mkdir()
-    asked = lab.call("kill", "a")
-    lock.rmdir()
-    assert (asked.code, asked.sentence) == (1, f"fluxtui: {lock} is not a regular file, so it cannot be a lock; remove it")
-
-
-def test_a_dead_keeper_is_told_and_all_that_is_lost_resumes_at_once(lab: Lab) -> None:
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
-    os.kill(record.keeper.pid, signal.SIGKILL)
-    assert lab.call("wait", "a", "--timeout", "20").code == 1
-    assert "keeper died" in lab.look().reason
-    assert "resume a" in lab.call("stop", "a").sentence
-    lab.plan()
-    resumed = lab.call("resume", "--lost")
-    assert (resumed.code, "attempt 2" in resumed.err) == (0, True)
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    assert "No session is lost" in lab.call("resume", "--lost").err
-
-
 def test_a_retry_is_not_an_end(lab: Lab) -> None:
     lab.plan({"attempt": 1, "at": 12, "do": "exit", "code": 3})
     lab.make("a")
@@ -352,55 +263,6 @@ def test_a_request_for_another_attempt_changes_nothing(lab: Lab) -> None:
     before = lab.look().step
     until(lambda: lab.look().step > before)
     assert lab.look().state == "running"
-
-
-def test_a_completed_file_that_is_gone_is_made_again_by_a_resume(lab: Lab) -> None:
-    lab.make("a")
-    control.start(lab.home, "a")
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    with pytest.raises(RefusedError, match="completed"):
-        control.start(lab.home, "a", resume="auto")
-    lab.home.session("a").product.unlink()
-    assert (lab.look().state, lab.look().is_resumable) == ("changed", True)
-    assert lab.call("wait", "a").code == 1
-    assert control.start(lab.home, "a", resume="auto") == 2
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-
-
-def test_a_completed_file_that_was_changed_is_kept_and_made_again_by_a_resume(lab: Lab) -> None:
-    lab.make("a")
-    control.start(lab.home, "a")
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    product = lab.home.session("a").product
-    proven = product.read_bytes()
-    flipped, times = bytes([proven[0] ^ 1]) + proven[1:], product.stat()
-    product.write_bytes(flipped)
-    os.utime(product, ns=(times.st_atime_ns, times.st_mtime_ns))  # as touch and rsync set it back
-    seen = lab.look()
-    assert (seen.state, seen.remedy, seen.is_resumable) == ("changed", "fluxtui resume a", True)
-    assert lab.call("verify", "a").code == 1
-    assert lab.call("resume", "a").code == 0
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    assert product.read_bytes() == proven
-    assert [path.read_bytes() for path in product.parent.glob(".changed-*")] == [flipped]
-    assert "is kept as .changed-a.safetensors-1" in lab.home.session("a").log_file.read_text()
-
-
-def test_over_a_completed_file_that_cannot_be_read_nothing_is_made(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.make("a")
-    product, real = lab.home.session("a").product, os.lstat
-    make_record(lab.home.session("a"), status="completed", proof=Proof(ok=True, size=1, sha256="0"))
-
-    def fails(path: Any, **more: Any) -> os.stat_result:
-        if str(path) == str(product):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(path, **more)
-
-    monkeypatch.setattr(os, "lstat", fails)
-    refused = lab.call("resume", "a")
-    assert refused.code == 4
-    assert "the file cannot be read: the disk failed" in refused.sentence
-    assert "cannot be read" in lab.call("show", "a").out
 
 
 def test_the_session_outlives_the_front_that_started_it(lab: Lab) -> None:
@@ -436,55 +298,3 @@ def test_logs_follow_growth_and_rotation(lab: Lab) -> None:
     following.send_signal(signal.SIGINT)
     assert following.wait(10) == 130
     following.stdout.close()
-
-
-def test_without_its_records_a_session_goes_on_from_its_checkpoint_and_never_from_nothing(lab: Lab) -> None:
-    lab.make("a")
-    assert lab.call("start", "a").code == 0
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    folder = lab.home.session("a")
-    until(lambda: not Lock.held(folder.lock_file))  # the keeper outlives its last record by a card and a clean-up
-    shutil.rmtree(folder.attempts)
-    shown = json.loads(lab.call("show", "a", "--json").out)
-    assert (shown["state"], shown["remedy"]) == ("unreadable", "fluxtui resume a")
-    assert "step-000000030 is there" in shown["reason"]
-    refused = lab.call("start", "a")
-    assert refused.code == 4
-    assert "fluxtui resume a" in refused.sentence
-    assert lab.call("resume", "a").code == 0
-    assert lab.call("wait", "a", "--timeout", "60").code == 0
-    assert "step 1/30" not in lab.call("logs", "a", "-n", "100000").out.partition("COMPLETED")[2]
-
-
-def test_a_resume_whose_checkpoints_were_taken_away_never_begins_at_step_0_without_a_word(lab: Lab) -> None:
-    lab.make("a", train__steps=100_000)
-    assert control.start(lab.home, "a") == 1
-    until(lambda: bool(commit.committed(lab.home.session("a").checkpoints)))
-    control.stop(lab.home, "a")
-    assert lab.call("wait", "a", "--timeout", "60").code == 1
-    folder = lab.home.session("a")
-    newest = commit.committed(folder.checkpoints)[-1]
-    shutil.move(folder.checkpoints, folder.path / "elsewhere")
-    refused = lab.call("resume", "a")
-    assert refused.code == 4
-    assert f"a had {newest}, and no checkpoint is in" in refused.sentence
-    assert folder.attempt_numbers() == [1]
-    assert lab.call("resume", "a", "--accept-changes").code == 0
-
-
-def test_a_completed_session_whose_spec_is_gone_is_refused_in_one_plain_sentence(lab: Lab) -> None:
-    lab.make("a")
-    assert (control.start(lab.home, "a"), lab.call("wait", "a", "--timeout", "60").code) == (1, 0)
-    folder = lab.home.session("a")
-    kept = folder.kept_spec_file.read_text()
-    folder.spec_file.unlink()
-    refused = lab.call("resume", "a")  # as `show` says
-    assert refused.code == 4
-    assert refused.sentence == "fluxtui: a is completed; its lost session.toml was made again from its keeper's copy"
-    assert folder.spec_file.read_text() == kept
-    folder.spec_file.unlink()
-    folder.kept_spec_file.unlink()
-    refused = lab.call("resume", "a")
-    assert refused.code == 4
-    said = "a: The spec session.toml is unreadable: it is gone; fix session.toml, or fluxtui rm a."
-    assert refused.sentence == f"fluxtui: {said}"

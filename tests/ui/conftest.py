@@ -20,6 +20,7 @@ from fluxtui.gpu import Gpus, HostGauges
 from fluxtui.persist.home import Home
 from fluxtui.screens.drawing import words
 from fluxtui.screens.drawing.terminal_kind import TerminalKind, Tier
+from fluxtui.screens.session import SessionScreen
 from fluxtui.screens.settings import Settings
 from fluxtui.screens.watching.watch import GaugesSeen, Watch
 from tests.ui.fabricate import Fabricated, every_state, keep_beating
@@ -117,6 +118,14 @@ async def seen(pilot: Pilot[int], condition: Callable[[], object], what: str = "
             return
         await pilot.pause(0.02)
     raise AssertionError(f"{what or condition}\n{text_of(pilot.app)}")
+
+
+async def turned_to(pilot: Pilot[int], app: FluxApp, key: str) -> SessionScreen:
+    """The screen of the selected session, at the page of that key."""
+    await pilot.press("enter")
+    await seen(pilot, lambda: isinstance(app.screen, SessionScreen), "not opened")
+    await pilot.press(key)
+    return app.screen
 
 
 def text_of(app: object) -> str:
