@@ -13,7 +13,19 @@ import pytest
 from fluxtui import control
 from fluxtui.persist import process
 from fluxtui.persist.errors import StorageError
+from fluxtui.persist.sessions.record import ProcessIdentity, Record
 from tests.cli.conftest import Lab, until
+
+
+def training(lab: Lab) -> tuple[Record, ProcessIdentity]:
+    """The record of session a, which trains slowly, and its keeper."""
+    lab.plan(step_seconds=0.1)
+    lab.make("a")
+    control.start(lab.home, "a")
+    record = lab.await_step(2).record
+    assert record is not None
+    assert record.keeper is not None
+    return record, record.keeper
 
 
 def test_a_folder_that_may_not_be_entered_is_no_fault_of_a_kill(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,17 +48,12 @@ def test_kill_of_a_keeper_that_is_frozen_reaches_that_process_and_the_trainer_go
     from fluxtui.control import ask
 
     monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
-    os.kill(record.keeper.pid, signal.SIGSTOP)
+    record, keeper = training(lab)
+    os.kill(keeper.pid, signal.SIGSTOP)
     until(lambda: lab.look().state == "suspended")
     answer = control.kill(lab.home, "a")
     assert "did not answer" in answer.sentence
-    until(lambda: not any(process.is_alive(one) for one in [record.keeper, *record.ranks]))
+    until(lambda: not any(process.is_alive(one) for one in [keeper, *record.ranks]))
     assert lab.look().state == "lost"
     assert lab.call("kill", "a").code == 4
     lab.plan()
@@ -58,18 +65,13 @@ def test_kill_of_a_copy_that_shares_its_lock_ends_no_other_session(lab: Lab, mon
     from fluxtui.control import ask
 
     monkeypatch.setattr(ask, "KILL_SECONDS", 1.0)
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
+    _, keeper = training(lab)
     copy = lab.home.session("b").path
     shutil.copytree(lab.home.session("a").path, copy, copy_function=os.link)  # as cp -al does
     assert lab.look("b").is_active, "the copy shares lock and record"
     with pytest.raises(StorageError, match="no process of yours here"):
         control.kill(lab.home, "b")
-    assert process.is_alive(record.keeper)
+    assert process.is_alive(keeper)
     assert lab.look("a").state == "running"
 
 
@@ -84,13 +86,8 @@ def test_kill_blames_no_keeper_where_something_lies_in_the_place_of_the_lock(lab
 
 
 def test_a_dead_keeper_is_told_and_all_that_is_lost_resumes_at_once(lab: Lab) -> None:
-    lab.plan(step_seconds=0.1)
-    lab.make("a")
-    control.start(lab.home, "a")
-    record = lab.await_step(2).record
-    assert record is not None
-    assert record.keeper is not None
-    os.kill(record.keeper.pid, signal.SIGKILL)
+    _, keeper = training(lab)
+    os.kill(keeper.pid, signal.SIGKILL)
     assert lab.call("wait", "a", "--timeout", "20").code == 1
     assert "keeper died" in lab.look().reason
     assert "resume a" in lab.call("stop", "a").sentence

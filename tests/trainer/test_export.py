@@ -309,7 +309,7 @@ def test_rslora_folds_its_own_scale_into_the_product(new_bench: NewBench) -> Non
 def test_where_one_may_not_write_another_place_is_asked_for_and_not_another_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """`-o /root/lora.safetensors` was answered with "PermissionError: [Errno 13]"."""
+    """A file in another user's folder was answered with "PermissionError: [Errno 13]"."""
 
     def denied(path: Path) -> bool:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -245,7 +245,7 @@ class Run:
         return loss
 
     def _tell_what_is_left(self, is_last: bool = False) -> None:
-        """To the end of the steps more than steps is to come: who waits for it is told."""
+        """Samples and held-out losses still to come are part of the time left; known anew after each of them."""
         state = self.state
         left = 0.0 if is_last else self.interludes.seconds_left(state.step, state.epoch, state.position)
         self.reporter.progress(interlude_seconds=left)
