@@ -56,7 +56,7 @@ def test_a_started_session_is_not_changed_and_the_way_out_is_said(lab: Lab) -> N
     make_record(lab.home.session("a"), status="stopped", step=3, reason="stopped")  # it has the time its trainer was started
     asked = lab.call("edit", "a", "--set", "train.steps=55")
     assert asked.code == 4
-    assert "new OTHER --from a" in asked.sentence
+    assert "new OTHER --from a --set KEY=VALUE makes another" in asked.sentence
     assert "resume a --set" in asked.sentence
     with pytest.raises(RefusedError):
         control.draft(lab.home, "a")
